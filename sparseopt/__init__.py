@@ -1,0 +1,17 @@
+"""Sparse optimizers for NumPy tables: Adam, Adagrad and their family, applied only to the rows that a gradient touches."""
+
+__version__ = "0.1.0"
+
+from . import schedules
+from .checkpoint import load, save
+from .config import get_num_threads, set_num_threads, show_config
+from .gradients import MatmulGradient, RowGradient
+from .memory import empty, normal, uniform, zeros
+from .optimizers import (SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Ftrl, Lion, NAdam, Optimizer, RMSprop, RowwiseAdagrad,
+                         RowwiseAdam)
+
+__all__ = [
+    "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "MatmulGradient", "NAdam", "Optimizer",
+    "RMSprop", "RowGradient", "RowwiseAdagrad", "RowwiseAdam", "empty", "get_num_threads", "load", "normal", "save",
+    "schedules", "set_num_threads", "show_config", "uniform", "zeros",
+]

@@ -1,0 +1,28 @@
+# cython: language_level=3
+"""Which instruction sets this processor has: asked before a module built for one of them is loaded."""
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    static int sparseopt_avx2(void) {
+        __builtin_cpu_init();
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi")
+            && __builtin_cpu_supports("bmi2");
+    }
+    static int sparseopt_avx512(void) {
+        return sparseopt_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
+            && __builtin_cpu_supports("avx512vl");
+    }
+    #else
+    static int sparseopt_avx2(void) { return 0; }
+    static int sparseopt_avx512(void) { return 0; }
+    #endif
+    """
+    bint has_avx2 "sparseopt_avx2"()
+    bint has_avx512 "sparseopt_avx512"()
+
+
+def supported():
+    """The names of the instruction sets this processor has, best first."""
+    return [*(["avx512"] if has_avx512() else []), *(["avx2"] if has_avx2() else []), "baseline"]

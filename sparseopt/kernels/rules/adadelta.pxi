@@ -1,0 +1,15 @@
+# Zeiler 2012, "ADADELTA: An Adaptive Learning Rate Method", Algorithm 1.
+
+
+cdef void adadelta(real* restrict w, const real* restrict g, real** state,
+                   const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real* restrict v = state[0]            # E[g²]
+    cdef real* restrict d = state[1]            # E[Δ²]
+    cdef real lr = h[0], rho = h[1], fresh = h[2], eps = h[3]       # fresh = 1 - rho
+    cdef real delta
+    cdef Py_ssize_t j
+    for j in range(n):
+        v[j] = rho * v[j] + fresh * g[j] * g[j]
+        delta = root(d[j] + eps) / root(v[j] + eps) * g[j]
+        d[j] = rho * d[j] + fresh * delta * delta
+        w[j] = w[j] - lr * delta

@@ -1,0 +1,22 @@
+# Duchi, Hazan, Singer 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", Figure 1.
+
+
+cdef void adagrad(real* restrict w, const real* restrict g, real** state,
+                  const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real* restrict s = state[0]
+    cdef real rate = h[0] / at[0], eps = h[1]   # at: 1 + (k - 1) lr_decay
+    cdef Py_ssize_t j
+    for j in range(n):
+        s[j] = s[j] + g[j] * g[j]
+        w[j] = w[j] - rate * g[j] / (root(s[j]) + eps)
+
+
+cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real** state,
+                          const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real* s = state[0]                     # one number for the row
+    cdef real eps = h[1], rate
+    cdef Py_ssize_t j
+    s[0] = s[0] + mean_square(g, n)
+    rate = h[0] / at[0] / (root(s[0]) + eps)
+    for j in range(n):
+        w[j] = w[j] - rate * g[j]

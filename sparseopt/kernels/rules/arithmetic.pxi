@@ -1,0 +1,49 @@
+# What the rules need beyond + - * /.  One name for float and double: `sqrt` of libc.math alone would turn a float
+# rule into double arithmetic.  All of it is exactly rounded, so every instruction set gives the same bits.
+
+from libc.math cimport fabs, fabsf, sqrt, sqrtf
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef inline real root(real x) noexcept nogil:
+    if real is float:
+        return sqrtf(x)
+    else:
+        return sqrt(x)
+
+
+cdef inline real absolute(real x) noexcept nogil:
+    if real is float:
+        return fabsf(x)
+    else:
+        return fabs(x)
+
+
+cdef inline real larger(real x, real y) noexcept nogil:
+    return x if x > y else y
+
+
+cdef inline real sign(real x) noexcept nogil:
+    return <real>(x > 0) - <real>(x < 0)
+
+
+cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogil:
+    # Sixteen running sums, folded in a fixed order: a compiler may keep them in one, two or four registers, and the
+    # bits stay the same.
+    cdef real lane[16]
+    cdef Py_ssize_t i, j, whole = n - n % 16
+    for j in range(16):
+        lane[j] = 0
+    for i in range(0, whole, 16):
+        for j in range(16):
+            lane[j] = lane[j] + g[i + j] * g[i + j]
+    for j in range(n - whole):
+        lane[j] = lane[j] + g[whole + j] * g[whole + j]
+    for j in range(8):
+        lane[j] = lane[j] + lane[j + 8]
+    for j in range(4):
+        lane[j] = lane[j] + lane[j + 4]
+    return ((lane[0] + lane[2]) + (lane[1] + lane[3])) / <real>max(n, 1)

@@ -1,0 +1,15 @@
+# Dozat 2016, "Incorporating Nesterov Momentum into Adam", Algorithm 8, as torch.optim.NAdam.
+
+
+cdef void nadam(real* restrict w, const real* restrict g, real** state,
+                const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real* restrict m = state[0]
+    cdef real* restrict v = state[1]
+    cdef real b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], eps = h[5], keep = h[6]
+    cdef real now = h[0] * at[0], ahead = h[0] * at[1]  # lr (1 - μ_k) / (1 - Πμ), lr μ_{k+1} / (1 - Πμ μ_{k+1})
+    cdef real scale = at[2]                             # 1 / √(1 - β2^k)
+    cdef Py_ssize_t j
+    for j in range(n):
+        m[j] = b1 * m[j] + c1 * g[j]
+        v[j] = b2 * v[j] + c2 * g[j] * g[j]
+        w[j] = keep * w[j] - (now * g[j] + ahead * m[j]) / (root(v[j]) * scale + eps)

@@ -1,0 +1,55 @@
+# Tieleman and Hinton 2012, "Lecture 6.5: rmsprop"; centered: Graves 2013, "Generating Sequences With Recurrent Neural
+# Networks", eq. 38 to 45, with epsilon where torch.optim.RMSprop has it.
+
+
+cdef void rmsprop(real* restrict w, const real* restrict g, real** state,
+                  const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real* restrict v = state[0]
+    cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3]     # fresh = 1 - alpha
+    cdef Py_ssize_t j
+    for j in range(n):
+        v[j] = alpha * v[j] + fresh * g[j] * g[j]
+        w[j] = w[j] - lr * g[j] / (root(v[j]) + eps)
+
+
+cdef void rmsprop_momentum(real* restrict w, const real* restrict g, real** state,
+                           const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real* restrict v = state[0]
+    cdef real* restrict buf = state[1]
+    cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3], mu = h[4]
+    cdef Py_ssize_t j
+    for j in range(n):
+        v[j] = alpha * v[j] + fresh * g[j] * g[j]
+        buf[j] = mu * buf[j] + g[j] / (root(v[j]) + eps)
+        w[j] = w[j] - lr * buf[j]
+
+
+cdef inline real deviation(real v, real mean) noexcept nogil:
+    cdef real variance = v - mean * mean        # rounding can take it below 0, where torch returns NaN
+    return root(larger(variance, <real>0))
+
+
+cdef void rmsprop_centered(real* restrict w, const real* restrict g, real** state,
+                           const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real* restrict v = state[0]
+    cdef real* restrict mean = state[1]
+    cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3]
+    cdef Py_ssize_t j
+    for j in range(n):
+        v[j] = alpha * v[j] + fresh * g[j] * g[j]
+        mean[j] = alpha * mean[j] + fresh * g[j]
+        w[j] = w[j] - lr * g[j] / (deviation(v[j], mean[j]) + eps)
+
+
+cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, real** state,
+                                    const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real* restrict v = state[0]
+    cdef real* restrict mean = state[1]
+    cdef real* restrict buf = state[2]
+    cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3], mu = h[4]
+    cdef Py_ssize_t j
+    for j in range(n):
+        v[j] = alpha * v[j] + fresh * g[j] * g[j]
+        mean[j] = alpha * mean[j] + fresh * g[j]
+        buf[j] = mu * buf[j] + g[j] / (deviation(v[j], mean[j]) + eps)
+        w[j] = w[j] - lr * buf[j]

@@ -1,0 +1,414 @@
+# The driver, written once for all rules: visit the touched rows, gather each one's gradient, count its step, apply the rule.
+# It knows tables, plans and threads; of the rule it knows a pointer.
+
+cimport numpy as cnp
+from cython.parallel cimport prange, threadid
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.math cimport isfinite
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from sparseopt.kernels.rowplan cimport RowPlan, Source, number
+
+import numpy as np
+
+include "rules/registry.pxi"
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    #ifndef SPARSEOPT_FLAGS
+    #define SPARSEOPT_FLAGS ""
+    #endif
+    #if defined(__GNUC__)
+    #define sparseopt_prefetch(p) __builtin_prefetch((p), 1)
+    #define SPARSEOPT_COMPILER __VERSION__
+    #else
+    #define sparseopt_prefetch(p)
+    #define SPARSEOPT_COMPILER ""
+    #endif
+    #include <string.h>
+    static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
+    static inline unsigned long long sparseopt_bits64(double x) { unsigned long long b; memcpy(&b, &x, 8); return b; }
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define SPARSEOPT_OPENMP 1
+    #define sparseopt_max_threads omp_get_max_threads
+    #else
+    #define SPARSEOPT_OPENMP 0
+    #define sparseopt_max_threads() 1
+    #endif
+    """
+    void prefetch "sparseopt_prefetch"(const void*) noexcept nogil
+    uint32_t bits32 "sparseopt_bits32"(float) noexcept nogil
+    uint64_t bits64 "sparseopt_bits64"(double) noexcept nogil
+    int max_threads "sparseopt_max_threads"()
+    const char* FLAGS "SPARSEOPT_FLAGS"
+    const char* COMPILER "SPARSEOPT_COMPILER"
+    int OPENMP "SPARSEOPT_OPENMP"
+
+BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP), "threads": max_threads()}
+
+ctypedef void (*Rule32)(float*, const float*, float**, const float*, const float*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule64)(double*, const double*, double**, const double*, const double*, Py_ssize_t) noexcept nogil
+
+
+cdef enum:
+    MOST_STATES = 4
+    AHEAD = 8               # rows between prefetch and use: a row's memory takes about as long to come
+    LINE = 64               # bytes of a cache line
+    BLOCK = 256             # rows that a thread takes at a time
+    WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
+
+
+cdef struct Target:
+    char* table
+    Py_ssize_t row_bytes
+    Py_ssize_t dim
+    int n_states
+    char* state[MOST_STATES]
+    Py_ssize_t state_bytes[MOST_STATES]
+    int32_t* steps          # one count a row, or NULL
+    uintptr_t rule
+
+
+cdef struct Settings:
+    double scale            # of the gradient: -1 to maximize, less than 1 to clip
+    double decay            # coupled weight decay: scale * g + decay * w
+    const void* hyper
+    const void* by_count    # what depends on the step count alone, a row a count
+    Py_ssize_t n_counts
+    Py_ssize_t n_by_count
+    Py_ssize_t count        # the count of every row, if steps is NULL
+
+
+cdef inline void prefetch_row(const char* row, Py_ssize_t n_bytes) noexcept nogil:
+    cdef Py_ssize_t offset = 0
+    while offset < n_bytes:
+        prefetch(row + offset)
+        offset += LINE
+    prefetch(row + n_bytes - 1)
+
+
+cdef inline void prefetch_target(Target* t, int64_t row) noexcept nogil:
+    cdef int i
+    prefetch_row(t.table + row * t.row_bytes, t.row_bytes)
+    for i in range(t.n_states):
+        prefetch_row(t.state[i] + row * t.state_bytes[i], t.state_bytes[i])
+    if t.steps:
+        prefetch(t.steps + row)
+
+
+cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
+    return number(s.rows, s.rows_wide, i) if s.rows else i
+
+
+cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t dim) noexcept nogil:
+    """The gradient of the i-th touched row: in place where it stands alone, else summed in scratch."""
+    cdef const real* values = <const real*>s.values
+    cdef const real* weights = <const real*>s.weights
+    cdef const real* term
+    cdef real weight
+    cdef int64_t e, start = i, stop = i + 1, entry
+    cdef Py_ssize_t j
+    if s.starts:
+        start = s.starts[i]
+        stop = s.stops[i]
+    if not (s.columns or s.sources):
+        term = values + (s.order[start] if s.order else start) * s.stride
+        if stop - start == 1:
+            return term
+        for j in range(dim):
+            scratch[j] = term[j]
+        for e in range(start + 1, stop):
+            term = values + (s.order[e] if s.order else e) * s.stride
+            add(scratch, term, dim)
+        return scratch
+    for j in range(dim):
+        scratch[j] = 0
+    for e in range(start, stop):
+        entry = s.order[e] if s.order else e
+        if s.columns:
+            j = number(s.columns, s.index_wide, entry)
+            scratch[j] = scratch[j] + values[entry]
+        else:
+            weight = weights[entry]
+            term = values + number(s.sources, s.index_wide, entry) * s.stride
+            add_scaled(scratch, weight, term, dim)
+    return scratch
+
+
+cdef inline void add(real* restrict sum_, const real* restrict term, Py_ssize_t dim) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(dim):
+        sum_[j] = sum_[j] + term[j]
+
+
+cdef inline void add_scaled(real* restrict sum_, real weight, const real* restrict term, Py_ssize_t dim) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(dim):
+        sum_[j] = sum_[j] + weight * term[j]
+
+
+cdef inline void scale_and_decay(real* scratch, const real* g, const real* restrict w, real scale, real decay,
+                                 Py_ssize_t dim) noexcept nogil:
+    cdef Py_ssize_t j
+    if decay == 0:                      # so that 0 * w cannot make a NaN of an infinite weight
+        for j in range(dim):
+            scratch[j] = scale * g[j]
+    else:
+        for j in range(dim):
+            scratch[j] = scale * g[j] + decay * w[j]
+
+
+cdef void update_rows(Target* t, const Source* s, const Settings* how, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t n,
+                      real* scratch) noexcept nogil:
+    cdef real* state[MOST_STATES]
+    cdef real* w
+    cdef const real* g
+    cdef const real* at
+    cdef real scale = <real>how.scale, decay = <real>how.decay
+    cdef bint as_it_stands = how.scale == 1 and how.decay == 0
+    cdef int64_t row, k
+    cdef Py_ssize_t i
+    cdef int a
+    if lo == 0 or not s.rows:
+        for i in range(lo, min(lo + AHEAD, hi)):
+            prefetch_target(t, row_number(s, i))
+    for i in range(lo, hi):
+        if i + AHEAD < n:
+            prefetch_target(t, row_number(s, i + AHEAD))
+            if s.order and not (s.columns or s.sources):
+                prefetch_row(<const char*>(<const real*>s.values + s.order[s.starts[i + AHEAD]] * s.stride),
+                             t.dim * sizeof(real))
+        row = row_number(s, i)
+        w = <real*>(t.table + row * t.row_bytes)
+        g = gather(s, i, scratch, t.dim)
+        if not as_it_stands:
+            scale_and_decay(scratch, g, w, scale, decay, t.dim)
+            g = scratch
+        k = how.count
+        if t.steps:
+            k = t.steps[row]
+            if k < INT32_MAX:
+                k += 1
+            t.steps[row] = <int32_t>k
+        k = max(1, min(k, how.n_counts))
+        at = <const real*>how.by_count + (k - 1) * how.n_by_count
+        for a in range(t.n_states):
+            state[a] = <real*>(t.state[a] + row * t.state_bytes[a])
+        if real is float:
+            (<Rule32>t.rule)(w, g, state, at, <const float*>how.hyper, t.dim)
+        else:
+            (<Rule64>t.rule)(w, g, state, at, <const double*>how.hyper, t.dim)
+
+
+cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
+                     int threads) noexcept nogil:
+    cdef Py_ssize_t block, n_blocks = (n + BLOCK - 1) // BLOCK
+    if threads == 1:
+        update_rows(t, s, how, 0, n, n, scratch)
+        return
+    for block in prange(n_blocks, schedule="dynamic", num_threads=threads):
+        update_rows(t, s, how, block * BLOCK, min(n, (block + 1) * BLOCK), n, scratch + threadid() * pad)
+
+
+cdef double square_sum(const real* restrict g, Py_ssize_t n) noexcept nogil:
+    cdef double lane[8]
+    cdef Py_ssize_t i, j, whole = n - n % 8
+    for j in range(8):
+        lane[j] = 0
+    for i in range(0, whole, 8):
+        for j in range(8):
+            lane[j] = lane[j] + <double>g[i + j] * <double>g[i + j]
+    for j in range(n - whole):
+        lane[j] = lane[j] + <double>g[whole + j] * <double>g[whole + j]
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]))
+
+
+cdef void square_sums(const Source* s, double* sums, Py_ssize_t n, real* scratch, Py_ssize_t pad, Py_ssize_t dim,
+                      int threads) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in prange(n, schedule="static", num_threads=threads):
+        sums[i] = square_sum(gather(s, i, scratch + threadid() * pad, dim), dim)
+
+
+cdef real largest_magnitude(const real* x, Py_ssize_t n) noexcept nogil:
+    # Without their sign, floating-point numbers are ordered as their bits are; infinity and NaN come last.
+    cdef Py_ssize_t i
+    cdef int32_t top32 = 0, b32
+    cdef int64_t top64 = 0, b64
+    cdef real value
+    if real is float:
+        for i in range(n):
+            b32 = <int32_t>(bits32(x[i]) & <uint32_t>0x7FFFFFFF)
+            top32 = b32 if b32 > top32 else top32
+        memcpy(&value, &top32, sizeof(value))
+    else:
+        for i in range(n):
+            b64 = <int64_t>(bits64(x[i]) & <uint64_t>0x7FFFFFFFFFFFFFFF)
+            top64 = b64 if b64 > top64 else top64
+        memcpy(&value, &top64, sizeof(value))
+    return value
+
+
+cdef inline real top_of(real x, real y) noexcept nogil:
+    return y if y > x or y != y else x          # a NaN is on top of all
+
+
+cdef real largest_of_rows(const real* x, Py_ssize_t stride, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t columns) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef real top = 0
+    if stride == columns:
+        return largest_magnitude(x + lo * stride, (hi - lo) * columns)
+    for i in range(lo, hi):
+        top = top_of(top, largest_magnitude(x + i * stride, columns))
+    return top
+
+
+cdef void largest_of_blocks(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t height,
+                            double* tops, Py_ssize_t n_blocks, int threads) noexcept nogil:
+    cdef Py_ssize_t block
+    for block in prange(n_blocks, schedule="static", num_threads=threads):
+        tops[block] = largest_of_rows(x, stride, block * height, min(rows, (block + 1) * height), columns)
+
+
+cdef double largest(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t columns, int threads) except? -1:
+    """The largest magnitude in an array; infinity or NaN if it has one."""
+    cdef Py_ssize_t height = max(1, 65536 // max(1, columns)), block, n_blocks = (rows + height - 1) // height
+    cdef double top = 0
+    cdef double* tops
+    if n_blocks <= 1:
+        return largest_of_rows(x, stride, 0, rows, columns)
+    tops = <double*>malloc(n_blocks * sizeof(double))
+    if tops == NULL:
+        raise MemoryError
+    with nogil:
+        largest_of_blocks(x, stride, rows, columns, height, tops, n_blocks, threads)
+        for block in range(n_blocks):
+            top = top_of(top, tops[block])
+    free(tops)
+    return top
+
+
+cdef void mark_nonfinite(const Source* s, uint8_t* marks, Py_ssize_t n, real* scratch, Py_ssize_t dim) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        marks[i] = not isfinite(largest_magnitude(gather(s, i, scratch, dim), dim))
+
+
+cdef class Scratch:
+    """One row of working memory a thread, each on cache lines of its own."""
+    cdef char* memory
+    cdef void* rows
+    cdef Py_ssize_t pad
+
+    def __cinit__(self, Py_ssize_t dim, Py_ssize_t itemsize, int threads):
+        self.pad = (dim * itemsize + 2 * LINE - 1) // LINE * LINE // itemsize
+        self.memory = <char*>malloc(threads * self.pad * itemsize + LINE)
+        if self.memory == NULL:
+            raise MemoryError
+        self.rows = <void*>((<uintptr_t>self.memory + LINE - 1) // LINE * LINE)
+
+    def __dealloc__(self):
+        free(self.memory)
+
+
+cdef class Sweep:
+    """One table with its state and its rule, bound once: what every step of it needs, and nothing that a step changes."""
+    cdef Target target
+    cdef Py_ssize_t n_rows
+    cdef bint double_
+    cdef list arrays
+
+    def __init__(self, str rule, table, states, steps):
+        self.arrays = [table, *states, steps]
+        self.double_ = table.dtype == np.float64
+        self.n_rows = len(table)
+        cdef Target* t = &self.target
+        t.rule = RULES[rule][self.double_]
+        t.table = <char*>cnp.PyArray_DATA(table)
+        t.row_bytes = table.strides[0] if table.size else 0
+        t.dim = table.shape[1] if table.ndim == 2 else 1
+        t.n_states = len(states)
+        if t.n_states > MOST_STATES:
+            raise ValueError(f"rule {rule!r} has {t.n_states} states; the sweep carries {MOST_STATES}")
+        for i, state in enumerate(states):
+            t.state[i] = <char*>cnp.PyArray_DATA(state)
+            t.state_bytes[i] = state.strides[0] if state.size else 0
+        t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
+
+    cdef int threads(self, RowPlan plan, int wanted):
+        cdef Py_ssize_t work = plan.n * (self.target.dim + 8) + len(plan.arrays["values"]) * 8
+        return wanted if work >= WORTH_THREADS else 1
+
+    def largest(self, RowPlan plan, int num_threads):
+        """A bound on every number of a gradient: finite only if all of them are, repeats summed."""
+        cdef Source* s = &plan.source
+        cdef double value, weight = 1
+        num_threads = self.threads(plan, num_threads)
+        if self.double_:
+            value = largest(<const double*>s.values, s.stride, s.value_rows, s.value_columns, num_threads)
+            if s.weights:
+                weight = largest(<const double*>s.weights, 1, s.n_weights, 1, num_threads)
+            return value * weight * plan.longest
+        value = largest(<const float*>s.values, s.stride, s.value_rows, s.value_columns, num_threads)
+        if s.weights:
+            weight = largest(<const float*>s.weights, 1, s.n_weights, 1, num_threads)
+        return <double><float>(value * weight * plan.longest)
+
+    def nonfinite(self, RowPlan plan):
+        """Which of the touched rows have a NaN or an infinity in their gradient: a boolean array."""
+        marks = np.empty(plan.n, dtype=np.bool_)
+        cdef uint8_t* m = <uint8_t*>cnp.PyArray_DATA(marks)
+        cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, 1)
+        with nogil:
+            if self.double_:
+                mark_nonfinite(&plan.source, m, plan.n, <double*>scratch.rows, self.target.dim)
+            else:
+                mark_nonfinite(&plan.source, m, plan.n, <float*>scratch.rows, self.target.dim)
+        return marks
+
+    def gradient(self, RowPlan plan, Py_ssize_t i):
+        """The gradient of the i-th touched row, repeats summed, as a list."""
+        cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, 1)
+        cdef const double* g64
+        cdef const float* g32
+        if self.double_:
+            g64 = gather(&plan.source, i, <double*>scratch.rows, self.target.dim)
+            return [g64[j] for j in range(self.target.dim)]
+        g32 = gather(&plan.source, i, <float*>scratch.rows, self.target.dim)
+        return [g32[j] for j in range(self.target.dim)]
+
+    def square_sum(self, RowPlan plan, int num_threads):
+        """The sum of squares of a gradient, repeats summed: the same bits for any number of threads."""
+        num_threads = self.threads(plan, num_threads)
+        cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, num_threads)
+        sums = np.empty(plan.n, dtype=np.float64)
+        cdef double* out = <double*>cnp.PyArray_DATA(sums)
+        with nogil:
+            if self.double_:
+                square_sums(&plan.source, out, plan.n, <double*>scratch.rows, scratch.pad, self.target.dim, num_threads)
+            else:
+                square_sums(&plan.source, out, plan.n, <float*>scratch.rows, scratch.pad, self.target.dim, num_threads)
+        return float(sums.sum())
+
+    def update(self, RowPlan plan, cnp.ndarray hyper, cnp.ndarray by_count, Py_ssize_t count, double scale, double decay,
+               int num_threads):
+        """Apply the rule to every touched row.  `count` is the step count of rows that keep none of their own."""
+        num_threads = self.threads(plan, num_threads)
+        cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, num_threads)
+        cdef Settings how
+        how.scale = scale
+        how.decay = decay
+        how.hyper = cnp.PyArray_DATA(hyper)
+        how.by_count = cnp.PyArray_DATA(by_count)
+        how.n_counts = by_count.shape[0]
+        how.n_by_count = by_count.shape[1]
+        how.count = count
+        with nogil:
+            if self.double_:
+                update_all(&self.target, &plan.source, &how, plan.n, <double*>scratch.rows, scratch.pad, num_threads)
+            else:
+                update_all(&self.target, &plan.source, &how, plan.n, <float*>scratch.rows, scratch.pad, num_threads)

@@ -1,0 +1,509 @@
+"""What all optimizers share: parameters, state, the way of a step. No maths, and no loop over rows, is in here."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import config, gradients, kernels, memory
+from ..kernels import rowplan
+from ._hyper import CHECKS, not_negative, positive
+
+
+class Rule(NamedTuple):
+    """What an optimizer asks of the kernels for one group of parameters."""
+
+    name: str                           # the row function in kernels/rules/registry.pxi
+    state: tuple[str, ...] = ()         # arrays in the table's shape, in the order in which the row function takes them,
+    row_state: tuple[str, ...] = ()     # followed by arrays of one number a row
+    counted: bool = False               # whether the update depends on how many steps were taken
+
+
+class _Parameter:
+    """One table: its name, its group, its state, and the sweep bound to them."""
+
+    def __init__(self, name, title, table, group):
+        self.name = name
+        self.title = title              # as error messages call it
+        self.table = table
+        self.group = group
+        self.dim = table.shape[1] if table.ndim == 2 else 1
+        self.count = 0                  # of its steps; no row has taken more
+
+    def bind(self, rule, step_count):
+        self.rule = rule
+        shape, dtype = self.table.shape, self.table.dtype
+        self.state = {}
+        steps = None
+        if rule.counted:
+            self.state["step"] = memory.zeros(shape[:1] if step_count == "row" else (), np.int32)
+            steps = self.state["step"] if step_count == "row" else None
+        self.state |= {name: memory.zeros(shape, dtype) for name in rule.state}
+        self.state |= {name: memory.zeros(shape[:1], dtype) for name in rule.row_state}
+        arrays = [self.state[name] for name in rule.state + rule.row_state]
+        self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps)
+
+
+class _CountTable:
+    """What depends on the step count alone, a row a count, from 1 on; it stops growing where it has converged."""
+
+    def __init__(self, by_count, dtype):
+        self.by_count = by_count        # array of counts -> array (counts, columns) of float64
+        self.dtype = dtype
+        self.rows = np.empty((0, 0), dtype)
+        self.converged = False
+
+    def upto(self, count):
+        if len(self.rows) < count and not self.converged:
+            size = max(64, 1 << (count - 1).bit_length())
+            exact = np.ascontiguousarray(self.by_count(np.arange(1, size + 1, dtype=np.float64)))
+            if np.array_equal(exact[size // 2 - 1], exact[-1]):
+                self.converged = True
+                moving = np.flatnonzero((exact != exact[-1]).any(axis=1))
+                exact = exact[:moving[-1] + 2 if len(moving) else 1]
+            self.rows = exact.astype(self.dtype)
+        return self.rows
+
+
+class Optimizer:
+    """Base of all optimizers: updates tables in place, only in the rows that a gradient touches.
+
+    A row is touched by a gradient that has a stored entry in it, an explicit zero included. Other rows keep their bits, and
+    so does their state.
+
+    Parameters
+    ----------
+    params : array, mapping, sequence, or list of dicts
+        The tables: C-contiguous, writeable NumPy arrays of float32 or float64 with shape (n_rows, dim), or (n_rows,) for
+        dim 1. One array, a mapping from names to arrays, or a sequence of arrays; or a list of groups
+        `{"params": any of these, "lr": ..., ...}`, each with hyper-parameters of its own.
+    lr : float or callable
+        The learning rate, 0 or more, or a schedule: a callable from the number of steps taken before (0 at the first) to
+        the rate. See `sparseopt.schedules`.
+    weight_decay : float
+        λ. Added to the gradient of touched rows as `λ w` (coupled), unless the optimizer says that it is decoupled.
+    maximize : bool
+        Ascend instead of descend.
+    step_count : "row" or "global"
+        The step count that bias correction uses: how many steps this row has taken, or how many its table has.
+    missed : "skip"
+        What happened to a row in the steps that did not touch it: nothing. ("replay" is not implemented yet.)
+    max_grad_norm : None or float
+        Scale the gradients of a call down to this global 2-norm, taken over all its tables after repeats are summed.
+    nonfinite : "raise", "skip" or "allow"
+        A NaN or an infinity in a gradient: raise before anything is written; leave those rows out, with a RuntimeWarning
+        that says how many (`nonfinite_rows` adds them up); or do not look.
+    num_threads : None or int
+        None is `so.get_num_threads()`. Results do not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a table or a hyper-parameter is not as said above, or two tables overlap.
+    NotImplementedError
+        For missed="replay".
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        The groups with their hyper-parameters, read at every step: `opt.param_groups[0]["lr"] *= 0.98` works.
+    state : mapping
+        From the name of a parameter (its position, if it has none) to its state arrays, under torch's names. `step` counts
+        the steps of each row (int32); optimizers that need no count keep none.
+    params : mapping
+        From names to tables.
+    steps : int
+        The number of steps taken.
+    nonfinite_rows : int
+        The number of rows left out under nonfinite="skip" so far.
+    metadata : dict
+        Anything that JSON can hold and that should travel with a checkpoint.
+    """
+
+    _floored = ("eps",)     # hyper-parameters for which 0 means "nothing, and 0/0 is 0"
+
+    def __init__(self, params, defaults, *, maximize=False, step_count="row", missed="skip", max_grad_norm=None,
+                 nonfinite="raise", num_threads=None):
+        _one_of("step_count", step_count, ("row", "global"))
+        _one_of("missed", missed, ("skip", "replay"))
+        _one_of("nonfinite", nonfinite, ("raise", "skip", "allow"))
+        if missed == "replay":
+            raise NotImplementedError('missed="replay" is not implemented yet; missed="skip" is')
+        self.step_count = step_count
+        self.missed = missed
+        self.nonfinite = nonfinite
+        self.max_grad_norm = None if max_grad_norm is None else positive("max_grad_norm", max_grad_norm)
+        self.num_threads = None if num_threads is None else config.check_num_threads(num_threads)
+        self.steps = 0
+        self.nonfinite_rows = 0
+        self.metadata = {}
+
+        self._structure, groups = _named_groups(params)
+        defaults = {**defaults, "maximize": maximize}
+        self.param_groups = []
+        self._parameters = []
+        for tables, given in groups:
+            unknown = [key for key in given if key not in defaults]
+            if unknown:
+                raise TypeError(f"{type(self).__name__} has no hyper-parameter {unknown[0]!r}; "
+                                f"a group has params, {', '.join(defaults)}")
+            group = {"params": MappingProxyType(tables), **defaults, **given}
+            self._check_group(group)
+            self.param_groups.append(group)
+            for name, table in tables.items():
+                title = "" if self._structure == "single" else f'"{name}"' if isinstance(name, str) else f"parameter {name}"
+                _check_table(table, title)
+                self._parameters.append(_Parameter(name, title, table, group))
+        _check_apart(self._parameters)
+        for parameter in self._parameters:
+            parameter.bind(self._rule(parameter.group), step_count)
+            self._init_state(parameter.group, parameter.table, parameter.state)
+        self._by_name = {parameter.name: parameter for parameter in self._parameters}
+        self._resolved = {}
+        self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
+
+    # What a subclass says of itself.
+
+    def _rule(self, group):
+        """Return the Rule for the parameters of a group."""
+        raise NotImplementedError
+
+    def _hyper(self, group, lr):
+        """Return the numbers that the row function takes, in its order."""
+        raise NotImplementedError
+
+    def _by_count(self, group, k):
+        """Return the numbers that depend on the step counts k alone, an array (len(k), columns) of float64."""
+        return np.ones((len(k), 1))
+
+    def _init_state(self, group, table, state):
+        """Give the state its first values; it comes as zeros."""
+
+    def _coupled_decay(self, group):
+        """Return the λ of the `λ w` that is added to gradients."""
+        return group["weight_decay"]
+
+    def _check_more(self, group, lr):
+        """Raise if hyper-parameters, each all right alone, are wrong together."""
+
+    # The way of a step.
+
+    def step(self, grads):
+        """Update the tables in place by one step, only in the rows that the gradients touch.
+
+        Parameters
+        ----------
+        grads : gradient, mapping or sequence
+            In the shape of the parameters: one gradient, a mapping from names to gradients (a name left out is not
+            touched), or a sequence of gradients (None skips). A gradient is a scipy sparse array or matrix of the table's
+            shape, a `RowGradient`, a `MatmulGradient`, or a dense NumPy array (which touches all rows).
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError, IndexError
+            If a gradient does not fit its table, or has a NaN or an infinity under nonfinite="raise". Nothing has been
+            written then: tables and state are as before.
+        """
+        threads = config.threads_for(self.num_threads)
+        work = []
+        for parameter, gradient in self._pairs(grads):
+            if gradient is not None:
+                plan = self._plan(parameter, gradient)
+                work.append((parameter, plan, *self._settings(parameter)))
+        if self.nonfinite != "allow":
+            work = [(parameter, self._finite(parameter, plan, threads), *settings) for parameter, plan, *settings in work]
+        clip = self._clip(work, threads)
+        for parameter, plan, hyper, by_count, decay, sign in work:
+            count = parameter.count + 1 if parameter.rule.counted else 1
+            parameter.sweep.update(plan, hyper, by_count, count, sign * clip, decay, threads)
+            parameter.count += 1
+            if parameter.rule.counted and self.step_count == "global":
+                parameter.state["step"][...] = parameter.count
+        self.steps += 1
+
+    def _pairs(self, grads):
+        if self._structure == "single":
+            return [(self._parameters[0], grads)]
+        if self._structure == "mapping":
+            if not isinstance(grads, Mapping):
+                raise TypeError(f"grads is a {type(grads).__name__}; the parameters are a mapping, so it must be one, with "
+                                f"names among {', '.join(map(repr, self._by_name))}")
+            for name in grads:
+                if name not in self._by_name:
+                    raise KeyError(f"grads names {name!r}; the parameters are {', '.join(map(repr, self._by_name))}")
+            return [(self._by_name[name], gradient) for name, gradient in grads.items()]
+        if not isinstance(grads, (list, tuple)):
+            raise TypeError(f"grads is a {type(grads).__name__}; the parameters are a sequence, so it must be a list or "
+                            f"tuple of {len(self._parameters)} gradients")
+        if len(grads) != len(self._parameters):
+            raise ValueError(f"grads has {len(grads)} gradients; there are {len(self._parameters)} parameters "
+                             "(None skips one)")
+        return list(zip(self._parameters, grads, strict=True))
+
+    def _plan(self, parameter, gradient):
+        what = f"gradient of {parameter.title}" if parameter.title else "gradient"
+        table = parameter.table
+        form = gradients.entries(gradient, table.shape, table.dtype, what)
+        plan = rowplan.plan(what, len(table), parameter.dim, *form)
+        if rowplan.overlaps(form.values, self._written):
+            plan = rowplan.plan(what, len(table), parameter.dim, *gradients.detached(form))
+        return plan
+
+    def _settings(self, parameter):
+        """The numbers of a parameter's group as the kernels take them; worked out again only where they changed."""
+        group, dtype = parameter.group, parameter.table.dtype
+        key = id(group), dtype
+        seen, by_count, hyper = self._resolved.get(key, (None, None, None))
+        if seen is None or _differ(group, seen):
+            self._check_group(group)
+            if self._rule(group) != parameter.rule:
+                raise ValueError(f"{type(self).__name__} cannot turn from rule {parameter.rule.name!r} into "
+                                 f"{self._rule(group).name!r} after construction: the state is another")
+            if seen is None or _differ({**group, "lr": 0}, {**seen, "lr": 0}):
+                fixed = dict(group)
+                by_count = _CountTable(lambda k: self._by_count(fixed, k), dtype)
+            seen, hyper = dict(group), None
+            self._resolved[key] = seen, by_count, hyper
+        if hyper is None:
+            lr = group["lr"]
+            scheduled = callable(lr)
+            if scheduled:
+                lr = not_negative(f"lr (of the schedule at step {self.steps})", lr(self.steps))
+                self._check_more(group, lr)
+            tiny = float(np.finfo(dtype).tiny)
+            floored = {**group, **{name: max(group[name], tiny) for name in self._floored if name in group}}
+            hyper = np.array(self._hyper(floored, lr), dtype=dtype)
+            if not scheduled:
+                self._resolved[key] = seen, by_count, hyper
+        count = parameter.count + 1 if parameter.rule.counted else 1
+        sign = -1.0 if group["maximize"] else 1.0
+        return hyper, by_count.upto(count), self._coupled_decay(group), sign
+
+    def _finite(self, parameter, plan, threads):
+        """The plan itself if its gradient is finite, else less the rows that are not; or raise."""
+        if math.isfinite(parameter.sweep.largest(plan, threads)):
+            return plan
+        bad = parameter.sweep.nonfinite(plan)       # a bound that overflowed can still belong to finite numbers
+        if not bad.any():
+            return plan
+        name = f" of {parameter.title}" if parameter.title else ""
+        if self.nonfinite == "raise":
+            first = int(bad.argmax())
+            row = np.asarray(parameter.sweep.gradient(plan, first))
+            column = int((~np.isfinite(row)).argmax())
+            raise ValueError(f"gradient{name} has {row[column]} at row {plan.rows[first]}, column {column}; it must be finite "
+                             '(nonfinite="skip" leaves such rows out, "allow" does not look)')
+        warnings.warn(f"gradient{name}: {bad.sum()} of {plan.n} touched rows have a NaN or an infinity and were left out",
+                      RuntimeWarning, stacklevel=3)
+        self.nonfinite_rows += int(bad.sum())
+        return plan.without(bad)
+
+    def _clip(self, work, threads):
+        if self.max_grad_norm is None:
+            return 1.0
+        norm = math.sqrt(sum(parameter.sweep.square_sum(plan, threads) for parameter, plan, *_ in work))
+        if self.nonfinite != "allow" and not math.isfinite(norm):
+            raise ValueError("the global norm of the gradients overflows; max_grad_norm cannot scale them")
+        return min(1.0, self.max_grad_norm / (norm + 1e-6))
+
+    def _check_group(self, group):
+        for name, value in group.items():
+            if name == "params":
+                continue
+            if name not in CHECKS:
+                raise TypeError(f"{type(self).__name__} has no hyper-parameter {name!r}")
+            group[name] = CHECKS[name](name, value)
+        if not callable(group["lr"]):
+            self._check_more(group, group["lr"])
+
+    # What can be read.
+
+    @property
+    def params(self):
+        return MappingProxyType({parameter.name: parameter.table for parameter in self._parameters})
+
+    @property
+    def state(self):
+        return MappingProxyType({p.name: MappingProxyType(p.state) for p in self._parameters})
+
+    def __repr__(self):
+        tables = ", ".join(f"{p.title + ' ' if p.title else ''}{p.table.shape} {p.table.dtype}" for p in self._parameters)
+        hyper = [", ".join(f"{k}={v!r}" for k, v in group.items() if k != "params") for group in self.param_groups]
+        return f"{type(self).__name__}({tables}; {'; '.join(hyper)})"
+
+    # Checkpoints.
+
+    def state_dict(self):
+        """Return all that a resumed run needs: parameters, state, hyper-parameters, counts and metadata.
+
+        The arrays in it are the live ones, as in torch: `copy.deepcopy` keeps a moment.
+
+        Examples
+        --------
+        >>> import copy, numpy as np, sparseopt as so
+        >>> opt = so.Adam(so.zeros((3, 2)), lr=0.1)
+        >>> kept = copy.deepcopy(opt.state_dict())
+        >>> opt.step(so.RowGradient([1], np.ones((1, 2))))
+        >>> opt.load_state_dict(kept)
+        >>> opt.params[0].any(), opt.steps
+        (np.False_, 0)
+        """
+        return {
+            "optimizer": type(self).__name__,
+            "params": dict(self.params),
+            "state": {p.name: dict(p.state) for p in self._parameters},
+            "param_groups": [{**group, "params": list(group["params"])} for group in self.param_groups],
+            "options": {"step_count": self.step_count, "missed": self.missed, "max_grad_norm": self.max_grad_norm,
+                        "nonfinite": self.nonfinite},
+            "steps": self.steps,
+            "nonfinite_rows": self.nonfinite_rows,
+            "metadata": self.metadata,
+        }
+
+    def load_state_dict(self, state_dict):
+        """Take over what `state_dict` returned: parameters and state in place, hyper-parameters, counts and metadata.
+
+        Raises
+        ------
+        TypeError, KeyError, ValueError
+            If it is of another optimizer, of other parameters, shapes or dtypes. Nothing has been written then.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict is a {type(state_dict).__name__}; it must be a mapping, as state_dict() returns")
+        ours = self.state_dict()
+        missing = [key for key in ours if key not in state_dict]
+        if missing:
+            raise KeyError(f"state_dict has no {missing[0]!r}")
+        if state_dict["optimizer"] != ours["optimizer"]:
+            raise ValueError(f"state_dict is of {state_dict['optimizer']}; this optimizer is {ours['optimizer']}")
+        options = state_dict["options"]
+        for name in ("step_count", "missed"):
+            if options[name] != ours["options"][name]:
+                raise ValueError(f"state_dict has {name}={options[name]!r}; this optimizer has {ours['options'][name]!r}")
+        copies = _matched("params", state_dict["params"], ours["params"])
+        _same_names("state", state_dict["state"], ours["state"])
+        for name, state in ours["state"].items():
+            copies += _matched(f"state of {name!r}", state_dict["state"][name], state)
+        groups = self._matched_groups(state_dict["param_groups"])
+        max_grad_norm = options["max_grad_norm"]
+        max_grad_norm = None if max_grad_norm is None else positive("max_grad_norm", max_grad_norm)
+        _one_of("nonfinite", options["nonfinite"], ("raise", "skip", "allow"))
+
+        for target, source in copies:
+            np.copyto(target, source)
+        for group, loaded in zip(self.param_groups, groups, strict=True):
+            group.update(loaded)
+        for parameter in self._parameters:
+            parameter.count = int(parameter.state["step"].max(initial=0)) if parameter.rule.counted else 0
+        self.max_grad_norm, self.nonfinite = max_grad_norm, options["nonfinite"]
+        self.steps, self.nonfinite_rows = state_dict["steps"], state_dict["nonfinite_rows"]
+        self.metadata = dict(state_dict["metadata"])
+
+    def _matched_groups(self, groups):
+        if len(groups) != len(self.param_groups):
+            raise ValueError(f"state_dict has {len(groups)} param_groups; this optimizer has {len(self.param_groups)}")
+        loaded = []
+        for ours, group in zip(self.param_groups, groups, strict=True):
+            if list(group["params"]) != list(ours["params"]):
+                raise ValueError(f"state_dict has a group of params {list(group['params'])}; this optimizer has "
+                                 f"{list(ours['params'])}")
+            group = {**ours, **group, "params": ours["params"]}
+            self._check_group(group)
+            if self._rule(group) != self._rule(ours):
+                raise ValueError(f"state_dict is of rule {self._rule(group).name!r}; this optimizer has "
+                                 f"{self._rule(ours).name!r}")
+            loaded.append(group)
+        return loaded
+
+
+def _one_of(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+
+
+def _differ(group, other):
+    try:
+        return group != other
+    except ValueError:          # an array among the values: the check says what is wrong with it
+        return True
+
+
+def _named_groups(params):
+    """Return ("single", "mapping" or "sequence", [(name -> table, hyper-parameters)])."""
+    if isinstance(params, Mapping):
+        return "mapping", [(_mapped(params), {})]
+    if isinstance(params, np.ndarray):
+        return "single", [({0: params}, {})]
+    if not isinstance(params, (list, tuple)):
+        raise TypeError(f"params is a {type(params).__name__}; it must be an array, a mapping, a sequence of arrays or a list "
+                        "of groups")
+    if not params:
+        raise ValueError("params is empty; there must be at least one table")
+    if not any(isinstance(item, Mapping) for item in params):
+        return "sequence", [(dict(enumerate(params)), {})]
+    groups, names = [], []
+    for position, item in enumerate(params):
+        if not isinstance(item, Mapping) or "params" not in item:
+            raise TypeError(f"params[{position}] is no group; a group is a dict with the key 'params'")
+        structure, [(tables, _)] = _named_groups(item["params"])
+        if structure != "mapping":
+            tables = {len(names) + i: table for i, table in tables.items()}
+        repeated = [name for name in tables if name in names]
+        if repeated:
+            raise ValueError(f"params names {repeated[0]!r} in two groups")
+        names += tables
+        groups.append((tables, {key: value for key, value in item.items() if key != "params"}))
+    kinds = {isinstance(name, str) for name in names}
+    if len(kinds) != 1:
+        raise TypeError("params has groups with names and groups without; name all or none")
+    return "mapping" if kinds == {True} else "sequence", groups
+
+
+def _mapped(params):
+    if not params:
+        raise ValueError("params is empty; there must be at least one table")
+    for name in params:
+        if not isinstance(name, str):
+            raise TypeError(f"params has the name {name!r}; names must be strings")
+    return dict(params)
+
+
+def _check_table(table, title):
+    what = f"parameter {title}" if title.startswith('"') else title or "params"
+    if not isinstance(table, np.ndarray) or isinstance(table, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a {type(table).__name__}; it must be a NumPy array")
+    if table.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{what} has dtype {table.dtype}; it must be float32 or float64, in native byte order")
+    if table.ndim not in (1, 2):
+        raise ValueError(f"{what} has shape {table.shape}; it must be (n_rows, dim) or (n_rows,)")
+    if not (table.flags.c_contiguous and table.flags.aligned):
+        raise ValueError(f"{what} is not C-contiguous; it is updated in place, so hand in np.ascontiguousarray of it")
+    if not table.flags.writeable:
+        raise ValueError(f"{what} is read-only; it is updated in place")
+
+
+def _check_apart(parameters):
+    ends = sorted((p.table.ctypes.data, p.table.ctypes.data + p.table.nbytes, p.title) for p in parameters if p.table.size)
+    for (_, stop, one), (start, _, other) in zip(ends, ends[1:], strict=False):
+        if start < stop:
+            raise ValueError(f"params {one} and {other} overlap in memory; every table needs memory of its own")
+
+
+def _same_names(what, theirs, ours):
+    if set(theirs) != set(ours):
+        raise ValueError(f"state_dict has {what} named {sorted(map(str, theirs))}; this optimizer has "
+                         f"{sorted(map(str, ours))}")
+
+
+def _matched(what, theirs, ours):
+    """Pairs (our array, their array) of the same name, shape and dtype; or raise."""
+    _same_names(what, theirs, ours)
+    for name, array in ours.items():
+        other = np.asarray(theirs[name])
+        if other.shape != array.shape or other.dtype != array.dtype:
+            raise ValueError(f"state_dict has {what}, {name!r}, of shape {other.shape} and dtype {other.dtype}; this optimizer "
+                             f"has {array.shape} and {array.dtype}")
+    return [(array, np.asarray(theirs[name])) for name, array in ours.items()]

@@ -1,0 +1,53 @@
+"""Adadelta."""
+
+from ._base import Optimizer, Rule
+
+
+class Adadelta(Optimizer):
+    r"""Adadelta: a ratio of two running root mean squares, of updates and of gradients, sets the step.
+
+    .. math:: v \leftarrow \rho v + (1-\rho) g^2, \quad
+              \Delta = \frac{\sqrt{d + \epsilon}}{\sqrt{v + \epsilon}}\, g, \quad
+              d \leftarrow \rho d + (1-\rho) \Delta^2, \quad w \leftarrow w - \eta \Delta
+
+    Parameters
+    ----------
+    params
+        The tables; see `Optimizer`, as for the keywords that all optimizers take.
+    lr : float or callable
+        η, 0 or more.
+    rho : float
+        ρ, in [0, 1).
+    eps : float
+        ε, 0 or more; it sets the size of the first steps.
+    weight_decay : float
+        λ, added to the gradient as λ w.
+
+    State: `square_avg` (v) and `acc_delta` (d).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Optimizer`.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> table = so.zeros((4, 2))
+    >>> so.Adadelta(table).step(so.RowGradient([2], np.ones((1, 2))))
+    >>> table[2]                                    # about -sqrt(1e-6 / 0.1)
+    array([-0.00316226, -0.00316226], dtype=float32)
+
+    References
+    ----------
+    Zeiler 2012, "ADADELTA: An Adaptive Learning Rate Method", Algorithm 1; as torch.optim.Adadelta.
+    """
+
+    def __init__(self, params, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, **options):
+        super().__init__(params, dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay), **options)
+
+    def _rule(self, group):
+        return Rule("adadelta", ("square_avg", "acc_delta"))
+
+    def _hyper(self, group, lr):
+        return lr, group["rho"], 1 - group["rho"], group["eps"]

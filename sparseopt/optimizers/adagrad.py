@@ -1,0 +1,96 @@
+"""Adagrad, with one accumulator an element or one a row."""
+
+from ._base import Optimizer, Rule
+
+
+class Adagrad(Optimizer):
+    r"""Adagrad: every element divides its gradient by the root of the sum of its squares.
+
+    .. math:: s \leftarrow s + g^2, \qquad
+              w \leftarrow w - \frac{\eta}{1 + (k-1)\,\text{lr\_decay}} \cdot \frac{g}{\sqrt{s} + \epsilon}
+
+    Parameters
+    ----------
+    params
+        The tables; see `Optimizer`, as for the keywords that all optimizers take.
+    lr : float or callable
+        η, 0 or more.
+    lr_decay : float
+        0 or more; with 0 no step is counted.
+    weight_decay : float
+        λ, added to the gradient as λ w.
+    initial_accumulator_value : float
+        Where the state `sum` starts, 0 or more.
+    eps : float
+        ε, 0 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Optimizer`.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> table = so.zeros((4, 2))
+    >>> so.Adagrad(table, lr=0.1).step(so.RowGradient([2], [[3.0, -0.01]]))
+    >>> table[2]                                    # the first step is lr, whatever the gradient's size
+    array([-0.1,  0.1], dtype=float32)
+
+    References
+    ----------
+    Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", Figure 1;
+    as torch.optim.Adagrad.
+    """
+
+    def __init__(self, params, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10, **options):
+        super().__init__(params, dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
+                                      initial_accumulator_value=initial_accumulator_value, eps=eps), **options)
+
+    def _rule(self, group):
+        return Rule("adagrad", ("sum",), counted=group["lr_decay"] > 0)
+
+    def _init_state(self, group, table, state):
+        if group["initial_accumulator_value"]:
+            state["sum"].fill(group["initial_accumulator_value"])
+
+    def _hyper(self, group, lr):
+        return lr, group["eps"]
+
+    def _by_count(self, group, k):
+        return (1 + (k - 1) * group["lr_decay"])[:, None]
+
+
+class RowwiseAdagrad(Adagrad):
+    r"""Adagrad with one accumulator a row: half of Adagrad's traffic to memory, and hardly any state.
+
+    .. math:: s \leftarrow s + \tfrac{1}{d} \textstyle\sum_j g_j^2, \qquad
+              w \leftarrow w - \frac{\eta}{1 + (k-1)\,\text{lr\_decay}} \cdot \frac{g}{\sqrt{s} + \epsilon}
+
+    Parameters
+    ----------
+    params, lr, lr_decay, weight_decay, initial_accumulator_value, eps
+        As `Adagrad`. The state `sum` has one number a row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Optimizer`.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> table = so.zeros((4, 2))
+    >>> opt = so.RowwiseAdagrad(table, lr=0.1)
+    >>> opt.step(so.RowGradient([2], [[3.0, 1.0]]))
+    >>> opt.state[0]["sum"]                         # (9 + 1) / 2 in row 2
+    array([0., 0., 5., 0.], dtype=float32)
+
+    References
+    ----------
+    Gupta, Bengio and Weston 2014, "Training Highly Multiclass Classifiers", section 3.1.3; as FBGEMM's
+    EXACT_ROWWISE_ADAGRAD.
+    """
+
+    def _rule(self, group):
+        return Rule("rowwise_adagrad", row_state=("sum",), counted=group["lr_decay"] > 0)

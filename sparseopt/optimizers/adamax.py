@@ -1,0 +1,56 @@
+"""Adamax."""
+
+from ._base import Optimizer, Rule
+
+
+class Adamax(Optimizer):
+    r"""Adamax: Adam with the infinity norm, a decaying maximum, in place of the second moment.
+
+    .. math:: m \leftarrow \beta_1 m + (1-\beta_1) g, \quad u \leftarrow \max(\beta_2 u, |g| + \epsilon), \quad
+              w \leftarrow w - \frac{\eta}{1-\beta_1^k} \cdot \frac{m}{u}
+
+    Parameters
+    ----------
+    params
+        The tables; see `Optimizer`, as for the keywords that all optimizers take.
+    lr : float or callable
+        η, 0 or more.
+    betas : pair of float
+        β1 and β2, in [0, 1).
+    eps : float
+        ε, 0 or more.
+    weight_decay : float
+        λ, added to the gradient as λ w.
+
+    State: `step`, `exp_avg` (m), `exp_inf` (u).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Optimizer`.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> table = so.zeros((4, 2))
+    >>> so.Adamax(table, lr=0.1).step(so.RowGradient([2], [[3.0, -0.01]]))
+    >>> table[2]                                    # the first step of a row is lr
+    array([-0.1,  0.1], dtype=float32)
+
+    References
+    ----------
+    Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", Algorithm 2; as torch.optim.Adamax.
+    """
+
+    def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, **options):
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay), **options)
+
+    def _rule(self, group):
+        return Rule("adamax", ("exp_avg", "exp_inf"), counted=True)
+
+    def _hyper(self, group, lr):
+        b1, b2 = group["betas"]
+        return lr, b1, 1 - b1, b2, group["eps"]
+
+    def _by_count(self, group, k):
+        return (1 - group["betas"][0]**k)[:, None]

@@ -1,0 +1,73 @@
+"""NAdam."""
+
+import numpy as np
+
+from ._base import Optimizer, Rule
+
+
+class NAdam(Optimizer):
+    r"""NAdam: Adam with Nesterov's look ahead, under a momentum that warms up.
+
+    .. math:: \mu_k = \beta_1 (1 - \tfrac12\, 0.96^{k\psi}), \quad m, v \text{ as Adam}, \quad
+              \hat m = \frac{\mu_{k+1}\, m}{1 - \prod_{i \le k+1} \mu_i} + \frac{(1-\mu_k)\, g}{1 - \prod_{i \le k} \mu_i}, \quad
+              w \leftarrow w - \eta \frac{\hat m}{\sqrt{v / (1-\beta_2^k)} + \epsilon}
+
+    The products depend on k alone: they are a table, not state.
+
+    Parameters
+    ----------
+    params
+        The tables; see `Optimizer`, as for the keywords that all optimizers take.
+    lr : float or callable
+        η, 0 or more.
+    betas : pair of float
+        β1 and β2, in [0, 1).
+    eps : float
+        ε, 0 or more.
+    weight_decay : float
+        λ, added to the gradient as λ w, or with decoupled_weight_decay taken off the weight as in `AdamW`.
+    momentum_decay : float
+        ψ, 0 or more.
+    decoupled_weight_decay : bool
+
+    State: `step`, `exp_avg` (m), `exp_avg_sq` (v).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Optimizer`.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> table = so.zeros((4, 2))
+    >>> so.NAdam(table, lr=0.1).step(so.RowGradient([2], [[3.0, -0.01]]))
+    >>> table[2]
+    array([-0.10604675,  0.10604664], dtype=float32)
+
+    References
+    ----------
+    Dozat 2016, "Incorporating Nesterov Momentum into Adam", Algorithm 8; as torch.optim.NAdam.
+    """
+
+    def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3,
+                 decoupled_weight_decay=False, **options):
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay,
+                                      decoupled_weight_decay=decoupled_weight_decay), **options)
+
+    def _rule(self, group):
+        return Rule("nadam", ("exp_avg", "exp_avg_sq"), counted=True)
+
+    def _hyper(self, group, lr):
+        b1, b2 = group["betas"]
+        decay = group["weight_decay"] if group["decoupled_weight_decay"] else 0.0
+        return lr, b1, 1 - b1, b2, 1 - b2, group["eps"], 1 - lr * decay
+
+    def _by_count(self, group, k):
+        b1, b2 = group["betas"]
+        mu, following = (b1 * (1 - 0.5 * 0.96 ** (i * group["momentum_decay"])) for i in (k, k + 1))
+        product = np.cumprod(mu)
+        return np.stack([(1 - mu) / (1 - product), following / (1 - product * following), 1 / np.sqrt(1 - b2**k)], axis=1)
+
+    def _coupled_decay(self, group):
+        return 0.0 if group["decoupled_weight_decay"] else group["weight_decay"]

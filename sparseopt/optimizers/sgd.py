@@ -1,0 +1,72 @@
+"""Stochastic gradient descent, with momentum."""
+
+import numpy as np
+
+from ._base import Optimizer, Rule
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent, optionally with (Nesterov) momentum.
+
+    .. math:: b \leftarrow \mu b + (1-\tau) g \quad (b \leftarrow g \text{ on the first touch}), \qquad
+              w \leftarrow w - \eta\, b
+
+    without momentum :math:`w \leftarrow w - \eta g`, with Nesterov's :math:`w \leftarrow w - \eta (g + \mu b)`.
+
+    Parameters
+    ----------
+    params
+        The tables; see `Optimizer`, as for the keywords that all optimizers take.
+    lr : float or callable
+        η, 0 or more.
+    momentum : float
+        μ, 0 or more. State: `momentum_buffer`.
+    dampening : float
+        τ.
+    weight_decay : float
+        λ, added to the gradient as λ w.
+    nesterov : bool
+        Needs a momentum above 0 and no dampening.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Optimizer`; and for nesterov without momentum or with dampening, or dampening without momentum.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> table = so.zeros((4, 2))
+    >>> opt = so.SGD(table, lr=0.5, momentum=0.9)
+    >>> for _ in range(2):
+    ...     opt.step(so.RowGradient([2], np.ones((1, 2))))
+    >>> table[2]                                    # -0.5 * 1 - 0.5 * 1.9
+    array([-1.45, -1.45], dtype=float32)
+
+    References
+    ----------
+    Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning"; as torch.optim.SGD.
+    """
+
+    def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, **options):
+        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
+                                      nesterov=nesterov), **options)
+
+    def _check_more(self, group, lr):
+        if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+            raise ValueError(f"nesterov is True with momentum {group['momentum']} and dampening {group['dampening']}; it needs "
+                             "a momentum above 0 and a dampening of 0")
+        if group["dampening"] != 0 and group["momentum"] == 0:
+            raise ValueError(f"dampening is {group['dampening']} with momentum 0, where it has no meaning")
+
+    def _rule(self, group):
+        if group["momentum"] == 0:
+            return Rule("sgd")
+        return Rule("nesterov" if group["nesterov"] else "momentum", ("momentum_buffer",), counted=True)
+
+    def _hyper(self, group, lr):
+        return lr, group["momentum"]
+
+    def _by_count(self, group, k):
+        first = k == 1
+        return np.stack([np.where(first, 0, group["momentum"]), np.where(first, 1, 1 - group["dampening"])], axis=1)
