@@ -7,8 +7,21 @@ from .checkpoint import load, save
 from .config import get_num_threads, set_num_threads, show_config
 from .gradients import MatmulGradient, RowGradient
 from .memory import empty, normal, uniform, zeros
-from .optimizers import (SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Ftrl, Lion, NAdam, Optimizer, RMSprop, RowwiseAdagrad,
-                         RowwiseAdam)
+from .optimizers import (
+                         SGD,
+                         Adadelta,
+                         Adagrad,
+                         Adam,
+                         Adamax,
+                         AdamW,
+                         Ftrl,
+                         Lion,
+                         NAdam,
+                         Optimizer,
+                         RMSprop,
+                         RowwiseAdagrad,
+                         RowwiseAdam,
+)
 
 __all__ = [
     "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "MatmulGradient", "NAdam", "Optimizer",

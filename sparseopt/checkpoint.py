@@ -10,7 +10,6 @@ import os
 import tempfile
 from pathlib import Path
 
-
 from . import memory, schedules
 
 _KEY = "sparseopt"

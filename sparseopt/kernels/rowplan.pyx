@@ -22,6 +22,11 @@ cdef class RowPlan:
         """The touched rows' numbers, rising."""
         return np.arange(self.n) if self.arrays["rows"] is None else self.arrays["rows"]
 
+    @property
+    def order(self):
+        """The entries in the order of their rows; None if they stand in it."""
+        return self.arrays["order"]
+
     def without(self, left_out):
         """The same plan less the touched rows marked in a boolean array."""
         kept = ~left_out

@@ -14,4 +14,4 @@ from .sgd import SGD
 OPTIMIZERS = {cls.__name__: cls for cls in (
     SGD, Adagrad, RowwiseAdagrad, Adadelta, RMSprop, Adam, AdamW, RowwiseAdam, Adamax, NAdam, Ftrl, Lion)}
 
-__all__ = ["OPTIMIZERS", "Optimizer", *OPTIMIZERS]  # noqa: PLE0604
+__all__ = ["OPTIMIZERS", "Optimizer", *OPTIMIZERS]

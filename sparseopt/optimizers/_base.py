@@ -1,5 +1,6 @@
 """What all optimizers share: parameters, state, the way of a step. No maths, and no loop over rows, is in here."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping
@@ -487,7 +488,7 @@ def _check_table(table, title):
 
 def _check_apart(parameters):
     ends = sorted((p.table.ctypes.data, p.table.ctypes.data + p.table.nbytes, p.title) for p in parameters if p.table.size)
-    for (_, stop, one), (start, _, other) in zip(ends, ends[1:], strict=False):
+    for (_, stop, one), (start, _, other) in itertools.pairwise(ends):
         if start < stop:
             raise ValueError(f"params {one} and {other} overlap in memory; every table needs memory of its own")
 

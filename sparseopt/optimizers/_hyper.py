@@ -7,7 +7,7 @@ from numbers import Real
 
 
 def _number(name, value, allowed, holds):
-    if isinstance(value, bool) or not isinstance(value, Real) and getattr(value, "ndim", None) != 0:
+    if isinstance(value, bool) or (not isinstance(value, Real) and getattr(value, "ndim", None) != 0):
         raise TypeError(f"{name} is {value!r}; it must be a number, {allowed}")
     value = float(value)
     if not holds(value):

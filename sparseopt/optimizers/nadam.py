@@ -9,7 +9,8 @@ class NAdam(Optimizer):
     r"""NAdam: Adam with Nesterov's look ahead, under a momentum that warms up.
 
     .. math:: \mu_k = \beta_1 (1 - \tfrac12\, 0.96^{k\psi}), \quad m, v \text{ as Adam}, \quad
-              \hat m = \frac{\mu_{k+1}\, m}{1 - \prod_{i \le k+1} \mu_i} + \frac{(1-\mu_k)\, g}{1 - \prod_{i \le k} \mu_i}, \quad
+              \hat m = \frac{\mu_{k+1}\, m}{1 - \prod_{i \le k+1} \mu_i}
+                     + \frac{(1-\mu_k)\, g}{1 - \prod_{i \le k} \mu_i}, \quad
               w \leftarrow w - \eta \frac{\hat m}{\sqrt{v / (1-\beta_2^k)} + \epsilon}
 
     The products depend on k alone: they are a table, not state.

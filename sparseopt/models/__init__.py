@@ -1,0 +1,5 @@
+"""Models that the optimizers train."""
+
+from .glove import GloVe
+
+__all__ = ["GloVe"]

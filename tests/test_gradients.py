@@ -1,0 +1,233 @@
+"""One gradient in every form gives the same bits; so do all threads, instruction sets and memory layouts."""
+
+import importlib
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from references import CASES
+
+import sparseopt as so
+from sparseopt import kernels
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+N_ROWS, DIM = 60, 5
+
+
+def full_rows(rng, dtype):
+    """A gradient whose touched rows have entries in all columns: dense array, and its rows and values."""
+    rows = np.sort(rng.choice(N_ROWS, size=20, replace=False))
+    values = rng.standard_normal((20, DIM)).astype(dtype)
+    dense = np.zeros((N_ROWS, DIM), dtype)
+    dense[rows] = values
+    return dense, rows, values
+
+
+def one_step(gradient, dtype, optimizer=so.Adam, shape=(N_ROWS, DIM), **options):
+    table = so.normal(shape, dtype, seed=7)
+    opt = optimizer(table, lr=0.1, weight_decay=0.1, **options)
+    opt.step(gradient)
+    return b"".join(array.tobytes() for array in (table, *opt.state[0].values()))
+
+
+def selection(rows, dtype, index_type=np.int32):
+    """X of a MatmulGradient that puts sample i's dY into row rows[i]."""
+    n = len(rows)
+    return sp.csr_array((np.ones(n, dtype), np.asarray(rows, index_type), np.arange(n + 1, dtype=index_type)),
+                        shape=(n, N_ROWS))
+
+
+def forms_of(dense, rows, values):
+    dtype = values.dtype
+    shuffled = np.random.default_rng(3).permutation(len(rows))
+    csr = sp.csr_array(dense)
+    forms = {name: getattr(csr, f"to{name}")() for name in ("csr", "csc", "coo", "lil", "dok")}
+    forms["bsr"] = csr.tobsr(blocksize=(1, DIM))
+    forms["csr matrix"] = sp.csr_matrix(dense)
+    forms["coo matrix"] = sp.coo_matrix(dense)
+    forms["dia"] = csr.todia()
+    unsorted = csr.copy()
+    for i in rows:
+        part = slice(unsorted.indptr[i], unsorted.indptr[i + 1])
+        unsorted.indices[part], unsorted.data[part] = unsorted.indices[part][::-1].copy(), unsorted.data[part][::-1].copy()
+    forms["csr, unsorted columns"] = unsorted
+    coo = csr.tocoo()
+    order = np.random.default_rng(4).permutation(coo.nnz)
+    forms["coo, unsorted"] = sp.coo_array((coo.data[order], (coo.coords[0][order], coo.coords[1][order])), shape=dense.shape)
+    forms["coo, int64"] = sp.coo_array((coo.data, tuple(c.astype(np.int64) for c in coo.coords)), shape=dense.shape)
+    forms["csr, int64"] = sp.csr_array((csr.data, csr.indices.astype(np.int64), csr.indptr.astype(np.int64)), shape=dense.shape)
+    forms["rows"] = so.RowGradient(rows, values)
+    forms["rows, int32"] = so.RowGradient(rows.astype(np.int32), values)
+    forms["rows, uint8"] = so.RowGradient(rows.astype(np.uint8), values)
+    forms["rows, big-endian"] = so.RowGradient(rows.astype(">i8"), values.astype(values.dtype.newbyteorder(">")))
+    forms["rows, unsorted"] = so.RowGradient(rows[shuffled], values[shuffled])
+    forms["rows, Fortran"] = so.RowGradient(rows, np.asfortranarray(values))
+    forms["rows, of a wider array"] = so.RowGradient(rows, np.hstack([values, values])[:, :DIM])
+    forms["rows, every second"] = so.RowGradient(np.repeat(rows, 2)[::2], np.repeat(values, 2, axis=0)[::2])
+    forms["rows, backwards"] = so.RowGradient(rows[::-1], values[::-1])
+    unaligned = np.empty(values.nbytes + 1, np.uint8)[1:].view(dtype).reshape(values.shape)
+    unaligned[...] = values
+    forms["rows, unaligned"] = so.RowGradient(rows, unaligned)
+    frozen = rows.copy(), values.copy()
+    for array in frozen:
+        array.flags.writeable = False
+    forms["rows, read-only"] = so.RowGradient(*frozen)
+    X = selection(rows, dtype)
+    for name in ("csr", "csc", "coo", "lil", "dok", "bsr", "dia"):
+        forms[f"product, {name}"] = so.MatmulGradient(getattr(X, f"to{name}")(), values)
+    forms["product, int64"] = so.MatmulGradient(selection(rows, dtype, np.int64), values)
+    forms["product, matrix"] = so.MatmulGradient(sp.csr_matrix(X), values)
+    forms["product, unsorted"] = so.MatmulGradient(selection(rows[shuffled], dtype), values[shuffled])
+    return forms
+
+
+@each_case
+@each_dtype
+def test_all_forms_of_a_gradient_give_the_same_bits(case, dtype):
+    forms = forms_of(*full_rows(np.random.default_rng(0), dtype))
+    results = {name: one_step(form, dtype, case.ours) for name, form in forms.items()}
+    assert len(results) > 25
+    assert {name for name, bits in results.items() if bits != results["rows"]} == set()
+
+
+@each_dtype
+def test_a_dense_gradient_touches_all_rows(dtype):
+    dense, *_ = full_rows(np.random.default_rng(0), dtype)
+    expected = one_step(so.RowGradient(np.arange(N_ROWS), dense), dtype)
+    for layout in (dense, np.asfortranarray(dense), np.hstack([dense, dense])[:, :DIM]):
+        assert one_step(layout, dtype) == expected
+
+
+@each_dtype
+def test_cells_that_are_missing_in_a_touched_row_are_zeros(dtype):
+    dense = np.zeros((N_ROWS, DIM), dtype)
+    dense[4, 2], dense[9, 0], dense[9, 4] = 1.5, -2, 3
+    expected = one_step(so.RowGradient([4, 9], dense[[4, 9]]), dtype)
+    for name in ("csr", "csc", "coo", "lil", "dok", "dia"):
+        assert one_step(getattr(sp.coo_array(dense), f"to{name}")(), dtype) == expected, name
+
+
+def test_an_explicit_zero_touches_its_row():
+    table = np.ones((4, 3))
+    gradient = sp.coo_array(([0.0], ([2], [1])), shape=table.shape)
+    for form in (gradient, gradient.tocsr(), gradient.tocsc(), gradient.todok()):
+        opt = so.AdamW(table, weight_decay=0.5)
+        opt.step(form)
+        assert opt.state[0]["step"].tolist() == [0, 0, 1, 0]
+
+
+@each_dtype
+def test_repeated_entries_are_summed_in_the_order_in_which_they_stand(dtype):
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, N_ROWS, 500)
+    values = rng.standard_normal((500, DIM)).astype(dtype)
+    total = np.zeros((N_ROWS, DIM), dtype)
+    np.add.at(total, rows, values)          # one by one, in order
+    touched = np.unique(rows)
+    expected = one_step(so.RowGradient(touched, total[touched]), dtype)
+    assert one_step(so.RowGradient(rows, values), dtype) == expected
+    assert one_step(so.RowGradient(rows.astype(np.int32), values), dtype) == expected
+    cells = sp.coo_array((values.ravel(), (np.repeat(rows, DIM), np.tile(np.arange(DIM), 500))), shape=total.shape)
+    assert one_step(cells, dtype) == expected
+    assert one_step(so.MatmulGradient(selection(rows, dtype), values), dtype) == expected
+    assert one_step(so.MatmulGradient(selection(rows, dtype).tocsc(), values), dtype) == expected
+    assert one_step(so.MatmulGradient(selection(rows, dtype).tocoo(), values), dtype) == expected
+
+
+@each_dtype
+def test_a_product_gives_the_bits_of_scipys_product(dtype):
+    rng = np.random.default_rng(1)
+    X = sp.random_array((80, N_ROWS), density=0.1, format="csr", dtype=dtype, rng=rng)
+    dY = rng.standard_normal((80, DIM)).astype(dtype)
+    product = X.T @ dY
+    touched = np.unique(X.indices)
+    expected = one_step(so.RowGradient(touched, product[touched]), dtype)
+    assert one_step(so.MatmulGradient(X, dY), dtype) == expected
+    assert one_step(so.MatmulGradient(X, np.asfortranarray(dY)), dtype) == expected
+
+
+def test_one_dimensional_tables_take_flat_and_column_gradients():
+    dense = np.zeros(N_ROWS)
+    dense[[3, 8]] = 1, 2
+    expected = one_step(so.RowGradient([3, 8], [1.0, 2.0]), np.float64, shape=N_ROWS)
+    X, dY = selection([3, 8], np.float64), np.array([1.0, 2.0])
+    for form in (so.RowGradient([3, 8], [[1.0], [2.0]]), sp.coo_array(dense), sp.csr_array(dense[:, None]),
+                 sp.csc_array(dense[:, None]), sp.coo_array(dense[:, None]), so.MatmulGradient(X, dY),
+                 so.MatmulGradient(X, dY[:, None])):
+        assert one_step(form, np.float64, shape=N_ROWS) == expected
+
+
+@pytest.mark.parametrize("given", [np.float16, np.float32, np.float64, np.longdouble, np.int8, np.int64, np.bool_])
+@each_dtype
+def test_numbers_of_another_type_are_converted(dtype, given):
+    values = np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 1]])
+    expected = one_step(so.RowGradient([2, 5], values.astype(dtype)), dtype)
+    assert one_step(so.RowGradient([2, 5], values.astype(given)), dtype) == expected
+    assert one_step(so.MatmulGradient(selection([2, 5], given), values.astype(given)), dtype) == expected
+    if given not in (np.float16, np.longdouble):        # scipy has no sparse arrays of these
+        dense = np.zeros((N_ROWS, DIM), given)
+        dense[[2, 5]] = values
+        expected = one_step(so.RowGradient(np.arange(N_ROWS), dense.astype(dtype)), dtype)
+        assert one_step(dense, dtype) == expected
+        one_step(sp.csr_array(dense), dtype)
+
+
+@each_case
+@each_dtype
+@pytest.mark.parametrize("dim", [1, 7, 64])
+def test_threads_and_instruction_sets_give_the_same_bits(case, dtype, dim, monkeypatch):
+    n = 6000        # more rows than a thread takes at a time, more elements than one thread is left alone with
+    rng = np.random.default_rng(0)
+    rows = rng.zipf(1.3, size=3 * n) % n
+    values = rng.standard_normal((3 * n, dim)).astype(dtype)
+    values[rng.random(values.shape) < 0.2] = 0
+    X = sp.random_array((500, n), density=0.02, format="csr", dtype=dtype, rng=rng)
+    gradients = [so.RowGradient(rows, values), so.RowGradient(np.arange(n), values[:n]),
+                 so.MatmulGradient(X, rng.standard_normal((500, dim)).astype(dtype))]
+    results = {}
+    for isa in kernels.cpu.supported():
+        monkeypatch.setattr(kernels, "Sweep", importlib.import_module(f"sparseopt.kernels.{isa}").Sweep)
+        for threads in (1, 2, 3):
+            table = so.normal((n, dim), dtype, seed=0)
+            opt = case.ours(table, **case.hyper, max_grad_norm=5.0, weight_decay=0.01, num_threads=threads)
+            for gradient in gradients:
+                opt.step(gradient)
+            results[isa, threads] = [array.tobytes() for array in (table, *opt.state[0].values())]
+    first = next(iter(results.values()))
+    assert [setting for setting, bits in results.items() if bits != first] == []
+
+
+def test_nothing_is_copied_that_the_kernels_can_read():
+    from sparseopt.gradients import entries
+
+    rng = np.random.default_rng(0)
+    rows, values = np.arange(10), rng.standard_normal((10, DIM))
+    wide = rng.standard_normal((10, 2 * DIM))[:, :DIM]
+    shape = (N_ROWS, DIM)
+    for gradient, arrays in [
+        (so.RowGradient(rows, values), {"rows": rows, "values": values}),
+        (so.RowGradient(rows.astype(np.int32), wide), {"values": wide}),
+        (so.RowGradient(rows, np.broadcast_to(values[0], (10, DIM))), {"values": values}),
+        (rng.standard_normal(shape), {}),
+    ]:
+        form = entries(gradient, shape, np.dtype(np.float64), "gradient")
+        for name, array in arrays.items():
+            assert np.shares_memory(getattr(form, name), array)
+    csr = sp.random_array(shape, density=0.1, format="csr", rng=rng)
+    form = entries(csr, shape, np.dtype(np.float64), "gradient")
+    for ours, theirs in [(form.values, csr.data), (form.columns, csr.indices), (form.indptr, csr.indptr)]:
+        assert np.shares_memory(ours, theirs)
+    X = sp.random_array((4, N_ROWS), density=0.1, format="csr", rng=rng)
+    form = entries(so.MatmulGradient(X, values[:4]), shape, np.dtype(np.float64), "gradient")
+    for ours, theirs in [(form.values, values), (form.rows, X.indices), (form.weights, X.data)]:
+        assert np.shares_memory(ours, theirs)
+
+
+def test_a_gradient_is_left_as_it_was():
+    rng = np.random.default_rng(0)
+    rows, values = rng.integers(0, N_ROWS, 40), rng.standard_normal((40, DIM))
+    kept = rows.copy(), values.copy()
+    one_step(so.RowGradient(rows, values), np.float64, maximize=True, max_grad_norm=0.1)
+    np.testing.assert_array_equal(rows, kept[0])
+    np.testing.assert_array_equal(values, kept[1])

@@ -1,0 +1,364 @@
+"""The table of optimizers crossed with properties: dense and sparse runs against torch and NumPy."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from references import CASES, Case, torch_default
+
+import sparseopt as so
+
+WITH_TORCH = [case for case in CASES if case.torch]
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_torch_case = pytest.mark.parametrize("case", WITH_TORCH, ids=str)
+each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def relative(a, b):
+    return np.abs(np.asarray(a, np.float64) - b).max() / np.abs(b).max()
+
+
+def start(shape, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return so.normal(shape, dtype, seed=rng), rng
+
+
+def optimizer(case, table, **more):
+    # AdamW decays by default; what a test does not ask for, it does not get
+    return case.ours(table, **{**case.hyper, "weight_decay": 0.0, **more})
+
+
+def random_gradient(rng, n_rows, dim, dtype, index_type=np.int64):
+    """A sparse gradient as (form, dense array, touched rows): unsorted, with repeats, in a random form."""
+    k = int(rng.integers(0, 2 * n_rows))
+    rows = rng.integers(0, n_rows, k).astype(index_type)
+    values = rng.standard_normal((k, dim)).astype(dtype)
+    dense = np.zeros((n_rows, dim), dtype=np.float64)
+    np.add.at(dense, rows, values)
+    return so.RowGradient(rows, values), dense, np.unique(rows)
+
+
+@each_torch_case
+@pytest.mark.parametrize("more", [{}, {"weight_decay": 0.1}, {"maximize": True, "weight_decay": 0.05}], ids=str)
+def test_a_gradient_of_all_rows_gives_torchs_dense_numbers(case, more):
+    more = {"weight_decay": 0.0, **more} if "weight_decay" in case.ours([np.zeros(1)]).param_groups[0] else more
+    _, rng = start((1, 1), np.float64)
+    w = rng.standard_normal((40, 17))
+    gradients = [rng.standard_normal(w.shape) for _ in range(50)]
+    exact = case.run_torch(w, gradients, np.float64, **more)
+
+    table = w.copy()
+    opt = case.ours(table, **case.hyper, **more)
+    for g in gradients:
+        opt.step(g)
+    assert relative(table, exact) < 1e-12
+
+    # in float32 both start from the same rounded numbers, and the float64 run does too
+    w32, gradients32 = w.astype(np.float32), [g.astype(np.float32) for g in gradients]
+    exact = case.run_torch(w32, gradients32, np.float64, **more)
+    allowed = 2 * np.abs(case.run_torch(w32, gradients32, np.float32, **more) - exact).max()
+    table = w32.copy()
+    opt = case.ours(table, **case.hyper, **more)
+    for g in gradients32:
+        opt.step(g)
+    assert np.abs(table - exact).max() <= allowed
+
+
+@each_case
+@pytest.mark.parametrize("more", [{}, {"weight_decay": 0.1}, {"maximize": True, "weight_decay": 0.05}], ids=str)
+@pytest.mark.parametrize("dim", [1, 3, 17, 385])
+def test_a_gradient_of_all_rows_gives_the_papers_numbers(case, more, dim):
+    _, rng = start((1, 1), np.float64)
+    w = rng.standard_normal((6, dim))
+    gradients = [rng.standard_normal(w.shape) for _ in range(20)]
+    table = w.copy()
+    opt = optimizer(case, table, **more)
+    for g in gradients:
+        opt.step(g)
+    assert relative(table, case.run_reference(w, gradients, **more)) < 1e-12
+
+
+@each_case
+@each_dtype
+@pytest.mark.parametrize("dim", [1, 3, 17, 385])
+@pytest.mark.parametrize("index_type", [np.int32, np.int64])
+def test_each_row_moves_as_if_it_alone_were_trained_on_its_own_gradients(case, dtype, dim, index_type):
+    table, rng = start((9, dim), dtype)
+    before = table.copy()
+    own = [[] for _ in table]
+    opt = optimizer(case, table)
+    for _ in range(15):
+        gradient, dense, touched = random_gradient(rng, len(table), dim, dtype, index_type)
+        opt.step(gradient)
+        for row in touched:
+            own[row].append(dense[row])
+    tolerance = 1e-11 if dtype == np.float64 else 2e-4
+    for row, gradients in enumerate(own):
+        exact = case.run_reference(before[row], gradients)
+        assert np.abs(table[row] - exact).max() <= tolerance * np.abs(exact).max()
+        if "step" in opt.state[0]:
+            assert opt.state[0]["step"][row] == len(gradients)
+
+
+@each_torch_case
+def test_each_row_moves_as_torchs_optimizer_moves_it_alone(case):
+    table, rng = start((12, 5), np.float64)
+    rows = [torch.tensor(row.copy(), requires_grad=True) for row in table]
+    more = {"weight_decay": 0.02}
+    with torch_default(np.float64):
+        theirs = case.torch(rows, **case.hyper, **more)
+        ours = case.ours(table, **case.hyper, **more)
+        for _ in range(30):
+            gradient, dense, touched = random_gradient(rng, len(table), 5, np.float64)
+            ours.step(gradient)
+            for i, row in enumerate(rows):
+                row.grad = torch.tensor(dense[i]) if i in touched else None
+            theirs.step()
+    assert relative(table, np.stack([row.detach().numpy() for row in rows])) < 1e-12
+
+
+@each_dtype
+def test_adam_with_global_counts_is_torchs_sparse_adam_up_to_epsilon(dtype):
+    table, rng = start((30, 8), dtype)
+    parameter = torch.tensor(table.copy(), requires_grad=True)
+    theirs = torch.optim.SparseAdam([parameter], lr=0.01, eps=1e-30)
+    ours = so.Adam(table, lr=0.01, eps=1e-30, step_count="global")
+    for _ in range(40):
+        rows = rng.choice(30, size=7, replace=False)
+        values = rng.standard_normal((7, 8)).astype(dtype)
+        ours.step(so.RowGradient(rows, values))
+        parameter.grad = torch.sparse_coo_tensor(torch.tensor(rows[None]), torch.tensor(values), size=table.shape,
+                                                 check_invariants=True)
+        theirs.step()
+    assert relative(table, parameter.detach().numpy()) < (1e-12 if dtype == np.float64 else 1e-5)
+    assert ours.state[0]["step"] == 40
+
+
+@each_case
+def test_with_global_counts_a_late_row_is_counted_from_the_first_step_of_its_table(case):
+    table, rng = start((3, 4), np.float64)
+    before = table.copy()
+    gradients = [np.zeros((1, 4))] * 6 + [rng.standard_normal((1, 4))]
+    opt = optimizer(case, table, step_count="global")
+    for g in gradients[:-1]:
+        opt.step(so.RowGradient([0], g))
+    opt.step(so.RowGradient([2], gradients[-1]))
+    if case.name in ("SGD", "Adadelta", "Lion", "Ftrl") or "RMSprop" in case.name or case.name == "Adagrad":
+        expected = case.run_reference(before[2:], gradients[-1:])     # its rule counts nothing
+        assert "step" not in opt.state[0]
+    else:
+        # zeros leave an untouched row's averages at 0, so only the count differs from a row of its own
+        alone = case.run_reference(before[2:], gradients)
+        expected = alone if "RMSprop" not in case.name else None
+    assert relative(table[2:], expected) < 1e-12
+    np.testing.assert_array_equal(table[1], before[1])
+
+
+@each_case
+@each_dtype
+def test_untouched_rows_and_their_state_keep_their_bits(case, dtype):
+    table, rng = start((50, 7), dtype)
+    opt = optimizer(case, table, weight_decay=0.1)
+    opt.step(rng.standard_normal(table.shape))
+    for _ in range(5):
+        gradient, _, touched = random_gradient(rng, 20, 7, dtype)
+        untouched = np.setdiff1d(np.arange(50), touched)
+        before = [array[untouched].tobytes() for array in (table, *opt.state[0].values())]
+        opt.step(gradient)
+        assert [array[untouched].tobytes() for array in (table, *opt.state[0].values())] == before
+
+
+@each_case
+def test_an_empty_gradient_changes_nothing_but_the_number_of_steps(case):
+    table, rng = start((5, 3), np.float32)
+    opt = optimizer(case, table, weight_decay=0.1)
+    opt.step(rng.standard_normal(table.shape))
+    before = [array.tobytes() for array in (table, *opt.state[0].values())]
+    for empty in (sp.csr_array((5, 3)), sp.coo_array((5, 3)), so.RowGradient([], np.empty((0, 3))),
+                  so.MatmulGradient(sp.csr_array((2, 5)), np.ones((2, 3))),
+                  so.MatmulGradient(sp.csr_array((0, 5)), np.ones((0, 3)))):
+        opt.step(empty)
+    assert [array.tobytes() for array in (table, *opt.state[0].values())] == before
+    assert opt.steps == 6
+
+
+@each_case
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0), (0,)])
+def test_tables_without_rows_or_columns_take_steps(case, shape):
+    opt = optimizer(case, so.zeros(shape))
+    opt.step(np.zeros(shape))
+    if shape[0]:
+        opt.step(so.RowGradient([3, 1, 1], np.empty((3, 0))))
+    assert opt.steps == 1 + bool(shape[0])
+    assert all(np.isfinite(array).all() for array in opt.state[0].values())
+
+
+@each_case
+@each_dtype
+def test_zero_epsilon_leaves_elements_without_gradient_where_they_are(case, dtype):
+    if "eps" not in case.ours(np.zeros(1, dtype)).param_groups[0]:
+        pytest.skip(f"{case.name} has no eps")
+    table, rng = start((4, 6), dtype)
+    hyper = {**case.hyper, "eps": 0.0, "initial_accumulator_value": 0.0}
+    hyper = {name: value for name, value in hyper.items() if name in case.ours(np.zeros(1, dtype)).param_groups[0]}
+    zero = Case(case.name, case.ours, case.reference, case.torch, hyper, case.reference_hyper, case.coupled)
+    before = table.copy()
+    opt = optimizer(zero, table)
+    gradients = [np.where(np.arange(6) < 3, 0.1 + rng.random(6), 0.0) for _ in range(5)]
+    for g in gradients:
+        opt.step(so.RowGradient([2], g[None].astype(dtype)))
+    np.testing.assert_array_equal(table[2, 3:], before[2, 3:])
+    if case.name != "Adadelta":     # whose steps start from sqrt(eps), here from nothing
+        with np.errstate(invalid="ignore"):
+            exact = zero.run_reference(before[2], [g.astype(dtype) for g in gradients])[:3]
+        assert relative(table[2, :3], exact) < (1e-12 if dtype == np.float64 else 1e-5)
+
+
+@each_case
+def test_one_dimensional_tables_are_tables_of_dim_one(case):
+    flat, rng = start(20, np.float64)
+    column = flat.copy().reshape(20, 1)
+    one, other = optimizer(case, flat, weight_decay=0.01), optimizer(case, column, weight_decay=0.01)
+    for _ in range(5):
+        rows, values = rng.integers(0, 20, 10), rng.standard_normal(10)
+        one.step(so.RowGradient(rows, values))
+        other.step(so.RowGradient(rows, values[:, None]))
+    assert flat.tobytes() == column.tobytes()
+
+
+def test_the_learning_rate_may_be_changed_between_steps_or_follow_a_schedule():
+    rates = [0.1, 0.05, 0.2, 0.0]
+    tables = [np.ones((3, 2)) for _ in range(3)]
+    changed, scheduled = so.Adam(tables[0], lr=rates[0]), so.Adam(tables[1], lr=lambda step: rates[step])
+    parameter = torch.tensor(tables[2], requires_grad=True)
+    theirs = torch.optim.Adam([parameter])
+    for i, rate in enumerate(rates):
+        g = np.full((3, 2), i + 1.0)
+        changed.param_groups[0]["lr"] = theirs.param_groups[0]["lr"] = rate
+        changed.step(g)
+        scheduled.step(g)
+        parameter.grad = torch.tensor(g)
+        theirs.step()
+    assert tables[0].tobytes() == tables[1].tobytes()
+    assert relative(tables[0], parameter.detach().numpy()) < 1e-14
+
+
+def test_groups_have_hyper_parameters_of_their_own():
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.standard_normal((4, 3)) for _ in range(3))
+    alone = [x.copy() for x in (a, b, c)]
+    opt = so.AdamW([{"params": {"a": a, "b": b}, "weight_decay": 0.5}, {"params": {"c": c}, "lr": 0.3, "betas": (0.5, 0.8)}],
+                   lr=0.1, weight_decay=0.0)
+    g = rng.standard_normal((4, 3))
+    opt.step({"c": g, "a": g})
+    so.AdamW(alone[0], lr=0.1, weight_decay=0.5).step(g)
+    so.AdamW(alone[2], lr=0.3, betas=(0.5, 0.8), weight_decay=0.0).step(g)
+    for table, expected in zip((a, b, c), alone, strict=True):
+        np.testing.assert_array_equal(table, expected)
+    assert [list(group["params"]) for group in opt.param_groups] == [["a", "b"], ["c"]]
+
+
+def test_parameters_may_be_one_array_a_mapping_a_sequence_or_groups():
+    def tables():
+        return np.ones((2, 2)), np.ones((3, 2))
+
+    g, h = np.ones((2, 2)), np.ones((3, 2))
+    results = []
+    for structure in ("mapping", "sequence", "groups"):
+        a, b = tables()
+        if structure == "mapping":
+            so.Adam({"a": a, "b": b}, lr=0.1).step({"b": h})
+        elif structure == "sequence":
+            so.Adam((a, b), lr=0.1).step([None, h])
+        else:
+            so.Adam([{"params": [a]}, {"params": b}], lr=0.1).step([None, h])
+        results.append((a.tolist(), b.tolist()))
+    a, b = tables()
+    so.Adam(b, lr=0.1).step(h)
+    results.append((a.tolist(), b.tolist()))
+    assert all(result == results[0] for result in results)
+    assert results[0][0] == np.ones((2, 2)).tolist()
+    assert g.sum() == 4
+
+
+def test_the_global_norm_is_clipped_over_all_tables_after_repeats_are_summed():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((5, 3)), rng.standard_normal((4, 2))
+    expected = a.copy(), b.copy()
+    rows, values, dense = [3, 1, 3], rng.standard_normal((3, 3)), rng.standard_normal((4, 2))
+    summed = np.zeros((5, 3))
+    np.add.at(summed, rows, values)
+    norm = np.sqrt((summed**2).sum() + (dense**2).sum())
+    so.SGD([a, b], lr=1.0, max_grad_norm=0.5).step([so.RowGradient(rows, values), dense])
+    np.testing.assert_allclose(a, expected[0] - summed * 0.5 / norm, rtol=1e-5)
+    np.testing.assert_allclose(b, expected[1] - dense * 0.5 / norm, rtol=1e-5)
+
+    parameter = torch.zeros(4, 2, dtype=torch.float64, requires_grad=True)
+    parameter.grad = torch.tensor(dense)
+    torch.nn.utils.clip_grad_norm_([parameter], 0.5)
+    clipped = np.zeros((4, 2))
+    so.SGD(clipped, lr=1.0, max_grad_norm=0.5).step(dense)
+    np.testing.assert_allclose(-clipped, parameter.grad.numpy(), rtol=1e-14)
+
+
+def test_a_gradient_below_the_largest_norm_is_not_changed():
+    table, other = np.ones((4, 2)), np.ones((4, 2))
+    g = np.full((4, 2), 0.1)
+    so.SGD(table, lr=1.0, max_grad_norm=10.0).step(g)
+    so.SGD(other, lr=1.0).step(g)
+    np.testing.assert_array_equal(table, other)
+
+
+def test_a_gradient_that_lies_in_a_table_is_read_as_it_was_before_the_step():
+    rng = np.random.default_rng(0)
+    for threads in (1, 2):
+        a, b = rng.standard_normal((3000, 20)), rng.standard_normal((3000, 20))
+        old_a, old_b = a.copy(), b.copy()
+        X = sp.random_array((3000, 3000), density=0.002, format="csr", rng=rng)
+        opt = so.SGD({"a": a, "b": b}, lr=1.0, num_threads=threads)
+        opt.step({"a": so.MatmulGradient(X, b), "b": so.RowGradient(np.arange(3000)[::-1], a)})
+        np.testing.assert_allclose(a, old_a - X.T @ old_b, atol=1e-12)
+        np.testing.assert_array_equal(b, old_b - old_a[::-1])
+
+
+def test_counts_beyond_the_table_of_corrections_use_its_converged_end():
+    table = np.zeros((2, 2))
+    opt = so.Adam(table, lr=0.1)
+    opt.state[0]["step"][:] = 10_000_000
+    opt.load_state_dict(opt.state_dict())
+    opt.step(so.RowGradient([1], np.ones((1, 2))))
+    np.testing.assert_allclose(table[1], -0.1 * 0.1 / np.sqrt(0.001), rtol=1e-6)
+    assert opt.state[0]["step"].tolist() == [10_000_000, 10_000_001]
+    (_, by_count, _), = opt._resolved.values()
+    assert len(by_count.rows) < 100_000
+
+
+def test_the_largest_count_is_kept_not_exceeded():
+    opt = so.Adam(np.zeros((2, 2)))
+    opt.state[0]["step"][:] = np.iinfo(np.int32).max
+    opt.load_state_dict(opt.state_dict())
+    opt.step(np.ones((2, 2)))
+    assert opt.state[0]["step"].tolist() == [np.iinfo(np.int32).max] * 2
+
+
+def test_hyper_parameters_changed_in_a_group_count_from_the_next_step():
+    table, other = np.zeros((2, 2)), np.zeros((2, 2))
+    opt = so.Adam(table, lr=0.1)
+    opt.step(np.ones((2, 2)))
+    opt.param_groups[0].update(betas=[0.5, 0.6], eps=0.1, weight_decay=0.2, maximize=True)
+    opt.step(np.full((2, 2), 3.0))
+
+    parameter = torch.tensor(other, requires_grad=True)
+    theirs = torch.optim.Adam([parameter], lr=0.1)
+    for g in (1.0, 3.0):
+        parameter.grad = torch.full((2, 2), g, dtype=torch.float64)
+        theirs.step()
+        theirs.param_groups[0].update(betas=(0.5, 0.6), eps=0.1, weight_decay=0.2, maximize=True)
+    np.testing.assert_allclose(table, parameter.detach().numpy(), rtol=1e-14)
+
+
+def test_a_memory_mapped_table_is_updated_in_its_file(tmp_path):
+    table = np.memmap(tmp_path / "table", dtype=np.float32, mode="w+", shape=(10, 4))
+    so.SGD(table, lr=1.0).step(so.RowGradient([3], np.ones((1, 4), np.float32)))
+    table.flush()
+    assert np.fromfile(tmp_path / "table", dtype=np.float32).reshape(10, 4)[3].tolist() == [-1.0] * 4

@@ -1,0 +1,98 @@
+"""Hypothesis: any sequence of sparse gradients, in any form, moves every row as the paper's rule moves it alone."""
+
+import hypothesis.strategies as st
+import numpy as np
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+from references import CASES
+
+import sparseopt as so
+from sparseopt.kernels import rowplan
+
+# eighths: their sums and products are exact, so that what cancels cancels in float32 as in float64
+elements = st.integers(-32, 32).map(lambda x: x / 8)
+
+
+@st.composite
+def gradients(draw, n_rows, dim, dtype):
+    """A gradient of some form, and the dense array and touched rows that it stands for."""
+    form = draw(st.sampled_from(["rows", "csr", "csc", "coo", "product", "dense"]))
+    index_type = draw(st.sampled_from([np.int32, np.int64]))
+    if form == "dense":
+        dense = draw(hnp.arrays(dtype, (n_rows, dim), elements=elements))
+        return dense, dense.astype(np.float64), np.arange(n_rows)
+    k = draw(st.integers(0, 12))
+    rows = draw(hnp.arrays(index_type, k, elements=st.integers(0, n_rows - 1)))
+    dense = np.zeros((n_rows, dim))
+    if form == "rows":
+        values = draw(hnp.arrays(dtype, (k, dim), elements=elements))
+        np.add.at(dense, rows, values)
+        return so.RowGradient(rows, values), dense, np.unique(rows)
+    data = draw(hnp.arrays(dtype, k, elements=elements))
+    if form == "product":
+        batch = draw(st.integers(1, 4))
+        samples = draw(hnp.arrays(index_type, k, elements=st.integers(0, batch - 1)))
+        dY = draw(hnp.arrays(dtype, (batch, dim), elements=elements))
+        X = sp.coo_array((data, (samples, rows)), shape=(batch, n_rows))
+        np.add.at(dense, rows, data[:, None].astype(np.float64) * dY[samples])
+        return so.MatmulGradient(draw(st.sampled_from([X, X.tocsr(), X.tocsc()])), dY), dense, np.unique(rows)
+    columns = draw(hnp.arrays(index_type, k, elements=st.integers(0, dim - 1)))
+    np.add.at(dense, (rows, columns), data)
+    return getattr(sp.coo_array((data, (rows, columns)), shape=(n_rows, dim)), f"to{form}")(), dense, np.unique(rows)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_sequence_of_gradients_moves_each_row_as_the_rule_moves_it_alone(data):
+    case = data.draw(st.sampled_from(CASES))
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    n_rows, dim = data.draw(st.integers(1, 9)), data.draw(st.sampled_from([1, 2, 3, 16, 17, 33]))
+    more = {"weight_decay": data.draw(st.sampled_from([0.0, 0.1])), "maximize": data.draw(st.booleans())}
+    table = so.normal((n_rows, dim), dtype, seed=data.draw(st.integers(0, 5)))
+    before = table.copy()
+    opt = case.ours(table, **case.hyper, **more, num_threads=data.draw(st.sampled_from([1, 2])))
+    own = [[] for _ in range(n_rows)]
+    for _ in range(data.draw(st.integers(1, 6))):
+        gradient, dense, touched = data.draw(gradients(n_rows, dim, dtype))
+        opt.step(gradient)
+        for row in touched:
+            own[row].append(dense[row])
+    tolerance = 1e-9 if dtype == np.float64 else 5e-3
+    for row in range(n_rows):
+        if not own[row]:
+            assert table[row].tobytes() == before[row].tobytes()
+            continue
+        exact = case.run_reference(before[row], own[row], **more)
+        if case.ours is so.Lion and dtype == np.float32:
+            # a sum that is 0 but for rounding has either sign: each step of either sign, or none, is a right one
+            assert np.abs(table[row] - exact).max() <= 2.1 * 0.01 * len(own[row])
+        else:
+            assert np.abs(table[row] - exact).max() <= tolerance * max(1.0, np.abs(exact).max())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 2**33).flatmap(lambda n: st.tuples(
+    st.just(n), hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(0, n - 1)), st.booleans())))
+def test_a_row_plan_is_numpys_stable_sort(drawn):
+    n_rows, rows, narrow = drawn
+    if narrow and n_rows < 2**31:
+        rows = rows.astype(np.int32)
+    values = np.ones((len(rows), 1))
+    plan = rowplan.plan("gradient", n_rows, 1, rows, values)
+    unique, counts = np.unique(rows, return_counts=True)
+    np.testing.assert_array_equal(plan.rows, unique)
+    assert plan.n == len(unique)
+    assert plan.longest == max([1, *counts])
+    order = plan.order
+    if order is not None:
+        np.testing.assert_array_equal(order, np.argsort(rows, kind="stable"))
+
+
+def test_a_large_row_plan_is_numpys_stable_sort():
+    rng = np.random.default_rng(0)
+    for n_rows, n in [(7, 100_000), (1_000_000, 100_000), (2**31 - 1, 50_000), (2**40, 50_000), (3000, 49), (1, 1000)]:
+        rows = rng.integers(0, n_rows, n)
+        plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((n, 1)))
+        np.testing.assert_array_equal(plan.rows, np.unique(rows))
+        np.testing.assert_array_equal(plan.order, np.argsort(rows, kind="stable"))
