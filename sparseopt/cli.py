@@ -156,10 +156,10 @@ def _draw_loss(path, model):
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(np.arange(1, len(model.loss_curve_) + 1), model.loss_curve_, marker=".")
-    axes.set(xlabel="epoch", ylabel="mean weighted squared error", yscale="log",
+    axes.set(xlabel="epoch", ylabel="mean weighted squared error", ylim=(0, None),
              title=f"GloVe, {type(model.optimizer_).__name__}, {model.vectors_.shape[1]} dimensions")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
 

@@ -34,7 +34,7 @@ class Adagrad(Optimizer):
     >>> import numpy as np, sparseopt as so
     >>> table = so.zeros((4, 2))
     >>> so.Adagrad(table, lr=0.1).step(so.RowGradient([2], [[3.0, -0.01]]))
-    >>> table[2]                                    # the first step is lr, whatever the gradient's size
+    >>> table[2].round(4)                                    # the first step is lr, whatever the gradient's size
     array([-0.1,  0.1], dtype=float32)
 
     References

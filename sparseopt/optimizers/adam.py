@@ -41,7 +41,7 @@ class Adam(Optimizer):
     >>> table = so.zeros((4, 2))
     >>> opt = so.Adam(table, lr=0.1)
     >>> opt.step(so.RowGradient([2], [[3.0, -0.01]]))
-    >>> table[2]                                    # the first step of a row is lr, whatever the gradient's size
+    >>> table[2].round(4)                                    # the first step of a row is lr, whatever the gradient's size
     array([-0.1,  0.1], dtype=float32)
     >>> opt.state[0]["step"]
     array([0, 0, 1, 0], dtype=int32)
@@ -89,7 +89,7 @@ class AdamW(Adam):
     >>> import numpy as np, sparseopt as so
     >>> table = so.zeros((4, 2)) + np.float32(1)
     >>> so.AdamW(table, lr=0.1, weight_decay=0.5).step(so.RowGradient([2], np.ones((1, 2))))
-    >>> table[2]                                    # 1 - 0.1 * 0.5, less a first step of 0.1
+    >>> table[2].round(4)                                    # 1 - 0.1 * 0.5, less a first step of 0.1
     array([0.85, 0.85], dtype=float32)
 
     References
@@ -128,7 +128,7 @@ class RowwiseAdam(Optimizer):
     >>> table = so.zeros((4, 2))
     >>> opt = so.RowwiseAdam(table, lr=0.1)
     >>> opt.step(so.RowGradient([2], [[7.0, 1.0]]))
-    >>> table[2]                                    # the row's step has the gradient's direction: -0.1 * g / 5
+    >>> table[2].round(4)                                    # the row's step has the gradient's direction: -0.1 * g / 5
     array([-0.14, -0.02], dtype=float32)
 
     References

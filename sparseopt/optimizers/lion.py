@@ -34,7 +34,7 @@ class Lion(Optimizer):
     >>> import numpy as np, sparseopt as so
     >>> table = so.zeros((4, 2))
     >>> so.Lion(table, lr=0.1).step(so.RowGradient([2], [[3.0, -0.01]]))
-    >>> table[2]
+    >>> table[2].round(4)
     array([-0.1,  0.1], dtype=float32)
 
     References

@@ -43,8 +43,8 @@ class NAdam(Optimizer):
     >>> import numpy as np, sparseopt as so
     >>> table = so.zeros((4, 2))
     >>> so.NAdam(table, lr=0.1).step(so.RowGradient([2], [[3.0, -0.01]]))
-    >>> table[2]
-    array([-0.10604675,  0.10604664], dtype=float32)
+    >>> table[2].round(4)
+    array([-0.1056,  0.1056], dtype=float32)
 
     References
     ----------

@@ -40,7 +40,7 @@ class RMSprop(Optimizer):
     >>> import numpy as np, sparseopt as so
     >>> table = so.zeros((4, 2))
     >>> so.RMSprop(table, lr=0.01).step(so.RowGradient([2], np.ones((1, 2))))
-    >>> table[2]                                    # -0.01 / sqrt(0.01)
+    >>> table[2].round(4)                                    # -0.01 / sqrt(0.01)
     array([-0.1, -0.1], dtype=float32)
 
     References

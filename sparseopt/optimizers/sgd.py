@@ -40,7 +40,7 @@ class SGD(Optimizer):
     >>> opt = so.SGD(table, lr=0.5, momentum=0.9)
     >>> for _ in range(2):
     ...     opt.step(so.RowGradient([2], np.ones((1, 2))))
-    >>> table[2]                                    # -0.5 * 1 - 0.5 * 1.9
+    >>> table[2].round(4)                                    # -0.5 * 1 - 0.5 * 1.9
     array([-1.45, -1.45], dtype=float32)
 
     References

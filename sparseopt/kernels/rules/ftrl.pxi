@@ -14,4 +14,4 @@ cdef void ftrl(real* restrict w, const real* restrict g, real** state,
         after = root(s[j])
         z[j] = z[j] + g[j] - (after - before) / alpha * w[j]
         shrunk = larger(absolute(z[j]) - l1, <real>0)
-        w[j] = sign(-z[j]) * shrunk / ((beta + after) / alpha + l2)
+        w[j] = 0 - sign(z[j]) * shrunk / ((beta + after) / alpha + l2)     # 0 - x: no weight becomes -0

@@ -1,0 +1,106 @@
+"""The command, run as users run it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import gensim
+import numpy as np
+import pytest
+
+from sparseopt import __version__, cli
+
+NOVELS = Path(__file__).parents[2] / "shared" / "data" / "novels"
+
+
+def run(*arguments, folder):
+    return subprocess.run([Path(sys.executable).with_name("sparseopt"), *map(str, arguments)], cwd=folder, capture_output=True,
+                          text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("words")
+    result = run("train", "words", "--dim", 20, "--epochs", 3, "--neighbours", "string,nosuchword", folder=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+def test_training_prints_what_it_read_the_loss_and_neighbours(trained):
+    _, printed = trained
+    assert "Python's documentation" in printed
+    assert "3 epochs, loss 0." in printed
+    assert "pairs/s" in printed
+    assert "nosuchword" in printed
+    assert "(not among the words)" in printed
+
+
+def test_gensim_loads_the_vectors(trained):
+    folder, _ = trained
+    vectors = gensim.models.KeyedVectors.load_word2vec_format(str(folder / "words" / "vectors.txt"))
+    assert vectors.vector_size == 20
+    assert len(vectors) > 3000
+    assert vectors.most_similar("string", topn=3)
+
+
+def test_the_loss_curve_is_a_picture(trained):
+    folder, _ = trained
+    picture = (folder / "words" / "loss.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 5000
+
+
+def test_resuming_goes_on_to_the_bits_of_a_run_that_never_stopped(trained, tmp_path):
+    folder, _ = trained
+    resumed = "--resume", folder / "words" / "checkpoint.safetensors"
+    for name, more in [("whole", ()), ("more", resumed)]:
+        result = run("train", "words", "--dim", 20, "--epochs", 5, "--output", tmp_path / name, *more, folder=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "whole/vectors.txt").read_bytes() == (tmp_path / "more/vectors.txt").read_bytes()
+
+
+def test_resuming_on_another_text_is_refused(trained, tmp_path, capsys):
+    folder, _ = trained
+    other = tmp_path / "other.txt"
+    other.write_text("one two three " * 20)
+    checkpoint = folder / "words" / "checkpoint.safetensors"
+    assert cli.main(["train", "words", str(other), "--output", str(tmp_path / "w"), "--resume", str(checkpoint)]) == 1
+    assert "trained on other words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "No such file or directory"),
+    (b"", "is empty; it must hold text"),
+    (b"one\ntwo\0three", "line 2: a byte of 0"),
+    (b"only a few words", "only 0 words are seen 5 times or more"),
+])
+def test_a_wrong_file_is_named_with_what_is_wrong(content, message, tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli.main(["train", "words", str(path), "--output", str(tmp_path / "w")]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "text.txt" in error
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert cli.main(["train", "words", "--output", str(tmp_path / "w")]) == 1
+    assert "pip install 'sparseopt[cli]'" in capsys.readouterr().err
+
+
+def test_the_version_and_the_configuration_are_shown(tmp_path):
+    assert run("--version", folder=tmp_path).stdout.strip() == f"sparseopt {__version__}"
+    assert "instruction set" in run("config", folder=tmp_path).stdout
+
+
+@pytest.mark.skipif(not NOVELS.is_dir(), reason=f"the novels are not at {NOVELS}")
+def test_neighbours_in_novels_make_sense(tmp_path):
+    texts = sorted(NOVELS.glob("*.txt"))
+    smallest = [path for path in texts if path.name in ("1399-0.txt", "2600-0.txt")]    # Anna Karenina, War and Peace
+    result = run("train", "words", *smallest, "--min-count", 20, "--epochs", 6, "--dim", 50, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    vectors = gensim.models.KeyedVectors.load_word2vec_format(str(tmp_path / "words" / "vectors.txt"))
+    assert {"princess", "mary", "bolkónski", "andrew"} & {word for word, _ in vectors.most_similar("prince", topn=10)}
+    assert np.isfinite(vectors.vectors).all()

@@ -1,0 +1,61 @@
+"""Examples run: the README's, those in docs/, and every docstring's."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import sparseopt as so
+from sparseopt import kernels
+
+ROOT = Path(__file__).parents[1]
+SUPPORTED = kernels.cpu.supported()
+MODULES = [name for _, name, _ in pkgutil.walk_packages(so.__path__, "sparseopt.")
+           if name.rpartition(".")[2] not in ("avx2", "avx512") or name.rpartition(".")[2] in SUPPORTED]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", ["sparseopt", *MODULES])
+def test_the_examples_of_docstrings_run(name):
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for example in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S):
+        exec(compile(example, page.name, "exec"), names)
+
+
+def test_everything_public_has_a_docstring_with_an_example():
+    for name in so.__all__:
+        thing = getattr(so, name)
+        assert thing.__doc__, name
+        if callable(thing) and thing is not so.Optimizer:
+            assert ">>>" in thing.__doc__ or "Examples" in thing.__doc__, name
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_core_imports_numpy_and_scipy_alone():
+    allowed = {"numpy", "scipy", "sparseopt", *__import__("sys").stdlib_module_names}
+    package = Path(so.__file__).parent
+    extras = {"cli.py", "checkpoint.py"}
+    for path in package.rglob("*.py"):
+        if path.name in extras or "integrations" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            assert {name.partition(".")[0] for name in names} <= allowed, path
