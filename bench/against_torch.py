@@ -49,7 +49,8 @@ def main():
         parameter.grad = gradient
         sparse_adam.step()
 
-    print(f"{options.rows:,} of {options.table:,} rows of {options.dim} float32; sparseopt {so.__version__}, torch {torch.__version__}")
+    print(f"{options.rows:,} of {options.table:,} rows of {options.dim} float32; sparseopt {so.__version__}, "
+          f"torch {torch.__version__}")
     print(f"{'threads':>7}  {'check':>6}  {'torch ns/row':>12}  {'ours ns/row':>11}  {'ratio':>5}")
     for threads in range(1, so.get_num_threads() + 1):
         torch.set_num_threads(threads)

@@ -7,13 +7,16 @@ new one. A resumed run gives the same bits as one that never stopped.
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from . import memory, schedules
+from .optimizers._hyper import rate_or_schedule
 
 _KEY = "sparseopt"
 _FORMAT = 1
+# What a file that was changed by hand or by a bad disk can make the parsing of it raise.
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError)
 
 
 def _safetensors():
@@ -54,10 +57,7 @@ def save(path, optimizer):
     >>> again.params["user"][1], again.state["user"]["step"]
     (array([-0.1, -0.1], dtype=float32), array([0, 1, 0], dtype=int32))
     """
-    from .optimizers import Optimizer
-
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer is a {type(optimizer).__name__}; it must be an Optimizer")
+    _check_optimizer(optimizer)
     safetensors = _safetensors()
     state = optimizer.state_dict()
     tensors = {f"params/{name}": table for name, table in state.pop("params").items()}
@@ -65,16 +65,21 @@ def save(path, optimizer):
         tensors |= {f"state/{name}/{key}": array for key, array in arrays.items()}
     for group in state["param_groups"]:
         group["lr"] = schedules.to_json(group["lr"])
-    header = {**state, "format": _FORMAT, "structure": optimizer._structure}
-    path = Path(path)
-    data = safetensors.numpy.save(tensors, metadata={_KEY: json.dumps(header)})
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with open(handle, "wb") as file:
+        json.dumps(state["metadata"])
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metadata of the optimizer is no JSON: {error}") from error
+    header = json.dumps({**state, "format": _FORMAT, "structure": optimizer._structure})
+    data = safetensors.numpy.save(tensors, metadata={_KEY: header})
+    path = Path(os.path.realpath(path))     # of a link, what it leads to is replaced
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _mode(path))
+        if path.exists():
+            os.chmod(temporary, path.stat().st_mode & 0o7777)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -112,6 +117,8 @@ def load(path, optimizer=None, *, lr=None):
     --------
     See `save`.
     """
+    if optimizer is not None:
+        _check_optimizer(optimizer)
     state = _read(Path(path))
     structure, groups = state.pop("structure"), state["param_groups"]
     if optimizer is not None:
@@ -121,13 +128,22 @@ def load(path, optimizer=None, *, lr=None):
         group["lr"] = group["lr"] if lr is None else lr
         if group["lr"] is None:
             raise ValueError(f"{path}: its lr was a callable, which no file holds; hand one in as lr=")
-    if optimizer is None:
-        optimizer = _rebuilt(state, structure, path)
+    if lr is not None:
+        rate_or_schedule("lr", lr)
     try:
+        if optimizer is None:
+            optimizer = _rebuilt(state, structure)
         optimizer.load_state_dict(state)
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error.args[0]}") from error
+    except _DAMAGE as error:
+        raise ValueError(f"{path}: {error.args[0] if error.args else error!r}") from error
     return optimizer
+
+
+def _check_optimizer(optimizer):
+    from .optimizers import Optimizer
+
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}; it must be an Optimizer")
 
 
 def _read(path):
@@ -137,15 +153,24 @@ def _read(path):
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = (file.metadata() or {}).get(_KEY)
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, *_DAMAGE) as error:
         raise ValueError(f"{path}: no complete safetensors file ({error})") from error
-    if header is None:
+    if _KEY not in header:
         raise ValueError(f"{path}: a safetensors file, but no checkpoint of sparseopt")
-    state = json.loads(header)
+    try:
+        return _state_dict(header, tensors)
+    except _DAMAGE as error:
+        raise ValueError(f"{path}: a damaged checkpoint ({error!r})") from error
+
+
+def _state_dict(header, tensors):
+    state = json.loads(header[_KEY])
     if state.pop("format") != _FORMAT:
-        raise ValueError(f"{path}: written by a later version of sparseopt")
+        raise ValueError("written by another version of sparseopt")
+    if state["structure"] not in ("single", "mapping", "sequence"):
+        raise ValueError(f"its structure is {state['structure']!r}")
     state["params"], state["state"] = {}, {}
     for group in state["param_groups"]:
         group["lr"] = schedules.from_json(group["lr"])
@@ -154,15 +179,17 @@ def _read(path):
             start = f"state/{name}/"
             inside = [key for key in tensors if key.startswith(start) and "/" not in key[len(start):]]
             state["state"][name] = {key[len(start):]: tensors.pop(key) for key in inside}
+    if tensors:
+        raise ValueError(f"it has tensors of no parameter: {', '.join(sorted(tensors))}")
     return state
 
 
-def _rebuilt(state, structure, path):
+def _rebuilt(state, structure):
     """A new optimizer of the kind, shapes and settings of a state_dict; its numbers are still to be loaded."""
     from .optimizers import OPTIMIZERS
 
     if state["optimizer"] not in OPTIMIZERS:
-        raise ValueError(f"{path}: of the optimizer {state['optimizer']}, which is none of this version's")
+        raise ValueError(f"of the optimizer {state['optimizer']}, which is none of this version's")
     groups = []
     for group in state["param_groups"]:
         tables = {name: memory.zeros(state["params"][name].shape, state["params"][name].dtype) for name in group["params"]}
@@ -174,17 +201,9 @@ def _rebuilt(state, structure, path):
     return cls(groups, **options)
 
 
-def _mode(path):
-    """The permissions of the file that is replaced, or of a new one."""
-    if path.exists():
-        return path.stat().st_mode & 0o7777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
 def _sync_folder(folder):
-    if hasattr(os, "O_DIRECTORY"):          # so that the move itself survives a power cut
+    # So that the move itself survives a power cut; where a folder cannot be synced, the file is in place all the same.
+    with contextlib.suppress(OSError, AttributeError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

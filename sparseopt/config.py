@@ -14,14 +14,17 @@ _num_threads = kernels.BUILD["threads"]
 _forked = False
 
 
-def check_num_threads(value):
-    """Return `value` as an int of at least 1, or raise."""
+_MOST_THREADS = 1024        # more, and OpenMP ends the process where the system has not so many
+
+
+def check_num_threads(name, value):
+    """Return `value` as an int from 1 to 1024, or raise."""
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"num_threads is {value!r}; it must be an integer of at least 1") from None
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"num_threads is {value!r}; it must be an integer of at least 1")
+        raise TypeError(f"{name} is {value!r}; it must be an integer of at least 1") from None
+    if isinstance(value, bool) or not 1 <= number <= _MOST_THREADS:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1 and at most {_MOST_THREADS}")
     return number
 
 
@@ -33,12 +36,12 @@ def set_num_threads(num_threads):
     Parameters
     ----------
     num_threads : int
-        At least 1.
+        From 1 to 1024.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no integer of at least 1.
+        If it is no such integer.
 
     Examples
     --------
@@ -50,7 +53,7 @@ def set_num_threads(num_threads):
     >>> so.set_num_threads(before)
     """
     global _num_threads
-    _num_threads = check_num_threads(num_threads)
+    _num_threads = check_num_threads("num_threads", num_threads)
 
 
 def get_num_threads():

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from .kernels import rowplan
+
 
 class RowGradient:
     """A gradient given by the rows it touches.
@@ -40,14 +42,22 @@ class RowGradient:
     array([ 0., -1.,  0., -2.,  0.], dtype=float32)
     """
 
-    __slots__ = ("rows", "values")
+    __slots__ = ("_rows", "_values")
 
     def __init__(self, rows, values):
-        self.rows = _integers(rows, "rows")
-        self.values = _numbers(values, "values")
+        self._rows = _integers(rows, "rows")
+        self._values = _numbers(values, "values")
         if self.values.ndim not in (1, 2) or len(self.values) != len(self.rows):
             raise ValueError(f"values have shape {self.values.shape}; with {len(self.rows)} rows they must have shape "
                              f"({len(self.rows)}, dim) or ({len(self.rows)},)")
+
+    @property
+    def rows(self):
+        return self._rows
+
+    @property
+    def values(self):
+        return self._values
 
     def __repr__(self):
         return f"RowGradient(rows: {self.rows.shape}, values: {self.values.shape} {self.values.dtype})"
@@ -80,7 +90,7 @@ class MatmulGradient:
     array([-2.,  0., -2.,  0.], dtype=float32)
     """
 
-    __slots__ = ("X", "dY")
+    __slots__ = ("_X", "_dY")
 
     def __init__(self, X, dY):
         if not sp.issparse(X):
@@ -88,12 +98,20 @@ class MatmulGradient:
                             "(of a dense X, hand in the product X.T @ dY)")
         if X.ndim != 2:
             raise ValueError(f"X has shape {X.shape}; it must have two dimensions, (batch, n_rows)")
-        self.X = X if X.format in ("csr", "csc", "coo") else X.tocsr()
-        _numbers(self.X.data, "X")
-        self.dY = _numbers(dY, "dY")
+        _numbers(X.data if X.format in ("csr", "csc", "coo") else np.empty(0, X.dtype), "X")
+        self._X = X if X.format in ("csr", "csc", "coo") else X.tocsr()
+        self._dY = _numbers(dY, "dY")
         if self.dY.ndim not in (1, 2) or len(self.dY) != X.shape[0]:
             raise ValueError(f"dY has shape {self.dY.shape}; with X of shape {X.shape} it must have shape "
                              f"({X.shape[0]}, dim) or ({X.shape[0]},)")
+
+    @property
+    def X(self):
+        return self._X
+
+    @property
+    def dY(self):
+        return self._dY
 
     def __repr__(self):
         return f"MatmulGradient(X: {self.X.shape} {self.X.format}, dY: {self.dY.shape} {self.dY.dtype})"
@@ -119,7 +137,7 @@ def entries(gradient, shape, dtype, what):
         if width != dim:
             raise ValueError(f"{what} has values of shape {values.shape}; the table has shape {shape}, so they must have "
                              f"shape {(len(values), dim)}")
-        return Entries(gradient.rows, _readable(values, dtype))
+        return Entries(gradient.rows, _readable(values, dtype, what))
     if isinstance(gradient, MatmulGradient):
         return _product(gradient, shape, dim, dtype, what)
     if sp.issparse(gradient):
@@ -128,7 +146,7 @@ def entries(gradient, shape, dtype, what):
         values = _numbers(gradient, what)
         if values.shape != shape:
             raise ValueError(f"{what} has shape {values.shape}; the table has shape {shape}")
-        return Entries(None, _readable(values, dtype))
+        return Entries(None, _readable(values, dtype, what))
     raise TypeError(f"{what} is a {type(gradient).__module__}.{type(gradient).__qualname__}; it must be a scipy sparse array "
                     "or matrix, a RowGradient, a MatmulGradient or a NumPy array")
 
@@ -144,21 +162,20 @@ def detached(form):
 def _sparse(gradient, shape, dim, dtype, what):
     if gradient.shape not in (shape, (shape[0], dim)):
         raise ValueError(f"{what} has shape {gradient.shape}; the table has shape {shape}")
-    data_type = gradient.dtype
+    _numbers(np.empty(0, gradient.dtype), what)
     if gradient.format not in ("csr", "csc", "coo"):
         gradient = gradient.tocsr() if gradient.format == "lil" else gradient.tocoo()
-    _numbers(np.empty(0, data_type), what)
-    data = _readable(gradient.data, dtype)
-    if gradient.format == "coo" or gradient.ndim == 1:
-        gradient = gradient.tocoo()
-        rows = _native(gradient.coords[0])
-        columns = _native(gradient.coords[1]) if gradient.ndim == 2 else np.zeros(len(rows), dtype=np.int32)
-        return Entries(rows, data, columns=columns)
+    data = _readable(gradient.data, dtype, what)
+    if gradient.ndim == 1:
+        rows = _native(gradient.coords[0] if gradient.format == "coo" else gradient.indices)
+        return Entries(rows, data, columns=np.zeros(len(rows), dtype=np.int32))
+    if gradient.format == "coo":
+        return Entries(_native(gradient.coords[0]), data, columns=_native(gradient.coords[1]))
     indices, indptr = _native(gradient.indices), _native(gradient.indptr)
     _check_compressed(gradient, indptr, what)
     if gradient.format == "csr":
         return Entries(None, data, indptr=indptr, columns=indices)
-    return Entries(indices, data, columns=_expanded(indptr, indices.dtype, what))
+    return Entries(indices, data, columns=rowplan.expanded(what, "column", indptr, indices))
 
 
 def _product(gradient, shape, dim, dtype, what):
@@ -170,13 +187,13 @@ def _product(gradient, shape, dim, dtype, what):
     if width != dim:
         raise ValueError(f"{what} has dY of shape {dY.shape}; the table has shape {shape}, so it must have shape "
                          f"{(len(dY), dim)}")
-    values, weights = _readable(dY, dtype), _readable(X.data, dtype)
+    values, weights = _readable(dY, dtype, what), _readable(X.data, dtype, what)
     if X.format == "coo":
         return Entries(_native(X.coords[1]), values, sources=_native(X.coords[0]), weights=weights)
     indices, indptr = _native(X.indices), _native(X.indptr)
     _check_compressed(X, indptr, what)
     if X.format == "csr":
-        return Entries(indices, values, sources=_expanded(indptr, indices.dtype, what), weights=weights)
+        return Entries(indices, values, sources=rowplan.expanded(what, "sample", indptr, indices), weights=weights)
     return Entries(None, values, indptr=indptr, sources=indices, weights=weights)
 
 
@@ -187,16 +204,8 @@ def _check_compressed(matrix, indptr, what):
                          f"indices and {len(indptr)} indptr for shape {matrix.shape}")
 
 
-def _expanded(indptr, dtype, what):
-    """The row (or column) number of every entry of a compressed matrix."""
-    lengths = np.diff(indptr)
-    if indptr[0] != 0 or (lengths < 0).any():
-        raise ValueError(f"{what} has an indptr that does not rise from 0")
-    return np.repeat(np.arange(len(lengths), dtype=dtype), lengths)
-
-
 def _integers(array, name):
-    array = np.asarray(array)
+    array = _unmasked(array, name)
     if array.ndim != 1:
         raise ValueError(f"{name} have shape {array.shape}; they must have one dimension")
     if array.dtype.kind not in "iu":
@@ -209,22 +218,30 @@ def _integers(array, name):
 def _native(array):
     """Row numbers as the kernels read them: contiguous int32 or int64."""
     if array.dtype not in (np.int32, np.int64):
-        if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-            raise IndexError(f"a row number is {array.max()}; no table has that many rows")
+        too_large = array > np.iinfo(np.int64).max if array.dtype.kind == "u" else np.zeros(1, np.bool_)
+        if too_large.any():
+            raise IndexError(f"rows has {array[too_large.argmax()]} at position {too_large.argmax()}; no table has that many")
         array = array.astype(np.int64)
     return np.require(array, requirements="CA")
 
 
+def _unmasked(array, name):
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill it, or leave its masked entries out")
+    return np.asarray(array)
+
+
 def _numbers(array, name):
-    array = np.asarray(array)
+    array = _unmasked(array, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {array.dtype}; it must be float32, float64 or convertible to them")
     return array
 
 
-def _readable(values, dtype):
+def _readable(values, dtype, what):
     """Values as the kernels read them: of the table's dtype, aligned, rows of consecutive elements."""
     if values.dtype != dtype:
+        _numbers(values, what)
         with np.errstate(over="ignore"):        # an overflow becomes an infinity, which `nonfinite` deals with
             return np.ascontiguousarray(values, dtype=dtype)
     if not values.flags.aligned:

@@ -4,20 +4,49 @@ An array that starts 16 bytes off a cache line, as NumPy's do, makes every row o
 four. Large arrays come from NumPy's allocator, which asks the kernel for huge pages.
 """
 
+import math
+import operator
+from numbers import Real
+from typing import SupportsIndex
+
 import numpy as np
 
 _LINE = 64
 
 
-def _aligned(shape, dtype, allocate):
+def aligned(shape, dtype, allocate=np.zeros):
+    """An array of any dtype that starts on a cache line."""
     dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64, np.int32):
-        raise TypeError(f"dtype is {dtype}; tables are float32 or float64")
-    shape = (shape,) if np.ndim(shape) == 0 else tuple(shape)
-    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    shape = _checked(shape)
+    n_bytes = math.prod(shape) * dtype.itemsize
     memory = allocate(n_bytes + _LINE, dtype=np.uint8)
     start = -memory.ctypes.data % _LINE
     return memory[start:start + n_bytes].view(dtype).reshape(shape)
+
+
+def _real(dtype):
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"dtype is {dtype}; tables are float32 or float64")
+    return dtype
+
+
+def _checked(shape):
+    try:
+        lengths = tuple(operator.index(n) for n in ([shape] if isinstance(shape, SupportsIndex) else shape))
+    except TypeError:
+        raise TypeError(f"shape is {shape!r}; it must be an integer or a tuple of integers") from None
+    if min(lengths, default=0) < 0:
+        raise ValueError(f"shape is {shape!r}; lengths must be 0 or more")
+    if math.prod(lengths) >= 2**60:
+        raise ValueError(f"shape is {shape!r}; no memory holds so many numbers")
+    return lengths
+
+
+def _number(name, value):
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; it must be a number")
+    return value
 
 
 def empty(shape, dtype=np.float32):
@@ -40,7 +69,7 @@ def empty(shape, dtype=np.float32):
     >>> so.empty((1000, 64)).ctypes.data % 64
     0
     """
-    return _aligned(shape, dtype, np.empty)
+    return aligned(shape, _real(dtype), np.empty)
 
 
 def zeros(shape, dtype=np.float32):
@@ -54,7 +83,7 @@ def zeros(shape, dtype=np.float32):
     >>> so.zeros(3)
     array([0., 0., 0.], dtype=float32)
     """
-    return _aligned(shape, dtype, np.zeros)
+    return aligned(shape, _real(dtype))
 
 
 def normal(shape, dtype=np.float32, *, scale=1.0, seed=None):
@@ -81,8 +110,8 @@ def normal(shape, dtype=np.float32, *, scale=1.0, seed=None):
     >>> bool(0.0099 < table.std() < 0.0101)
     True
     """
-    if not scale >= 0:
-        raise ValueError(f"scale is {scale!r}; it must be 0 or more")
+    if not 0 <= _number("scale", scale) < np.inf:
+        raise ValueError(f"scale is {scale!r}; it must be finite and 0 or more")
     array = empty(shape, dtype)
     np.random.default_rng(seed).standard_normal(dtype=array.dtype, out=array)
     array *= scale
@@ -111,10 +140,12 @@ def uniform(shape, dtype=np.float32, *, low=-1.0, high=1.0, seed=None):
     >>> bool(table.min() >= -0.5 and table.max() < 0.5)
     True
     """
-    if not -np.inf < low <= high < np.inf:
+    if not -np.inf < _number("low", low) <= _number("high", high) < np.inf:
         raise ValueError(f"low is {low!r} and high is {high!r}; they must be finite, low at most high")
     array = empty(shape, dtype)
     np.random.default_rng(seed).random(dtype=array.dtype, out=array)
     array *= high - low
     array += low
+    if low < high:              # rounding can reach it
+        np.minimum(array, np.nextafter(array.dtype.type(high), array.dtype.type(low)), out=array)
     return array

@@ -5,6 +5,7 @@ Any callable does for `lr`. These can also be stored in checkpoints, because the
 
 import math
 from dataclasses import asdict, dataclass, is_dataclass
+from numbers import Integral, Real
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Exponential:
 
     lr: float
     gamma: float
+
+    def __post_init__(self):
+        _check(self, not_negative=("lr", "gamma"))
 
     def __call__(self, step):
         return self.lr * self.gamma**step
@@ -53,6 +57,9 @@ class Linear:
     lr: float
     end: float
     steps: int
+
+    def __post_init__(self):
+        _check(self, not_negative=("lr", "end"), steps=1)
 
     def __call__(self, step):
         done = min(step / self.steps, 1.0)
@@ -89,11 +96,32 @@ class Cosine:
     end: float = 0.0
     warmup: int = 0
 
+    def __post_init__(self):
+        _check(self, not_negative=("lr", "end"), warmup=0, steps=1)
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup is {self.warmup}; it must be less than steps, which is {self.steps}")
+
     def __call__(self, step):
         if step < self.warmup:
             return self.lr * step / self.warmup
         done = min((step - self.warmup) / (self.steps - self.warmup), 1.0)
         return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _check(schedule, not_negative, **least):
+    """Numbers finite and 0 or more, counts integers of at least so much; or raise."""
+    for name in not_negative:
+        value = getattr(schedule, name)
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} is {value!r}; it must be a number, finite and 0 or more")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value!r}; it must be finite and 0 or more")
+    for name, lowest in least.items():
+        value = getattr(schedule, name)
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
+        if value < lowest:
+            raise ValueError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
 
 
 _STORED = {cls.__name__: cls for cls in (Exponential, Linear, Cosine)}
@@ -104,7 +132,8 @@ def to_json(lr):
     if not callable(lr):
         return lr
     if is_dataclass(lr) and _STORED.get(type(lr).__name__) is type(lr):
-        return {"schedule": type(lr).__name__, **asdict(lr)}
+        fields = {name: value if isinstance(value, int | float) else value.item() for name, value in asdict(lr).items()}
+        return {"schedule": type(lr).__name__, **fields}
     return None
 
 

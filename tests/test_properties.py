@@ -1,5 +1,7 @@
 """Hypothesis: any sequence of sparse gradients, in any form, moves every row as the paper's rule moves it alone."""
 
+import os
+
 import hypothesis.strategies as st
 import numpy as np
 import scipy.sparse as sp
@@ -9,6 +11,10 @@ from references import CASES
 
 import sparseopt as so
 from sparseopt.kernels import rowplan
+
+settings.register_profile("quick", max_examples=300, deadline=None)
+settings.register_profile("thorough", max_examples=20_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # eighths: their sums and products are exact, so that what cancels cancels in float32 as in float64
 elements = st.integers(-32, 32).map(lambda x: x / 8)
@@ -42,7 +48,6 @@ def gradients(draw, n_rows, dim, dtype):
     return getattr(sp.coo_array((data, (rows, columns)), shape=(n_rows, dim)), f"to{form}")(), dense, np.unique(rows)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_sequence_of_gradients_moves_each_row_as_the_rule_moves_it_alone(data):
     case = data.draw(st.sampled_from(CASES))
@@ -71,7 +76,6 @@ def test_any_sequence_of_gradients_moves_each_row_as_the_rule_moves_it_alone(dat
             assert np.abs(table[row] - exact).max() <= tolerance * max(1.0, np.abs(exact).max())
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.integers(1, 2**33).flatmap(lambda n: st.tuples(
     st.just(n), hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(0, n - 1)), st.booleans())))
 def test_a_row_plan_is_numpys_stable_sort(drawn):

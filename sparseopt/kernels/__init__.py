@@ -6,22 +6,20 @@ SPARSEOPT_ISA=baseline, avx2 or avx512 in the environment forces one.
 import importlib
 import os
 
-from . import cpu
+try:
+    from . import cpu
+except ImportError as missing:
+    raise ImportError("sparseopt's compiled modules are missing: install it with `pip install .`, and import it from outside "
+                      "its source folder") from missing
 
 
 def _load():
-    built = ("avx512", "avx2", "baseline")
     supported = cpu.supported()
     wanted = os.environ.get("SPARSEOPT_ISA")
     if wanted and wanted not in supported:
         raise ImportError(f"SPARSEOPT_ISA={wanted!r}: this processor runs {', '.join(supported)}")
-    for isa in [wanted] if wanted else [name for name in built if name in supported]:
-        try:
-            return isa, importlib.import_module(f"{__name__}.{isa}")
-        except ModuleNotFoundError as error:
-            missing = error
-    raise ImportError(f"sparseopt's compiled modules are missing ({missing}); install it with `pip install .` and import it "
-                      "from outside its source folder") from missing
+    best = wanted or supported[0]
+    return best, importlib.import_module(f"{__name__}.{best}")
 
 
 isa, _module = _load()

@@ -95,7 +95,8 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, values, indptr=None,
 
     self.longest = 1
     if indptr is not None:
-        set_touched(self, what, indptr, len(sources) if columns is None else len(columns))
+        check_indptr(what, "row", indptr, len(sources) if columns is None else len(columns))
+        set_touched(self, indptr)
     elif rows is None:
         self.n = n_rows
         set_rows(self, None, None, None, None)
@@ -146,22 +147,33 @@ cdef check(str what, str kind, cnp.ndarray numbers, int64_t bound):
             raise IndexError(f"{what} has {kind} {x} at position {i}; {owner} has {bound} {kind}s")
 
 
-cdef set_touched(RowPlan plan, str what, cnp.ndarray indptr, int64_t n_entries):
+cdef check_indptr(str what, str kind, cnp.ndarray indptr, int64_t n_entries):
+    cdef Py_ssize_t i, n = indptr.shape[0] - 1
+    cdef const void* p = cnp.PyArray_DATA(indptr)
+    cdef bint wide = is_wide(indptr)
+    if number(p, wide, 0) != 0 or number(p, wide, n) != n_entries:
+        raise ValueError(f"{what} has an indptr from {number(p, wide, 0)} to {number(p, wide, n)}; "
+                         f"it must run from 0 to its {n_entries} entries")
+    for i in range(n):
+        if number(p, wide, i + 1) < number(p, wide, i):
+            raise ValueError(f"{what} has an indptr that falls at {kind} {i}, "
+                             f"from {number(p, wide, i)} to {number(p, wide, i + 1)}")
+
+
+def expanded(str what, str kind, cnp.ndarray indptr, cnp.ndarray indices):
+    """The line of a compressed matrix (its row, column or sample: `kind`) that each of its entries lies in."""
+    check_indptr(what, kind, indptr, len(indices))
+    return np.repeat(np.arange(len(indptr) - 1, dtype=indices.dtype), np.diff(indptr))
+
+
+cdef set_touched(RowPlan plan, cnp.ndarray indptr):
     """The rows that have entries in a compressed matrix, and the ranges of their entries."""
     cdef Py_ssize_t i, n = indptr.shape[0] - 1, found = 0
     cdef const void* p = cnp.PyArray_DATA(indptr)
     cdef bint wide = is_wide(indptr)
     cdef int64_t start, stop
-    if number(p, wide, 0) != 0 or number(p, wide, n) != n_entries:
-        raise ValueError(f"{what} has an indptr from {number(p, wide, 0)} to {number(p, wide, n)}; "
-                         f"it must run from 0 to its {n_entries} entries")
-    start = 0
     for i in range(n):
-        stop = number(p, wide, i + 1)
-        if stop < start:
-            raise ValueError(f"{what} has an indptr that falls at row {i}, from {start} to {stop}")
-        found += stop > start
-        start = stop
+        found += number(p, wide, i + 1) > number(p, wide, i)
     rows, starts, stops = (np.empty(found, dtype=np.int64) for _ in range(3))
     cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>rows)
     cdef int64_t* a = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>starts)

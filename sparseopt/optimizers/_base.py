@@ -1,9 +1,11 @@
 """What all optimizers share: parameters, state, the way of a step. No maths, and no loop over rows, is in here."""
 
+import functools
 import itertools
 import math
 import warnings
 from collections.abc import Mapping
+from numbers import Integral
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -36,14 +38,15 @@ class _Parameter:
 
     def bind(self, rule, step_count):
         self.rule = rule
+        self.made_for = dict(self.group)
         shape, dtype = self.table.shape, self.table.dtype
         self.state = {}
         steps = None
         if rule.counted:
-            self.state["step"] = memory.zeros(shape[:1] if step_count == "row" else (), np.int32)
+            self.state["step"] = memory.aligned(shape[:1] if step_count == "row" else (), np.int32)
             steps = self.state["step"] if step_count == "row" else None
-        self.state |= {name: memory.zeros(shape, dtype) for name in rule.state}
-        self.state |= {name: memory.zeros(shape[:1], dtype) for name in rule.row_state}
+        self.state |= {name: memory.aligned(shape, dtype) for name in rule.state}
+        self.state |= {name: memory.aligned(shape[:1], dtype) for name in rule.row_state}
         arrays = [self.state[name] for name in rule.state + rule.row_state]
         self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps)
 
@@ -51,21 +54,24 @@ class _Parameter:
 class _CountTable:
     """What depends on the step count alone, a row a count, from 1 on; it stops growing where it has converged."""
 
-    def __init__(self, by_count, dtype):
-        self.by_count = by_count        # array of counts -> array (counts, columns) of float64
+    def __init__(self, by_count, group, dtype):
+        self.group = {name: value for name, value in group.items() if name not in ("params", "lr")}
+        self.by_count = functools.partial(by_count, self.group)     # counts -> array (counts, columns) of float64
         self.dtype = dtype
         self.rows = np.empty((0, 0), dtype)
         self.converged = False
 
     def upto(self, count):
-        if len(self.rows) < count and not self.converged:
-            size = max(64, 1 << (count - 1).bit_length())
+        while len(self.rows) < count and not self.converged:
+            size = max(64, 2 * len(self.rows))
             exact = np.ascontiguousarray(self.by_count(np.arange(1, size + 1, dtype=np.float64)))
+            if not (np.abs(exact) <= np.finfo(self.dtype).max).all():
+                _raise_overflow(self.group, self.dtype)
             if np.array_equal(exact[size // 2 - 1], exact[-1]):
                 self.converged = True
                 moving = np.flatnonzero((exact != exact[-1]).any(axis=1))
                 exact = exact[:moving[-1] + 2 if len(moving) else 1]
-            self.rows = exact.astype(self.dtype)
+            self.rows = exact.astype(self.dtype)        # by steps of 2: a late count finds out early what has converged
         return self.rows
 
 
@@ -125,37 +131,32 @@ class Optimizer:
     """
 
     _floored = ("eps",)     # hyper-parameters for which 0 means "nothing, and 0/0 is 0"
+    _starting = ()          # hyper-parameters that only the first state depends on
 
     def __init__(self, params, defaults, *, maximize=False, step_count="row", missed="skip", max_grad_norm=None,
                  nonfinite="raise", num_threads=None):
-        _one_of("step_count", step_count, ("row", "global"))
-        _one_of("missed", missed, ("skip", "replay"))
-        _one_of("nonfinite", nonfinite, ("raise", "skip", "allow"))
-        if missed == "replay":
-            raise NotImplementedError('missed="replay" is not implemented yet; missed="skip" is')
         self.step_count = step_count
         self.missed = missed
+        if missed == "replay":
+            raise NotImplementedError('missed="replay" is not implemented yet; missed="skip" is')
         self.nonfinite = nonfinite
-        self.max_grad_norm = None if max_grad_norm is None else positive("max_grad_norm", max_grad_norm)
-        self.num_threads = None if num_threads is None else config.check_num_threads(num_threads)
+        self.max_grad_norm = max_grad_norm
+        self.num_threads = num_threads
         self.steps = 0
         self.nonfinite_rows = 0
         self.metadata = {}
 
         self._structure, groups = _named_groups(params)
-        defaults = {**defaults, "maximize": maximize}
+        self._defaults = defaults = {**defaults, "maximize": maximize}
         self.param_groups = []
         self._parameters = []
         for tables, given in groups:
-            unknown = [key for key in given if key not in defaults]
-            if unknown:
-                raise TypeError(f"{type(self).__name__} has no hyper-parameter {unknown[0]!r}; "
-                                f"a group has params, {', '.join(defaults)}")
             group = {"params": MappingProxyType(tables), **defaults, **given}
             self._check_group(group)
             self.param_groups.append(group)
             for name, table in tables.items():
-                title = "" if self._structure == "single" else f'"{name}"' if isinstance(name, str) else f"parameter {name}"
+                title = f'"{name}"' if self._structure == "mapping" else f"parameter {name}"
+                title = "" if self._structure == "single" else title
                 _check_table(table, title)
                 self._parameters.append(_Parameter(name, title, table, group))
         _check_apart(self._parameters)
@@ -165,6 +166,11 @@ class Optimizer:
         self._by_name = {parameter.name: parameter for parameter in self._parameters}
         self._resolved = {}
         self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
+
+    def __setattr__(self, name, value):
+        if name in ("step_count", "missed") and hasattr(self, name):
+            raise AttributeError(f"{name} cannot change after construction; it is {getattr(self, name)!r}")
+        super().__setattr__(name, _OPTIONS[name](name, value) if name in _OPTIONS else value)
 
     # What a subclass says of itself.
 
@@ -198,9 +204,9 @@ class Optimizer:
         Parameters
         ----------
         grads : gradient, mapping or sequence
-            In the shape of the parameters: one gradient, a mapping from names to gradients (a name left out is not
-            touched), or a sequence of gradients (None skips). A gradient is a scipy sparse array or matrix of the table's
-            shape, a `RowGradient`, a `MatmulGradient`, or a dense NumPy array (which touches all rows).
+            In the shape of the parameters: one gradient, a mapping from names to gradients (a name left out, or with None,
+            is not touched), or a sequence of gradients (None skips). A gradient is a scipy sparse array or matrix of the
+            table's shape, a `RowGradient`, a `MatmulGradient`, or a dense NumPy array (which touches all rows).
 
         Raises
         ------
@@ -215,7 +221,8 @@ class Optimizer:
                 plan = self._plan(parameter, gradient)
                 work.append((parameter, plan, *self._settings(parameter)))
         if self.nonfinite != "allow":
-            work = [(parameter, self._finite(parameter, plan, threads), *settings) for parameter, plan, *settings in work]
+            for i, (parameter, plan, *settings) in enumerate(work):
+                work[i] = parameter, self._finite(parameter, plan, threads), *settings
         clip = self._clip(work, threads)
         for parameter, plan, hyper, by_count, decay, sign in work:
             count = parameter.count + 1 if parameter.rule.counted else 1
@@ -227,6 +234,8 @@ class Optimizer:
 
     def _pairs(self, grads):
         if self._structure == "single":
+            if grads is None:
+                raise TypeError("grads is None; there is one table, so it must be a gradient")
             return [(self._parameters[0], grads)]
         if self._structure == "mapping":
             if not isinstance(grads, Mapping):
@@ -260,12 +269,9 @@ class Optimizer:
         seen, by_count, hyper = self._resolved.get(key, (None, None, None))
         if seen is None or _differ(group, seen):
             self._check_group(group)
-            if self._rule(group) != parameter.rule:
-                raise ValueError(f"{type(self).__name__} cannot turn from rule {parameter.rule.name!r} into "
-                                 f"{self._rule(group).name!r} after construction: the state is another")
+            self._check_state_fits(group, parameter.made_for)
             if seen is None or _differ({**group, "lr": 0}, {**seen, "lr": 0}):
-                fixed = dict(group)
-                by_count = _CountTable(lambda k: self._by_count(fixed, k), dtype)
+                by_count = _CountTable(self._by_count, group, dtype)
             seen, hyper = dict(group), None
             self._resolved[key] = seen, by_count, hyper
         if hyper is None:
@@ -276,7 +282,7 @@ class Optimizer:
                 self._check_more(group, lr)
             tiny = float(np.finfo(dtype).tiny)
             floored = {**group, **{name: max(group[name], tiny) for name in self._floored if name in group}}
-            hyper = np.array(self._hyper(floored, lr), dtype=dtype)
+            hyper = _as_dtype((*self._hyper(floored, lr), group["weight_decay"]), dtype, {**group, "lr": lr})[:-1]
             if not scheduled:
                 self._resolved[key] = seen, by_count, hyper
         count = parameter.count + 1 if parameter.rule.counted else 1
@@ -311,14 +317,27 @@ class Optimizer:
         return min(1.0, self.max_grad_norm / (norm + 1e-6))
 
     def _check_group(self, group):
+        missing = [name for name in self._defaults if name not in group]
+        if missing:
+            raise KeyError(f"a group has no {missing[0]!r}; a group has params, {', '.join(self._defaults)}")
         for name, value in group.items():
             if name == "params":
                 continue
-            if name not in CHECKS:
-                raise TypeError(f"{type(self).__name__} has no hyper-parameter {name!r}")
+            if name not in self._defaults:
+                raise TypeError(f"{type(self).__name__} has no hyper-parameter {name!r}; a group has params, "
+                                f"{', '.join(self._defaults)}")
             group[name] = CHECKS[name](name, value)
         if not callable(group["lr"]):
             self._check_more(group, group["lr"])
+
+    def _check_state_fits(self, group, made_for):
+        """Raise if a hyper-parameter has changed that says which state there is, or how it starts."""
+        for name, value in group.items():
+            fixed = name == "params" or name in self._starting
+            if (fixed and value is not made_for[name] and value != made_for[name]) or (
+                    self._rule({**made_for, name: value}) != self._rule(made_for)):
+                raise ValueError(f"{name} has changed from {made_for[name]!r} to {value!r}; the state was made for the "
+                                 "former, so it cannot change after construction")
 
     # What can be read.
 
@@ -381,6 +400,7 @@ class Optimizer:
         if state_dict["optimizer"] != ours["optimizer"]:
             raise ValueError(f"state_dict is of {state_dict['optimizer']}; this optimizer is {ours['optimizer']}")
         options = state_dict["options"]
+        _same_names("options", options, ours["options"])
         for name in ("step_count", "missed"):
             if options[name] != ours["options"][name]:
                 raise ValueError(f"state_dict has {name}={options[name]!r}; this optimizer has {ours['options'][name]!r}")
@@ -389,18 +409,20 @@ class Optimizer:
         for name, state in ours["state"].items():
             copies += _matched(f"state of {name!r}", state_dict["state"][name], state)
         groups = self._matched_groups(state_dict["param_groups"])
-        max_grad_norm = options["max_grad_norm"]
-        max_grad_norm = None if max_grad_norm is None else positive("max_grad_norm", max_grad_norm)
-        _one_of("nonfinite", options["nonfinite"], ("raise", "skip", "allow"))
+        loaded = {name: _OPTIONS[name](name, options[name]) for name in ("max_grad_norm", "nonfinite")}
+        loaded |= {name: _count(name, state_dict[name]) for name in ("steps", "nonfinite_rows")}
+        if not isinstance(state_dict["metadata"], Mapping):
+            raise TypeError(f"metadata is {state_dict['metadata']!r}; it must be a mapping")
 
         for target, source in copies:
             np.copyto(target, source)
-        for group, loaded in zip(self.param_groups, groups, strict=True):
-            group.update(loaded)
+        for group, theirs in zip(self.param_groups, groups, strict=True):
+            group.update(theirs)
         for parameter in self._parameters:
+            parameter.made_for = dict(parameter.group)
             parameter.count = int(parameter.state["step"].max(initial=0)) if parameter.rule.counted else 0
-        self.max_grad_norm, self.nonfinite = max_grad_norm, options["nonfinite"]
-        self.steps, self.nonfinite_rows = state_dict["steps"], state_dict["nonfinite_rows"]
+        for name, value in loaded.items():
+            setattr(self, name, value)
         self.metadata = dict(state_dict["metadata"])
 
     def _matched_groups(self, groups):
@@ -420,9 +442,31 @@ class Optimizer:
         return loaded
 
 
-def _one_of(name, value, allowed):
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+def _one_of(*allowed):
+    def check(name, value):
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+        return value
+    return check
+
+
+def _or_none(check):
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _count(name, value):
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 0")
+    return int(value)
+
+
+_OPTIONS = {
+    "step_count": _one_of("row", "global"),
+    "missed": _one_of("skip", "replay"),
+    "nonfinite": _one_of("raise", "skip", "allow"),
+    "max_grad_norm": _or_none(positive),
+    "num_threads": _or_none(config.check_num_threads),
+}
 
 
 def _differ(group, other):
@@ -430,6 +474,24 @@ def _differ(group, other):
         return group != other
     except ValueError:          # an array among the values: the check says what is wrong with it
         return True
+
+
+def _as_dtype(hyper, dtype, group):
+    """Hyper-parameters as the kernels take them; or raise if one is finite as given but not in the table's dtype."""
+    with np.errstate(over="ignore"):
+        numbers = np.array(hyper, dtype=dtype)
+        if not np.isfinite(numbers).all():
+            _raise_overflow(group, dtype)
+    return numbers
+
+
+def _raise_overflow(group, dtype):
+    largest = float(np.finfo(dtype).max)
+    numbers = {name: value for name, value in group.items() if isinstance(value, float)}
+    for name, value in numbers.items():
+        if abs(value) > largest:
+            raise ValueError(f"{name} is {value!r}; it must be finite in the table's dtype, {dtype}")
+    raise ValueError(f"hyper-parameters {numbers} lead to numbers that are not finite in the table's dtype, {dtype}")
 
 
 def _named_groups(params):
@@ -449,7 +511,10 @@ def _named_groups(params):
     for position, item in enumerate(params):
         if not isinstance(item, Mapping) or "params" not in item:
             raise TypeError(f"params[{position}] is no group; a group is a dict with the key 'params'")
-        structure, [(tables, _)] = _named_groups(item["params"])
+        inner = item["params"]
+        if isinstance(inner, (list, tuple)) and any(isinstance(table, Mapping) for table in inner):
+            raise TypeError(f"params[{position}] has groups in its params; they must be tables")
+        structure, [(tables, _)] = _named_groups(inner)
         if structure != "mapping":
             tables = {len(names) + i: table for i, table in tables.items()}
         repeated = [name for name in tables if name in names]
@@ -480,8 +545,10 @@ def _check_table(table, title):
         raise TypeError(f"{what} has dtype {table.dtype}; it must be float32 or float64, in native byte order")
     if table.ndim not in (1, 2):
         raise ValueError(f"{what} has shape {table.shape}; it must be (n_rows, dim) or (n_rows,)")
-    if not (table.flags.c_contiguous and table.flags.aligned):
+    if not table.flags.c_contiguous:
         raise ValueError(f"{what} is not C-contiguous; it is updated in place, so hand in np.ascontiguousarray of it")
+    if not table.flags.aligned:
+        raise ValueError(f"{what} is not aligned to its dtype; hand in a copy of it")
     if not table.flags.writeable:
         raise ValueError(f"{what} is read-only; it is updated in place")
 
@@ -490,7 +557,7 @@ def _check_apart(parameters):
     ends = sorted((p.table.ctypes.data, p.table.ctypes.data + p.table.nbytes, p.title) for p in parameters if p.table.size)
     for (_, stop, one), (start, _, other) in itertools.pairwise(ends):
         if start < stop:
-            raise ValueError(f"params {one} and {other} overlap in memory; every table needs memory of its own")
+            raise ValueError(f"params: {one} and {other} overlap in memory; every table needs memory of its own")
 
 
 def _same_names(what, theirs, ours):

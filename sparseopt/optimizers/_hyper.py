@@ -5,11 +5,14 @@ import math
 from collections.abc import Callable
 from numbers import Real
 
+import numpy as np
+
 
 def _number(name, value, allowed, holds):
-    if isinstance(value, bool) or (not isinstance(value, Real) and getattr(value, "ndim", None) != 0):
+    plain = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
+    if isinstance(plain, bool) or not isinstance(plain, Real):
         raise TypeError(f"{name} is {value!r}; it must be a number, {allowed}")
-    value = float(value)
+    value = float(plain)
     if not holds(value):
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
     return value

@@ -43,6 +43,8 @@ class Adagrad(Optimizer):
     as torch.optim.Adagrad.
     """
 
+    _starting = ("initial_accumulator_value",)
+
     def __init__(self, params, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10, **options):
         super().__init__(params, dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
                                       initial_accumulator_value=initial_accumulator_value, eps=eps), **options)

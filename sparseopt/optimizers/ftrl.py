@@ -3,6 +3,7 @@
 import numpy as np
 
 from ._base import Optimizer, Rule
+from ._hyper import positive
 
 
 class Ftrl(Optimizer):
@@ -63,7 +64,7 @@ class Ftrl(Optimizer):
 
     def _init_state(self, group, table, state):
         if table.any():
-            alpha = group["lr"](0) if callable(group["lr"]) else group["lr"]
+            alpha = positive("lr", group["lr"](0) if callable(group["lr"]) else group["lr"])
             state["z"][...] = -table * (group["beta"] / alpha + group["l2"]) - np.sign(table) * group["l1"]
 
     def _hyper(self, group, lr):

@@ -1,0 +1,617 @@
+"""A resumed run gives the bits of one that never stopped, and no accident with a file leaves half of anything."""
+
+import copy
+import json
+import math
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import sparseopt as so
+from sparseopt.optimizers import OPTIMIZERS
+
+safetensors_numpy = pytest.importorskip("safetensors.numpy")
+
+
+def one(shape=(20, 5), dtype=np.float32):
+    return lambda seed: so.normal(shape, dtype, seed=seed)
+
+
+def mapping(seed):
+    # A name may hold what separates the parts of a name inside the file.
+    return {"user": so.normal((20, 5), seed=seed), "item/of step": so.normal((12, 3), np.float64, seed=seed + 1),
+            "": so.normal(7, seed=seed + 2)}
+
+
+def sequence(seed):
+    return [so.normal((20, 5), seed=seed), so.normal((12, 3), seed=seed + 1)]
+
+
+def named_groups(seed):
+    return [{"params": {"user": so.normal((20, 5), seed=seed)}, "lr": 0.03},
+            {"params": {"item": so.normal((12, 3), seed=seed), "tag": so.normal(9, seed=seed)}, "weight_decay": 0.02}]
+
+
+def nameless_groups(seed):
+    return [{"params": so.normal((20, 5), seed=seed), "lr": so.schedules.Exponential(0.1, 0.9)},
+            {"params": [so.normal((12, 3), seed=seed), so.normal(9, seed=seed)]}]
+
+
+CASES = {
+    **{name: (cls, one(), {}) for name, cls in OPTIMIZERS.items()},
+    **{f"{name}, global count": (cls, one(), {"step_count": "global"}) for name, cls in OPTIMIZERS.items()},
+    "Adam, amsgrad": (so.Adam, one(), {"amsgrad": True, "weight_decay": 0.1}),
+    "AdamW, amsgrad": (so.AdamW, one(), {"amsgrad": True, "maximize": True}),
+    "SGD, momentum": (so.SGD, one(), {"momentum": 0.9, "dampening": 0.1}),
+    "SGD, nesterov": (so.SGD, one(), {"momentum": 0.9, "nesterov": True}),
+    "RMSprop, centered with momentum": (so.RMSprop, one(), {"centered": True, "momentum": 0.5}),
+    "Adagrad, lr_decay": (so.Adagrad, one(), {"lr_decay": 0.1, "initial_accumulator_value": 0.3}),
+    "RowwiseAdagrad, lr_decay": (so.RowwiseAdagrad, one(), {"lr_decay": 0.1}),
+    "NAdam, decoupled decay": (so.NAdam, one(), {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "Ftrl, l1 and l2": (so.Ftrl, one(), {"l1": 0.05, "l2": 0.1}),
+    "Lion, maximize": (so.Lion, one(), {"maximize": True, "weight_decay": 0.1}),
+    "float64": (so.Adam, one(dtype=np.float64), {}),
+    "1-D": (so.Adam, one(20), {}),
+    "one column": (so.RowwiseAdam, one((20, 1)), {}),
+    "no rows": (so.Adam, one((0, 4)), {}),
+    "mapping": (so.Adam, mapping, {}),
+    "sequence": (so.Adagrad, sequence, {"max_grad_norm": 0.7}),
+    "named groups": (so.AdamW, named_groups, {}),
+    "nameless groups": (so.RMSprop, nameless_groups, {"momentum": 0.5}),
+    "one nameless group": (so.Adam, lambda seed: [{"params": one()(seed)}], {}),
+    "mapping, global count": (so.Adam, mapping, {"step_count": "global"}),
+    "Exponential": (so.Adam, one(), {"lr": so.schedules.Exponential(0.1, 0.9)}),
+    "Linear": (so.Ftrl, one(), {"lr": so.schedules.Linear(0.1, 0.01, 15)}),
+    "Cosine": (so.SGD, one(), {"lr": so.schedules.Cosine(0.1, 15, warmup=12), "momentum": 0.9}),
+    "nonfinite": (so.SGD, one(), {"nonfinite": "allow"}),
+}
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def build(case, seed=0):
+    cls, params, options = case
+    return cls(params(seed), **options)
+
+
+def train(opt, steps):
+    for step in range(steps[0], steps[1]):
+        rng = np.random.default_rng(step)
+        grads = {}
+        for name, table in opt.params.items():
+            k = min(6, len(table))
+            rows = rng.integers(0, len(table), k) if k else np.empty(0, np.int64)
+            grads[name] = so.RowGradient(rows, rng.standard_normal((k, *table.shape[1:])).astype(table.dtype))
+        if opt._structure != "mapping":
+            grads = list(grads.values())
+        opt.step(grads[0] if opt._structure == "single" else grads)
+    return opt
+
+
+def bits(opt):
+    """All that two optimizers must share to go on alike."""
+    arrays = {("table", name): table for name, table in opt.params.items()}
+    arrays |= {(name, key): array for name, state in opt.state.items() for key, array in state.items()}
+    groups = [{**group, "params": list(group["params"])} for group in opt.param_groups]
+    options = opt.step_count, opt.missed, opt.max_grad_norm, opt.nonfinite, opt.steps, opt.nonfinite_rows
+    arrays = {key: (a.shape, a.dtype, a.tobytes()) for key, a in arrays.items()}
+    return arrays, groups, options, copy.deepcopy(opt.metadata)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.safetensors"
+
+
+@each_case
+def test_a_run_loaded_as_a_new_optimizer_goes_on_with_the_same_bits(case, path):
+    whole = train(build(case), (0, 20))
+    so.save(path, train(build(case), (0, 10)))
+    again = so.load(path)
+    assert type(again) is case[0]
+    assert bits(train(again, (10, 20))) == bits(whole)
+
+
+@each_case
+def test_a_run_loaded_into_an_optimizer_goes_on_with_the_same_bits(case, path):
+    whole = train(build(case), (0, 20))
+    so.save(path, train(build(case), (0, 10)))
+    other = train(build(case, seed=5), (30, 37))
+    other.param_groups[0]["lr"] = other.param_groups[0]["weight_decay"] = 0.5
+    tables = list(other.params.values())
+    assert so.load(path, other) is other
+    assert all(a is b for a, b in zip(tables, other.params.values(), strict=True))
+    assert bits(train(other, (10, 20))) == bits(whole)
+
+
+@each_case
+def test_a_state_dict_copied_and_loaded_goes_on_with_the_same_bits(case):
+    opt = train(build(case), (0, 10))
+    kept = copy.deepcopy(opt.state_dict())
+    whole = bits(train(opt, (10, 20)))
+    opt.load_state_dict(kept)
+    assert bits(train(opt, (10, 20))) == whole
+    other = build(case, seed=5)
+    other.load_state_dict(kept)
+    assert bits(train(other, (10, 20))) == whole
+
+
+def test_a_state_dict_holds_the_live_arrays_and_a_loaded_one_is_not_shared():
+    opt, other = build(CASES["mapping"]), build(CASES["mapping"], seed=5)
+    state = opt.state_dict()
+    assert state["params"]["user"] is opt.params["user"]
+    other.load_state_dict(state)
+    before = bits(opt)
+    train(other, (0, 3))
+    assert bits(opt) == before
+
+
+def test_what_is_no_number_travels_too(path):
+    opt = so.SGD(so.zeros((3, 2)), lr=0.5, nonfinite="skip", max_grad_norm=2.5)
+    with pytest.warns(RuntimeWarning, match="left out"):
+        opt.step(so.RowGradient([1, 2], [[1, 1], [math.nan, 1]]))
+    opt.metadata["epoch"] = {"number": 3, "losses": [1.5, None], "name": "naïve 🙂"}
+    so.save(path, opt)
+    for again in (so.load(path), so.load(path, so.SGD(so.zeros((3, 2))))):
+        assert (again.nonfinite, again.max_grad_norm, again.nonfinite_rows, again.steps) == ("skip", 2.5, 1, 1)
+        assert again.metadata == {"epoch": {"number": 3, "losses": [1.5, None], "name": "naïve 🙂"}}
+        assert again.param_groups[0]["lr"] == 0.5
+
+
+def test_hyper_parameters_come_back_to_the_last_bit(path):
+    opt = so.Adam(so.zeros((3, 2), np.float64), lr=0.1 + 0.2, betas=(1 / 3, 1 - 2**-53), eps=5e-324, weight_decay=1e308)
+    so.save(path, opt)
+    group = so.load(path).param_groups[0]
+    assert (group["lr"], group["betas"]) == (0.1 + 0.2, (1 / 3, 1 - 2**-53))
+    assert (group["eps"], group["weight_decay"]) == (5e-324, 1e308)
+
+
+def test_a_rate_changed_during_the_run_is_the_one_that_is_stored(path):
+    opt = train(build(CASES["named groups"]), (0, 3))
+    opt.param_groups[1]["lr"] = 0.25
+    so.save(path, opt)
+    assert [group["lr"] for group in so.load(path).param_groups] == [0.03, 0.25]
+
+
+def test_tables_of_a_loaded_optimizer_start_on_a_cache_line(path):
+    so.save(path, build(CASES["mapping"]))
+    again = so.load(path)
+    assert [table.ctypes.data % 64 for table in again.params.values()] == [0, 0, 0]
+
+
+def test_a_schedule_of_numpy_numbers_is_stored(path):
+    schedule = so.schedules.Cosine(np.float32(0.5), steps=np.int64(10), warmup=np.int32(2))
+    so.save(path, so.SGD(so.zeros((3, 2)), lr=schedule))
+    again = so.load(path).param_groups[0]["lr"]
+    assert [again(step) for step in range(12)] == [schedule(step) for step in range(12)]
+
+
+def test_a_file_holds_the_arrays_under_plain_names_for_other_programs(path):
+    opt = train(build(CASES["mapping"]), (0, 3))
+    so.save(path, opt)
+    stored = safetensors_numpy.load_file(path)
+    assert set(stored) == {f"params/{name}" for name in opt.params} | {
+        f"state/{name}/{key}" for name in opt.params for key in ("step", "exp_avg", "exp_avg_sq")}
+    for name, table in opt.params.items():
+        assert stored[f"params/{name}"].tobytes() == table.tobytes()
+        for key, array in opt.state[name].items():
+            assert stored[f"state/{name}/{key}"].tobytes() == array.tobytes()
+
+
+# Files that are none of ours, or not whole.
+
+def saved(path, case="mapping"):
+    opt = train(build(CASES[case]), (0, 5))
+    so.save(path, opt)
+    return opt
+
+
+def assert_refused(path, *, into=None, error=ValueError, match=None):
+    """No load from `path` works, each says which path, and an optimizer loaded into keeps its bits."""
+    into = train(build(CASES["mapping"], seed=5), (0, 3)) if into is None else into
+    before = bits(into)
+    for optimizer in (None, into):
+        with pytest.raises(error, match=match) as caught:
+            so.load(path, optimizer)
+        assert str(path) in str(caught.value)
+    assert bits(into) == before
+
+
+def test_a_file_cut_short_anywhere_is_refused(path):
+    saved(path)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for length in {*range(0, 12), *range(12, len(whole), 97), *range(header - 3, header + 4), len(whole) - 1}:
+        path.write_bytes(whole[:length])
+        assert_refused(path, match="no complete safetensors file")
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\0", b"\0" * 8, b"\0" * 4096, b"\xff" * 4096, b"PK\x03\x04" * 100, b"\x80\x04\x95N.", b"{}",
+    np.random.default_rng(0).bytes(4096)], ids=lambda content: f"{len(content)} bytes {content[:4]!r}")
+def test_a_file_of_something_else_is_refused(path, content):
+    path.write_bytes(content)
+    assert_refused(path, match="no complete safetensors file")
+
+
+def test_a_file_with_more_behind_it_is_refused(path):
+    saved(path)
+    path.write_bytes(path.read_bytes() + b"\0" * 64)
+    assert_refused(path, match="no complete safetensors file")
+
+
+def test_a_safetensors_file_of_another_program_is_refused(path):
+    for metadata in (None, {"format": "pt"}):
+        safetensors_numpy.save_file({"weight": np.ones(3)}, path, metadata=metadata)
+        assert_refused(path, match="no checkpoint of sparseopt")
+
+
+def rewrite(path, change):
+    """Change the header, an object or a text, and the arrays of the file at `path`."""
+    tensors = safetensors_numpy.load_file(path)
+    raw = path.read_bytes()
+    header = json.loads(json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])["__metadata__"]["sparseopt"])
+    text = change if isinstance(change, str) else change(header, tensors) and json.dumps(header)
+    safetensors_numpy.save_file(tensors, path, metadata={"sparseopt": text})
+
+
+def header_with(**values):
+    return lambda header, _: [header.update(values)]
+
+
+def option_with(**values):
+    return lambda header, _: [header["options"].update(values)]
+
+
+def group_with(**values):
+    return lambda header, _: [header["param_groups"][0].update(values)]
+
+
+def arrays_with(**values):
+    return lambda _, tensors: [tensors.update({key.replace("__", "/"): array for key, array in values.items()})]
+
+
+CHANGES = {
+    "no JSON": "no JSON",
+    "JSON of a list": "[1, 2]",
+    "JSON of nothing": "{}",
+    **{f"no {key}": lambda header, _, key=key: [header.pop(key)] for key in (
+        "format", "structure", "optimizer", "param_groups", "options", "steps", "nonfinite_rows", "metadata")},
+    "another format": header_with(format=2),
+    "unknown optimizer": header_with(optimizer="Sgd"),
+    "steps below 0": header_with(steps=-1),
+    "steps a text": header_with(steps="many"),
+    "nonfinite_rows null": header_with(nonfinite_rows=None),
+    "metadata a number": header_with(metadata=3),
+    "no groups": header_with(param_groups=[]),
+    "groups a number": header_with(param_groups=3),
+    "a group twice": lambda header, _: [header.update(param_groups=header["param_groups"] * 2)],
+    "step_count unknown": option_with(step_count="sometimes"),
+    "missed replay": option_with(missed="replay"),
+    "max_grad_norm below 0": option_with(max_grad_norm=-1),
+    "unknown option": option_with(colour="red"),
+    "an option gone": lambda header, _: [header["options"].pop("nonfinite")],
+    "lr below 0": group_with(lr=-1),
+    "another optimizer's hyper-parameter": group_with(momentum=0.9),
+    "unknown schedule": group_with(lr={"schedule": "Sine", "lr": 0.1}),
+    "a schedule's field gone": group_with(lr={"schedule": "Exponential", "lr": 0.1}),
+    "a schedule without a name": group_with(lr={"lr": 0.1}),
+    **{f"a group's {key} gone": lambda header, _, key=key: [header["param_groups"][0].pop(key)]
+       for key in ("params", "lr")},
+    "a table gone": lambda _, tensors: [tensors.pop("params/user")],
+    "a state array gone": lambda _, tensors: [tensors.pop("state/user/exp_avg")],
+    "a table more": arrays_with(params__more=np.ones(3)),
+    "a state array more": arrays_with(state__user__more=np.ones(3)),
+    "a table of another dtype": arrays_with(params__user=np.ones((20, 5), np.float16)),
+    "a table of another shape": arrays_with(params__user=np.ones((20, 6), np.float32)),
+    "counts of another dtype": arrays_with(state__user__step=np.ones(20, np.int64)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_file_changed_by_hand_is_refused(path, change):
+    saved(path)
+    rewrite(path, change)
+    assert_refused(path, error=(ValueError, TypeError, NotImplementedError))
+
+
+def test_a_flipped_bit_in_the_header_is_refused_or_does_no_harm(path):
+    """No checksum guards the file; but no flip may end in anything else than a named error or a whole optimizer."""
+    saved(path, "SGD")
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    refused = []
+    for position in range(header):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 7
+        path.write_bytes(flipped)
+        try:
+            so.load(path)
+        except ValueError as error:
+            refused.append(str(error))
+    assert [message for message in refused if str(path) not in message] == []
+    assert len(refused) > header // 2
+
+
+def test_a_missing_file_a_folder_and_what_is_no_path_are_named(path, tmp_path):
+    assert_refused(path, error=FileNotFoundError)
+    assert_refused(tmp_path, error=OSError)
+    with pytest.raises(TypeError, match=r"[Pp]ath"):
+        so.load(3)
+    with pytest.raises(TypeError, match=r"[Pp]ath"):
+        so.save(3, build(CASES["SGD"]))
+
+
+@pytest.mark.parametrize(("stored", "other", "message"), [
+    pytest.param((so.Adam, one(), {}), (so.AdamW, one(), {}), "is of Adam; this optimizer is AdamW", id="optimizer"),
+    pytest.param((so.Adam, one((20, 5)), {}), (so.Adam, one((20, 6)), {}), r"\(20, 5\).*\(20, 6\)", id="shape"),
+    pytest.param((so.Adam, one(20), {}), (so.Adam, one((20, 1)), {}), r"\(20,\).*\(20, 1\)", id="dimensions"),
+    pytest.param((so.Adam, one(), {}), (so.Adam, one(dtype=np.float64), {}), "float32.*float64", id="dtype"),
+    pytest.param((so.Adam, mapping, {}), (so.Adam, lambda seed: {"user": one()(seed)}, {}), "params.*item.*user",
+                 id="names"),
+    pytest.param((so.Adam, mapping, {}), (so.Adam, sequence, {}), "params", id="structure"),
+    pytest.param((so.SGD, lambda seed: [one()(seed)], {}), (so.SGD, lambda seed: [one()(seed), one()(seed + 1)], {}),
+                 "params", id="number of tables"),
+    pytest.param((so.Adam, one(), {"amsgrad": True}), (so.Adam, one(), {}), "max_exp_avg_sq|amsgrad", id="amsgrad"),
+    pytest.param((so.SGD, one(), {"momentum": 0.9}), (so.SGD, one(), {}), "momentum", id="momentum"),
+    pytest.param((so.SGD, one(), {"momentum": 0.9}), (so.SGD, one(), {"momentum": 0.9, "nesterov": True}), "nesterov",
+                 id="nesterov"),
+    pytest.param((so.Adagrad, one(), {"lr_decay": 0.1}), (so.Adagrad, one(), {}), "step|lr_decay", id="lr_decay"),
+    pytest.param((so.Adam, one(), {"step_count": "global"}), (so.Adam, one(), {}),
+                 "step_count='global'; this optimizer has 'row'", id="step_count"),
+    pytest.param((so.AdamW, named_groups, {}),
+                 (so.AdamW, lambda seed: {k: v for g in named_groups(seed) for k, v in g["params"].items()}, {}),
+                 "2 param_groups; this optimizer has 1", id="groups"),
+    pytest.param((so.AdamW, named_groups, {}), (so.AdamW, lambda seed: named_groups(seed)[::-1], {}),
+                 r"\['user'\].*\['item', 'tag'\]", id="order of groups"),
+])
+def test_an_optimizer_of_another_kind_is_refused_and_keeps_its_bits(path, stored, other, message):
+    source = train(build(stored), (0, 5))
+    so.save(path, source)
+    target = train(build(other, seed=5), (0, 3))
+    before = bits(target)
+    with pytest.raises(ValueError, match=message) as caught:
+        so.load(path, target)
+    assert str(path) in str(caught.value)
+    assert bits(target) == before
+    with pytest.raises((ValueError, KeyError, TypeError), match=message):
+        target.load_state_dict(source.state_dict())
+    assert bits(target) == before
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"metadata": 3}, "metadata"), ({"metadata": None}, "metadata"), ({"steps": "many"}, "steps"),
+    ({"steps": -1}, "steps"), ({"nonfinite_rows": None}, "nonfinite_rows"), ({"options": {}}, "step_count"),
+    ({"optimizer": None}, "optimizer"), ({"params": []}, "params"), ({"state": {}}, "state"),
+    ({"param_groups": [{}]}, "params"),
+], ids=str)
+def test_a_state_dict_changed_by_hand_is_refused_before_anything_is_written(change, message):
+    state = train(build(CASES["mapping"]), (0, 5)).state_dict() | change
+    target = train(build(CASES["mapping"], seed=5), (0, 3))
+    before = bits(target)
+    with pytest.raises((ValueError, KeyError, TypeError), match=message):
+        target.load_state_dict(state)
+    assert bits(target) == before
+
+
+def test_only_an_optimizer_is_saved_and_loaded_into(path):
+    with pytest.raises(TypeError, match="optimizer is a ndarray; it must be an Optimizer"):
+        so.save(path, np.zeros(3))
+    assert not path.exists()
+    saved(path)
+    with pytest.raises(TypeError, match="optimizer is a dict; it must be an Optimizer"):
+        so.load(path, {})
+    with pytest.raises(TypeError, match="state_dict is a list"):
+        build(CASES["SGD"]).load_state_dict([])
+
+
+# A rate that no file holds.
+
+def fading(step):
+    return 0.1 / (1 + step)
+
+
+def test_a_foreign_schedule_is_saved_but_must_be_handed_in_again(path):
+    case = (so.Adam, mapping, {"lr": fading})
+    whole = train(build(case), (0, 20))
+    so.save(path, train(build(case), (0, 10)))
+    with pytest.raises(ValueError, match=r"lr was a callable.* lr=") as caught:
+        so.load(path)
+    assert str(path) in str(caught.value)
+    assert bits(train(so.load(path, lr=fading), (10, 20))) == bits(whole)
+    assert bits(train(so.load(path, build(case, seed=5)), (10, 20))) == bits(whole)
+    assert so.load(path, lr=0.5).param_groups[0]["lr"] == 0.5
+
+
+def test_lr_takes_the_place_of_any_stored_rate(path):
+    saved(path, "named groups")
+    opt = so.load(path, lr=0.125)
+    assert [group["lr"] for group in opt.param_groups] == [0.125, 0.125]
+    so.load(path, opt, lr=fading)
+    assert [group["lr"] for group in opt.param_groups] == [fading, fading]
+    so.load(path, opt)
+    assert [group["lr"] for group in opt.param_groups] == [0.03, 0.001]
+
+
+def test_a_bad_lr_is_refused_and_nothing_is_written(path):
+    saved(path)
+    target = train(build(CASES["mapping"], seed=5), (0, 3))
+    before = bits(target)
+    for lr, error in ((-1, ValueError), ("fast", (ValueError, TypeError))):
+        for optimizer in (None, target):
+            with pytest.raises(error, match="lr is"):
+                so.load(path, optimizer, lr=lr)
+    assert bits(target) == before
+
+
+# Saves that fail.
+
+def fails(what):
+    def fail(*args, **keywords):
+        raise OSError(28, f"no space left for {what}")
+    return fail
+
+
+@pytest.mark.parametrize(("breaks", "existing"), [
+    *((breaks, existing) for breaks in ("metadata", "replace", "fsync", "write", "interrupt") for existing in (True, False)),
+    ("chmod", True),        # a new file is created with its permissions
+])
+def test_a_failed_save_leaves_the_old_file_and_no_other(path, tmp_path, monkeypatch, breaks, existing):
+    if existing:
+        saved(path)
+    before = path.read_bytes() if existing else None
+    opt = train(build(CASES["mapping"], seed=5), (0, 3))
+    error, message = OSError, "no space left"
+    if breaks == "metadata":
+        opt.metadata["tags"] = {1, 2}
+        error, message = TypeError, "metadata"
+    elif breaks == "interrupt":
+        def interrupted(*_):
+            raise KeyboardInterrupt("stop")
+        monkeypatch.setattr(os, "replace", interrupted)
+        error, message = KeyboardInterrupt, "stop"
+    elif breaks == "write":
+        resource = pytest.importorskip("resource")
+        # A file larger than this raises EFBIG in the middle of the write.
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+        message = "File too large"
+    else:
+        monkeypatch.setattr(os, breaks, fails(breaks))
+    try:
+        with pytest.raises(error, match=message):
+            so.save(path, opt)
+    finally:
+        monkeypatch.undo()
+        if breaks == "write":
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, ignored)
+    assert [file.name for file in tmp_path.iterdir()] == ([path.name] if existing else [])
+    if existing:
+        assert path.read_bytes() == before
+
+
+def test_a_save_into_a_missing_folder_or_onto_a_folder_names_it_and_makes_nothing(tmp_path):
+    opt = build(CASES["SGD"])
+    with pytest.raises(FileNotFoundError, match="missing"):
+        so.save(tmp_path / "missing" / "run.safetensors", opt)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        so.save(tmp_path / "folder", opt)
+    assert [file.name for file in tmp_path.rglob("*")] == ["folder"]
+
+
+def test_a_file_system_that_cannot_sync_its_folders_is_no_reason_to_fail(path, monkeypatch):
+    # When the folder is synced, the new file is in its place; an error would say that the old one still is.
+    sync = os.fsync
+
+    def sync_files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync_files_only)
+    opt = saved(path)
+    assert bits(so.load(path)) == bits(opt)
+
+
+def test_a_save_changes_nothing_in_the_optimizer(path):
+    opt = train(build((so.Adam, mapping, {"lr": fading})), (0, 3))
+    before = bits(opt)
+    so.save(path, opt)
+    assert bits(opt) == before
+
+
+@pytest.mark.parametrize("call", [lambda path: so.save(path, build(CASES["SGD"])), so.load], ids=["save", "load"])
+def test_without_safetensors_the_error_names_the_extra(path, tmp_path, monkeypatch, call):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match=r"sparseopt\[checkpoint\]"):
+        call(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_replaced_file_keeps_its_permissions_and_a_new_one_has_the_usual_ones(path):
+    mask = os.umask(0o027)
+    try:
+        saved(path)
+        assert path.stat().st_mode & 0o7777 == 0o640
+        for mode in (0o600, 0o666, 0o604):
+            path.chmod(mode)
+            saved(path)
+            assert path.stat().st_mode & 0o7777 == mode
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(mask)
+
+
+def test_a_path_may_be_a_string_and_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opt = saved("run.safetensors")
+    assert bits(so.load("run.safetensors")) == bits(opt)
+    assert os.listdir(tmp_path) == ["run.safetensors"]
+
+
+KILLS = 100
+SERVER = """
+import os, random, signal, sys, time
+import sparseopt as so
+
+path, kills = sys.argv[1], int(sys.argv[2])
+folder = os.path.dirname(path)
+
+def fill(opt, generation):
+    opt.metadata["generation"] = generation
+    for array in (opt.params["table"], *opt.state["table"].values()):
+        array[...] = generation
+
+opt = so.Adagrad({"table": so.zeros((1 << 14, 64))})
+start = time.monotonic()
+for generation in range(2):
+    fill(opt, generation)
+    so.save(path, opt)
+one_save = (time.monotonic() - start) / 2
+interrupted, generations = 0, set()
+random.seed(0)
+for kill in range(kills):
+    child = os.fork()
+    if child == 0:
+        generation = opt.metadata["generation"]
+        while True:
+            generation += 1
+            fill(opt, generation)
+            so.save(path, opt)
+    time.sleep(random.uniform(0, 3 * one_save))
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "the child ended by itself"
+    opt = so.load(path)
+    generation = opt.metadata["generation"]
+    for array in (opt.params["table"], *opt.state["table"].values()):
+        assert (array == generation).all(), f"after kill {kill}: generations mixed"
+    generations.add(generation)
+    for name in os.listdir(folder):
+        if name != os.path.basename(path):
+            interrupted += 1
+            os.unlink(os.path.join(folder, name))
+print(interrupted, len(generations))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not hasattr(signal, "SIGKILL"), reason="needs fork and SIGKILL")
+def test_a_kill_at_any_moment_of_a_save_leaves_the_old_or_the_new_file(path):
+    # One interpreter forks all the children: it has a single thread, so that a fork of it is whole.
+    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # In a folder without sources, which would be imported in place of what is installed.
+    done = subprocess.run([sys.executable, "-c", SERVER, str(path), str(KILLS)], env=os.environ | single,
+                          cwd=path.parent, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    interrupted, generations = map(int, done.stdout.split())
+    # Otherwise the kills came when nothing was being written, or all before the first file was.
+    assert interrupted > KILLS // 20
+    assert generations > KILLS // 20

@@ -1,0 +1,154 @@
+"""Threads, instruction sets, and what is said about them; each in a fresh process where it is settled at import."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy
+
+import sparseopt as so
+from sparseopt import config, kernels
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    before = so.get_num_threads()
+    yield
+    so.set_num_threads(before)
+
+
+def python(code, folder, timeout=60, **environment):
+    """Run code in a process of its own, away from the sources, which would hide what is installed."""
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=os.environ | environment, capture_output=True,
+                          text=True, timeout=timeout, check=False)
+
+
+def shown(capsys):
+    so.show_config()
+    return capsys.readouterr().out.splitlines()
+
+
+def line(lines, name):
+    return next(line for line in lines if line.strip().startswith(name))
+
+
+@pytest.mark.parametrize("number", [1, 2, 64, np.int64(3)], ids=repr)
+def test_the_number_of_threads_set_is_the_one_got(number):
+    so.set_num_threads(number)
+    assert so.get_num_threads() == number
+    assert type(so.get_num_threads()) is int
+
+
+def test_an_optimizers_own_number_of_threads_comes_before_the_common_one():
+    so.set_num_threads(3)
+    assert config.threads_for(None) == 3
+    assert config.threads_for(2) == 2
+    assert so.Adam(so.zeros(3), num_threads=np.int32(2)).num_threads == 2
+    assert so.Adam(so.zeros(3)).num_threads is None
+
+
+def test_threads_begin_as_openmp_has_them(tmp_path):
+    if not kernels.BUILD["openmp"]:
+        pytest.skip("this build has no OpenMP")
+    code = "import sparseopt as so; print(so.get_num_threads())"
+    for number in ("1", "3"):
+        assert python(code, tmp_path, OMP_NUM_THREADS=number).stdout == f"{number}\n"
+    if hasattr(os, "sched_setaffinity"):
+        one_core = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+        assert python(one_core + code, tmp_path, OMP_NUM_THREADS="").stdout == "1\n"
+
+
+def test_show_config_says_what_a_bug_report_needs(capsys):
+    so.set_num_threads(3)
+    lines = shown(capsys)
+    assert lines[0] == f"sparseopt {so.__version__}"
+    assert line(lines, "instruction set").split()[2] == kernels.isa
+    assert all(isa in line(lines, "instruction set") for isa in kernels.cpu.supported())
+    assert line(lines, "threads").split()[1] == "3"
+    assert line(lines, "flags").split()[1:] == kernels.BUILD["flags"].split()
+    assert "-ffast-math" not in line(lines, "flags")
+    assert platform.python_version() in line(lines, "python")
+    assert platform.machine() in line(lines, "python")
+    assert np.__version__ in line(lines, "numpy, scipy")
+    assert scipy.__version__ in line(lines, "numpy, scipy")
+
+
+@pytest.mark.parametrize("isa", kernels.cpu.supported())
+def test_an_instruction_set_can_be_forced(isa, tmp_path):
+    done = python("import sparseopt as so; so.show_config()", tmp_path, SPARSEOPT_ISA=isa)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert line(lines, "instruction set").split()[2] == isa
+    marks = {"avx512": "v4", "avx2": "v3"}
+    assert [mark for mark in marks.values() if f"-march=x86-64-{mark}" in line(lines, "flags")] == (
+        [marks[isa]] if isa in marks else [])
+
+
+def test_the_best_instruction_set_is_the_default(tmp_path):
+    done = python("import sparseopt as so; so.show_config()", tmp_path, SPARSEOPT_ISA="")
+    assert line(done.stdout.splitlines(), "instruction set").split()[2] == kernels.cpu.supported()[0]
+
+
+@pytest.mark.parametrize("isa", ["avx1024", "AVX2", "cpu", "rowplan", "../evil", " "])
+def test_an_unknown_instruction_set_is_an_import_error_that_names_it_and_those_there_are(isa, tmp_path):
+    done = python("import sparseopt", tmp_path, SPARSEOPT_ISA=isa)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("ImportError: ")
+    assert f"SPARSEOPT_ISA={isa!r}" in said
+    assert all(name in said for name in kernels.cpu.supported())
+
+
+FORK = """
+import os, signal, sys
+import sparseopt as so
+
+def train():
+    opt = so.Adam(so.normal((5000, 16), seed=0), lr=0.1, max_grad_norm=10.0)
+    for step in range(3):
+        opt.step(so.normal((5000, 16), seed=step))
+    return opt.params[0].tobytes()
+
+so.set_num_threads(2)
+expected = train()      # this starts OpenMP's threads, which a fork does not copy
+child = os.fork()
+if child == 0:
+    signal.alarm(20)    # a child that hangs would otherwise outlive its parent
+    same = train() == expected
+    so.show_config()
+    sys.stdout.flush()
+    os._exit(0 if same else 3)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+assert train() == expected, "the parent itself"
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_steps_without_hanging_and_to_the_same_bits(tmp_path):
+    done = python(FORK, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert line(done.stdout.splitlines(), "threads").split()[1] == ("1" if kernels.BUILD["openmp"] else "2")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_pool_of_forked_workers_trains(tmp_path):
+    code = """
+import multiprocessing
+import numpy as np
+import sparseopt as so
+
+def train(seed):
+    table = so.normal((5000, 16), seed=seed)
+    so.SGD(table, lr=0.5, num_threads=2).step(np.ones((5000, 16)))
+    return bool((table == so.normal((5000, 16), seed=seed) - np.float32(0.5)).all())
+
+assert train(0)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map_async(train, range(4)).get(timeout=30))
+"""
+    done = python(code, tmp_path)
+    assert done.stdout == "[True, True, True, True]\n", done.stderr
