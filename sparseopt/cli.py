@@ -167,13 +167,13 @@ def _print_neighbours(console, model, words, wanted):
     from rich.table import Table
 
     if wanted is None:
-        queries = [word for word in words[100:] if len(word) >= 4][:8] or words[:8]
+        queries = [word for word in words[200:] if len(word) >= 5][:8] or words[:8]
     else:
         queries = [word.strip().lower() for word in wanted.split(",") if word.strip()]
     table = Table("word", "nearest")
     for word in queries:
         if word in words:
-            rows, cosines = model.nearest(words.index(word), 7)
+            rows, cosines = model.nearest(words.index(word), 6)
             table.add_row(word, ", ".join(f"{words[row]} {cosine:.2f}" for row, cosine in zip(rows, cosines, strict=True)))
         else:
             table.add_row(word, "(not among the words)")
