@@ -1,7 +1,6 @@
 """The table of instruction sets, and the extension modules made of it."""
 
 import platform
-import sys
 import tempfile
 from pathlib import Path
 
@@ -10,44 +9,46 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MSVC = sys.platform == "win32"
-X86_64 = platform.machine().lower() in ("x86_64", "amd64") and not MSVC
-
 # No contraction, no fast-math: every instruction set gives the same bits.
-FLAGS = ["/O2"] if MSVC else ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-OPENMP = ["/openmp"] if MSVC else ["-fopenmp"]
+FLAGS = {"unix": ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
+OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
 INSTRUCTION_SETS = {"baseline": []}
-if X86_64:
+if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTION_SETS["avx2"] = ["-march=x86-64-v3"]
     INSTRUCTION_SETS["avx512"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 
 
 def extension(name, flags=()):
-    return Extension(
-        f"sparseopt.kernels.{name}", [f"sparseopt/kernels/{name}.pyx"], extra_compile_args=[*FLAGS, *flags],
-        include_dirs=[numpy.get_include()], define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")])
+    return Extension(f"sparseopt.kernels.{name}", [f"sparseopt/kernels/{name}.pyx"], extra_compile_args=list(flags),
+                     include_dirs=[numpy.get_include()], define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")])
 
 
 class BuildExt(build_ext):
-    """Adds OpenMP where the compiler has it, and tells each module the flags it was built with."""
+    """Leaves out instruction sets that the compiler does not know, adds OpenMP where it has it, and tells each module the flags
+    it was built with."""
 
     def build_extensions(self):
-        openmp = OPENMP if self.compiles_and_links(OPENMP) else []
+        kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
+        openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint main(void) { return !omp_get_max_threads(); }",
+                                               OPENMP[kind]) else []
+        self.extensions = [module for module in self.extensions
+                           if not module.extra_compile_args or self.compiles("int main(void) { return 0; }",
+                                                                             module.extra_compile_args)]
         for module in self.extensions:
-            module.extra_compile_args += openmp
+            module.extra_compile_args = [*FLAGS[kind], *module.extra_compile_args, *openmp]
             module.extra_link_args += openmp
             module.define_macros.append(("SPARSEOPT_FLAGS", '"' + " ".join(module.extra_compile_args) + '"'))
         super().build_extensions()
 
-    def compiles_and_links(self, flags):
+    def compiles(self, program, flags):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.c"
-            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            source.write_text(program)
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
                 self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=flags)
             except Exception:           # each compiler has its own exception for "no"
-                print("sparseopt: this compiler has no OpenMP; the kernels will run on one thread")
+                print(f"sparseopt: this compiler does not take {' '.join(flags)}; built without")
                 return False
         return True
 

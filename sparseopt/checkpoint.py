@@ -66,9 +66,11 @@ def save(path, optimizer):
     for group in state["param_groups"]:
         group["lr"] = schedules.to_json(group["lr"])
     try:
-        json.dumps(state["metadata"])
+        kept = json.loads(json.dumps(state["metadata"]))
     except (TypeError, ValueError) as error:
         raise TypeError(f"metadata of the optimizer is no JSON: {error}") from error
+    if not isinstance(kept, dict) or kept != state["metadata"]:
+        raise TypeError(f"metadata of the optimizer is {state['metadata']!r}; it must be a dict that JSON gives back as it is")
     header = json.dumps({**state, "format": _FORMAT, "structure": optimizer._structure})
     data = safetensors.numpy.save(tensors, metadata={_KEY: header})
     path = Path(os.path.realpath(path))     # of a link, what it leads to is replaced

@@ -12,6 +12,22 @@ from . import __version__, config, datasets
 from .models import GloVe, glove
 from .optimizers import OPTIMIZERS
 
+# What a resumed model already has: name -> type, default, help.
+_MODEL = GloVe()
+_SETTINGS = {
+    "optimizer": (str, _MODEL.optimizer, f"one of {', '.join(OPTIMIZERS)}"),
+    "lr": (float, "the model's for the optimizer", "learning rate"),
+    "dim": (int, _MODEL.dim, "length of a vector"),
+    "window": (int, 10, "largest distance of a pair"),
+    "batch_size": (int, _MODEL.batch_size, "pairs a step"),
+    "x_max": (float, _MODEL.x_max, "count from which on pairs weigh fully"),
+    "random_state": (int, _MODEL.random_state, "seed of starting values and order"),
+}
+
+
+def _flag(name):
+    return "--" + name.replace("_", "-")
+
 
 def main(arguments=None):
     """Run the command with these arguments (default: those of the process); returns the exit status."""
@@ -31,28 +47,24 @@ def _parser():
     config_command.set_defaults(run=lambda options: config.show_config())
 
     train = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="MODEL")
-    defaults = GloVe()
     words = train.add_parser(
-        "words", help="word vectors (GloVe) from plain text", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "words", help="word vectors (GloVe) from plain text",
         description="Train word vectors on the co-occurrences of words in text files, or, without a file, in the documentation "
                     "that every Python carries. Writes vectors.txt (word2vec's text format), checkpoint.safetensors (for "
                     "--resume) and loss.png into the output folder.")
     words.set_defaults(run=_train_words)
     words.add_argument("files", nargs="*", metavar="FILE", help="plain text, UTF-8 (default: Python's documentation)")
-    words.add_argument("--output", type=Path, default=Path("words"), metavar="DIR", help="folder for what is written")
-    words.add_argument("--optimizer", default=defaults.optimizer, metavar="NAME", help=f"one of {', '.join(OPTIMIZERS)}")
-    words.add_argument("--lr", type=float, metavar="RATE", help="learning rate (default: the model's for the optimizer)")
-    words.add_argument("--dim", type=_count, default=defaults.dim, metavar="N", help="length of a vector")
-    words.add_argument("--epochs", type=_count, default=defaults.epochs, metavar="N", help="passes over all pairs, in all")
-    words.add_argument("--window", type=_count, default=10, metavar="N", help="largest distance of a pair")
-    words.add_argument("--min-count", type=_count, default=5, metavar="N", help="leave out words seen less often")
-    words.add_argument("--batch-size", type=_count, default=defaults.batch_size, metavar="N", help="pairs a step")
-    words.add_argument("--x-max", type=float, default=defaults.x_max, metavar="X", help="count from which pairs weigh fully")
-    words.add_argument("--seed", type=int, default=defaults.random_state, metavar="N", help="of starting values and order")
+    words.add_argument("--output", type=Path, default=Path("words"), metavar="DIR", help="folder to write to (default: words)")
+    words.add_argument("--epochs", type=_count, default=_MODEL.epochs, metavar="N",
+                       help=f"passes over all pairs, in all (default: {_MODEL.epochs})")
+    words.add_argument("--min-count", type=_count, default=5, metavar="N", help="leave out words seen less often (default: 5)")
     words.add_argument("--threads", type=_count, metavar="N", help="threads of a step (default: all cores)")
-    words.add_argument("--neighbours", metavar="WORD,WORD", help="whose neighbours to print (default: frequent long words)")
+    words.add_argument("--neighbours", metavar="WORD,WORD", help="whose neighbours to print (default: some frequent words)")
     words.add_argument("--resume", type=Path, metavar="CHECKPOINT",
-                       help="go on from here, on the same text, up to --epochs; the settings of the model are the checkpoint's")
+                       help="go on from here, on the same text, up to --epochs; the settings below are the checkpoint's")
+    for name, (convert, default, text) in _SETTINGS.items():
+        words.add_argument(_flag(name), type=convert, metavar={str: "NAME", int: "N", float: "X"}[convert],
+                           help=f"{text} (default: {default})")
     return parser
 
 
@@ -65,6 +77,7 @@ def _count(text):
 
 def _train_words(options):
     console = _console()
+    model, window = _model(options)
     if options.threads:
         config.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -79,11 +92,12 @@ def _train_words(options):
     if len(words) < 2:
         raise ValueError(f"{source}: only {len(words)} words are seen {options.min_count} times or more; --min-count sets that")
     with console.status("counting pairs"):
-        X = glove.cooccurrence(tokens, words, options.window)
-    console.print(f"{X.nnz:,} pairs within {options.window} words of each other", highlight=False)
-
-    model = _model(options, words)
-    _fit(console, model, X, words, options)
+        X = glove.cooccurrence(tokens, words, window)
+    console.print(f"{X.nnz:,} pairs within {window} words of each other", highlight=False)
+    if options.resume and model.optimizer_.metadata["words"] != words:
+        raise ValueError(f"{options.resume}: trained on other words than this text has; resume on the same text, "
+                         "--min-count included")
+    _fit(console, model, X, options.output / "checkpoint.safetensors", words=words, window=window)
     _write_vectors(options.output / "vectors.txt", words, model.vectors_)
     written = ["vectors.txt", "checkpoint.safetensors"]
     if importlib.util.find_spec("matplotlib"):
@@ -102,19 +116,24 @@ def _console():
     return Console()
 
 
-def _model(options, words):
+def _model(options):
+    """The model to train and the window to count pairs in: as the options say, or as the checkpoint to resume from does."""
+    given = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
     if not options.resume:
-        return GloVe(dim=options.dim, optimizer=options.optimizer, lr=options.lr, epochs=options.epochs,
-                     batch_size=options.batch_size, x_max=options.x_max, random_state=options.seed)
+        window = given.pop("window", _SETTINGS["window"][1])
+        if window < 1:
+            raise ValueError(f"--window is {window}; it must be at least 1")
+        return GloVe(epochs=options.epochs, **given), window
+    if given:
+        raise ValueError(f"{_flag(next(iter(given)))} does not go with --resume: the checkpoint says it")
     model = GloVe.load(options.resume)
-    if model.optimizer_.metadata.get("words") != words:
-        raise ValueError(f"{options.resume}: trained on other words than this text has; resume on the same text, "
-                         "--min-count included")
+    if not {"words", "window"} <= set(model.optimizer_.metadata):
+        raise ValueError(f"{options.resume}: a checkpoint of GloVe, but not of this command")
     model.epochs = options.epochs
-    return model
+    return model, model.optimizer_.metadata["window"]
 
 
-def _fit(console, model, X, words, options):
+def _fit(console, model, X, path, **metadata):
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
@@ -131,11 +150,11 @@ def _fit(console, model, X, words, options):
 
         for _ in range(first, model.epochs):
             model.partial_fit(X, show)
-            model.save(options.output / "checkpoint.safetensors", words)
+            model.save(path, **metadata)
     seconds = time.perf_counter() - begin
     pairs = (len(model.loss_curve_) - first) * X.nnz
     if not pairs:
-        model.save(options.output / "checkpoint.safetensors", words)
+        model.save(path, **metadata)
         console.print(f"{first} epochs are done already; --epochs says how many in all", highlight=False)
         return
     console.print(f"{len(model.loss_curve_)} epochs, loss {model.loss_curve_[0]:.4f} → {model.loss_curve_[-1]:.4f}, "

@@ -152,11 +152,11 @@ def entries(gradient, shape, dtype, what):
 
 
 def detached(form):
-    """The same entries with values of their own: for values that lie in memory which the step is about to write."""
-    if form.sources is None:
-        return form._replace(values=form.values.copy())
-    used, sources = np.unique(form.sources, return_inverse=True)
-    return form._replace(values=form.values[used], sources=sources.reshape(-1))
+    """The same entries in memory of their own: for arrays that lie in what the step is about to write."""
+    if form.sources is not None:        # of the values, as many rows as are needed
+        used, sources = np.unique(form.sources, return_inverse=True)
+        form = form._replace(values=form.values[used], sources=sources.reshape(-1))
+    return Entries(*(array if array is None else array.copy() for array in form))
 
 
 def _sparse(gradient, shape, dim, dtype, what):

@@ -110,8 +110,8 @@ def normal(shape, dtype=np.float32, *, scale=1.0, seed=None):
     >>> bool(0.0099 < table.std() < 0.0101)
     True
     """
-    if not 0 <= _number("scale", scale) < np.inf:
-        raise ValueError(f"scale is {scale!r}; it must be finite and 0 or more")
+    if not 0 <= _number("scale", scale) <= np.finfo(_real(dtype)).max / 100:
+        raise ValueError(f"scale is {scale!r}; it must be finite in the table's dtype and 0 or more")
     array = empty(shape, dtype)
     np.random.default_rng(seed).standard_normal(dtype=array.dtype, out=array)
     array *= scale
@@ -140,8 +140,8 @@ def uniform(shape, dtype=np.float32, *, low=-1.0, high=1.0, seed=None):
     >>> bool(table.min() >= -0.5 and table.max() < 0.5)
     True
     """
-    if not -np.inf < _number("low", low) <= _number("high", high) < np.inf:
-        raise ValueError(f"low is {low!r} and high is {high!r}; they must be finite, low at most high")
+    if not 0 <= _number("high", high) - _number("low", low) <= np.finfo(_real(dtype)).max:
+        raise ValueError(f"low is {low!r} and high is {high!r}; low must be at most high, their difference finite")
     array = empty(shape, dtype)
     np.random.default_rng(seed).random(dtype=array.dtype, out=array)
     array *= high - low

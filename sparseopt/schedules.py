@@ -33,7 +33,10 @@ class Exponential:
         _check(self, not_negative=("lr", "gamma"))
 
     def __call__(self, step):
-        return self.lr * self.gamma**step
+        try:
+            return self.lr * self.gamma**step
+        except OverflowError:
+            return math.inf
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def to_json(lr):
     if not callable(lr):
         return lr
     if is_dataclass(lr) and _STORED.get(type(lr).__name__) is type(lr):
-        fields = {name: value if isinstance(value, int | float) else value.item() for name, value in asdict(lr).items()}
+        fields = {name: int(value) if isinstance(value, Integral) else float(value) for name, value in asdict(lr).items()}
         return {"schedule": type(lr).__name__, **fields}
     return None
 

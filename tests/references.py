@@ -52,7 +52,8 @@ def adamax(w, g, s, k, lr=2e-3, betas=(0.9, 0.999), eps=1e-8):
     w -= lr / (1 - betas[0] ** k) * s["m"] / s["u"]
 
 
-def nadam(w, g, s, k, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, momentum_decay=4e-3):
+def nadam(w, g, s, k, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, momentum_decay=4e-3, decoupled=0.0):
+    w *= 1 - lr * decoupled
     mu, following = (betas[0] * (1 - 0.5 * 0.96 ** (i * momentum_decay)) for i in (k, k + 1))
     s["product"] = mu * (s["product"] if k > 1 else 1.0)
     s["m"] = betas[0] * s["m"] + (1 - betas[0]) * g
@@ -100,7 +101,7 @@ class Case:
     reference: callable
     torch: type | None = None
     hyper: dict = field(default_factory=dict)               # as ours and torch take it
-    reference_hyper: dict = field(default_factory=dict)     # in place of or beside it, for the reference
+    reference_hyper: dict = field(default_factory=dict)     # in place of or beside it, for the reference; None: not for it
     coupled: bool = True                                    # whether weight_decay is added to the gradient
 
     def __str__(self):
@@ -109,7 +110,7 @@ class Case:
     def run_reference(self, w, gradients, *, weight_decay=0.0, maximize=False):
         """The dense run in float64 on all gradients in turn: the whole array is one row, touched at every step."""
         w, state = np.array(w, dtype=np.float64), defaultdict(float)
-        hyper = {**self.hyper, **self.reference_hyper}
+        hyper = {name: value for name, value in {**self.hyper, **self.reference_hyper}.items() if value is not None}
         if weight_decay and not self.coupled:
             hyper["decoupled"] = weight_decay
         for k, g in enumerate(gradients, start=1):
@@ -151,6 +152,8 @@ CASES = [
     Case("RowwiseAdam", so.RowwiseAdam, adam, hyper=dict(lr=0.01), reference_hyper=dict(square=mean_square)),
     Case("Adamax", so.Adamax, adamax, torch.optim.Adamax, dict(lr=0.01)),
     Case("NAdam", so.NAdam, nadam, torch.optim.NAdam, dict(lr=0.01, momentum_decay=0.1)),
+    Case("NAdam decoupled", so.NAdam, nadam, torch.optim.NAdam, dict(lr=0.01, decoupled_weight_decay=True),
+         dict(decoupled_weight_decay=None), coupled=False),
     Case("Ftrl", so.Ftrl, ftrl, hyper=dict(lr=0.3, beta=0.5, l1=0.2, l2=0.1)),
     Case("Lion", so.Lion, lion, hyper=dict(lr=0.01), coupled=False),
 ]

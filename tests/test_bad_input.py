@@ -445,6 +445,30 @@ def test_a_decay_of_the_rate_past_float32_is_named():
         opt.step(good_user())
 
 
+def test_finite_numbers_whose_rounded_sum_is_infinite_are_refused():
+    n = 3_000_000
+    table = np.zeros(1, np.float32)
+    opt = so.SGD(table, lr=1e-38)
+    x = np.float32(3.4028235e38 / n)
+    with pytest.raises(ValueError, match="has inf at row 0"):
+        opt.step(so.RowGradient(np.zeros(n, np.int32), np.full(n, x)))
+    assert table[0] == 0
+
+
+def test_data_of_two_dimensions_are_malformed():
+    gradient = sp.csr_array(np.ones((50, 1)))
+    gradient.data = np.broadcast_to(np.ones(2), (50, 2))
+    opt = so.SGD(np.zeros((50, 1)), nonfinite="allow")
+    with pytest.raises(ValueError, match="malformed"):
+        opt.step(gradient)
+
+
+def test_ftrl_refuses_values_that_no_state_gives():
+    with pytest.raises(ValueError, match="beta and l2 are 0"):
+        so.Ftrl(np.ones((2, 2)), beta=0.0)
+    so.Ftrl(np.zeros((2, 2)), beta=0.0).step(so.RowGradient([0], [[1.0, 0.0]]))
+
+
 def test_a_hyper_parameter_taken_out_of_its_group_is_named():
     opt = trained()
     del opt.param_groups[0]["eps"]

@@ -53,8 +53,8 @@ def test_the_loss_curve_is_a_picture(trained):
 def test_resuming_goes_on_to_the_bits_of_a_run_that_never_stopped(trained, tmp_path):
     folder, _ = trained
     resumed = "--resume", folder / "words" / "checkpoint.safetensors"
-    for name, more in [("whole", ()), ("more", resumed)]:
-        result = run("train", "words", "--dim", 20, "--epochs", 5, "--output", tmp_path / name, *more, folder=tmp_path)
+    for name, more in [("whole", ("--dim", 20)), ("more", resumed)]:
+        result = run("train", "words", "--epochs", 5, "--output", tmp_path / name, *more, folder=tmp_path)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "whole/vectors.txt").read_bytes() == (tmp_path / "more/vectors.txt").read_bytes()
 
@@ -66,6 +66,25 @@ def test_resuming_on_another_text_is_refused(trained, tmp_path, capsys):
     checkpoint = folder / "words" / "checkpoint.safetensors"
     assert cli.main(["train", "words", str(other), "--output", str(tmp_path / "w"), "--resume", str(checkpoint)]) == 1
     assert "trained on other words" in capsys.readouterr().err
+
+
+def test_resuming_takes_no_settings_that_the_checkpoint_has(trained, tmp_path, capsys):
+    folder, _ = trained
+    checkpoint = str(folder / "words" / "checkpoint.safetensors")
+    for flag, value in (("--dim", "8"), ("--lr", "9"), ("--optimizer", "adam"), ("--window", "3"), ("--random-state", "1")):
+        assert cli.main(["train", "words", "--output", str(tmp_path / "w"), "--resume", checkpoint, flag, value]) == 1
+        assert f"{flag} does not go with --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "value", "message"), [
+    ("--dim", "0", "dim is 0"), ("--batch-size", "-5", "batch_size is -5"), ("--x-max", "0", "x_max is 0.0"),
+    ("--window", "0", "--window is 0"), ("--optimizer", "adan", "optimizer is 'adan'"), ("--lr", "-1", "lr is -1.0"),
+])
+def test_a_wrong_setting_is_named(flag, value, message, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("one two three " * 20)
+    assert cli.main(["train", "words", str(text), "--output", str(tmp_path / "w"), flag, value]) == 1
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -33,6 +33,19 @@ def test_the_python_examples_of_a_page_run(page, tmp_path, monkeypatch):
         exec(compile(example, page.name, "exec"), names)
 
 
+def test_pages_are_finished_and_their_figures_are_those_of_a_run(capsys):
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"@@|TODO|FIXME", text), page.name
+        for example in re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S):
+            said = re.findall(r"# (row: -1, global: -3\.16)", example)
+            if said:
+                capsys.readouterr()
+                exec(compile("import numpy as np\nimport sparseopt as so\n" + example, page.name, "exec"), {})
+                printed = [float(x) for x in re.findall(r"-[\d.]+", capsys.readouterr().out)]
+                assert printed == pytest.approx([-1, -3.162], abs=1e-3)
+
+
 def test_everything_public_has_a_docstring_with_an_example():
     for name in so.__all__:
         thing = getattr(so, name)

@@ -80,7 +80,8 @@ def test_resumed_training_gives_the_bits_of_training_that_never_stopped(text, tm
     words, X = text
     whole = GloVe(dim=8, epochs=4, optimizer="adam", random_state=3).fit(X)
     model = GloVe(dim=8, epochs=2, optimizer="adam", random_state=3).fit(X)
-    model.save(tmp_path / "checkpoint", words)
+    model.save(tmp_path / "first", words=words)
+    GloVe.load(tmp_path / "first").save(tmp_path / "checkpoint")        # what a user kept in it stays
     model = GloVe.load(tmp_path / "checkpoint")
     assert model.optimizer_.metadata["words"] == words
     model.partial_fit(X).partial_fit(X)
@@ -97,6 +98,11 @@ def test_resumed_training_gives_the_bits_of_training_that_never_stopped(text, tm
 def test_a_wrong_matrix_is_named(X, error, message):
     with pytest.raises(error, match=message):
         GloVe().fit(X)
+
+
+def test_a_rate_beside_an_optimizer_that_has_one_is_refused(text):
+    with pytest.raises(ValueError, match="leave lr at None"):
+        GloVe(optimizer=so.Adam, lr=0.5).fit(text[1])
 
 
 def test_an_unknown_optimizer_is_named(text):

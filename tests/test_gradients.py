@@ -26,7 +26,7 @@ def full_rows(rng, dtype):
 
 def one_step(gradient, dtype, optimizer=so.Adam, shape=(N_ROWS, DIM), **options):
     table = so.normal(shape, dtype, seed=7)
-    opt = optimizer(table, lr=0.1, weight_decay=0.1, **options)
+    opt = optimizer(table, **{"lr": 0.1, "weight_decay": 0.1, **options})
     opt.step(gradient)
     return b"".join(array.tobytes() for array in (table, *opt.state[0].values()))
 
@@ -86,7 +86,7 @@ def forms_of(dense, rows, values):
 @each_dtype
 def test_all_forms_of_a_gradient_give_the_same_bits(case, dtype):
     forms = forms_of(*full_rows(np.random.default_rng(0), dtype))
-    results = {name: one_step(form, dtype, case.ours) for name, form in forms.items()}
+    results = {name: one_step(form, dtype, case.ours, **{**case.hyper, "lr": 0.1}) for name, form in forms.items()}
     assert len(results) > 25
     assert {name for name, bits in results.items() if bits != results["rows"]} == set()
 
@@ -196,6 +196,28 @@ def test_threads_and_instruction_sets_give_the_same_bits(case, dtype, dim, monke
             results[isa, threads] = [array.tobytes() for array in (table, *opt.state[0].values())]
     first = next(iter(results.values()))
     assert [setting for setting, bits in results.items() if bits != first] == []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_left_out_leave_the_bits_of_a_gradient_without_them(threads):
+    n = 4000        # several blocks of rows, read ahead
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, n, 3 * n)
+    values = rng.standard_normal((3 * n, 9))
+    bad = rng.choice(n, 700, replace=False)
+    values[np.isin(rows, bad) & (rng.random(3 * n) < 0.5)] = np.nan
+    left_out = np.unique(rows[np.isnan(values[:, 0])])
+    good = ~np.isin(rows, left_out)
+    X = sp.csr_array((np.ones(3 * n), rows, np.arange(3 * n + 1)), shape=(3 * n, n))
+    tables = [so.normal((n, 9), np.float64, seed=1) for _ in range(4)]
+    so.Adam(tables[0], num_threads=threads).step(so.RowGradient(rows[good], values[good]))
+    for table, gradient in zip(tables[1:], (so.RowGradient(rows, values), so.MatmulGradient(X, values),
+                                            so.MatmulGradient(X.tocsc(), values)), strict=True):
+        opt = so.Adam(table, nonfinite="skip", num_threads=threads)
+        with pytest.warns(RuntimeWarning, match=f"{len(left_out)} of"):
+            opt.step(gradient)
+        assert opt.nonfinite_rows == len(left_out)
+        assert table.tobytes() == tables[0].tobytes()
 
 
 def test_nothing_is_copied_that_the_kernels_can_read():

@@ -3,7 +3,7 @@
 SPARSEOPT_ISA=baseline, avx2 or avx512 in the environment forces one.
 """
 
-import importlib
+import importlib.util
 import os
 
 try:
@@ -14,10 +14,10 @@ except ImportError as missing:
 
 
 def _load():
-    supported = cpu.supported()
+    supported = [name for name in cpu.supported() if importlib.util.find_spec(f"{__name__}.{name}")]
     wanted = os.environ.get("SPARSEOPT_ISA")
     if wanted and wanted not in supported:
-        raise ImportError(f"SPARSEOPT_ISA={wanted!r}: this processor runs {', '.join(supported)}")
+        raise ImportError(f"SPARSEOPT_ISA={wanted!r}: this processor and this build run {', '.join(supported)}")
     best = wanted or supported[0]
     return best, importlib.import_module(f"{__name__}.{best}")
 

@@ -83,7 +83,10 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, values, indptr=None,
     s.weights = address(weights)
     s.n_weights = len(weights) if weights is not None else 0
 
-    n_entries = {len(a) for a in (rows, columns, sources, weights, values if sources is None else None) if a is not None}
+    of_entries = [a for a in (rows, columns, sources, weights, values if sources is None else None) if a is not None]
+    if any(a.ndim != 1 for a in of_entries if a is not values or columns is not None):
+        raise ValueError(f"{what} is malformed: one of its index or data arrays has more than one dimension")
+    n_entries = {len(a) for a in of_entries}
     if len(n_entries) > 1:
         raise ValueError(f"{what} is malformed: its arrays give it {' and '.join(map(str, sorted(n_entries)))} entries")
     if columns is not None:
@@ -151,6 +154,8 @@ cdef check_indptr(str what, str kind, cnp.ndarray indptr, int64_t n_entries):
     cdef Py_ssize_t i, n = indptr.shape[0] - 1
     cdef const void* p = cnp.PyArray_DATA(indptr)
     cdef bint wide = is_wide(indptr)
+    if indptr.ndim != 1:
+        raise ValueError(f"{what} is malformed: its indptr has {indptr.ndim} dimensions")
     if number(p, wide, 0) != 0 or number(p, wide, n) != n_entries:
         raise ValueError(f"{what} has an indptr from {number(p, wide, 0)} to {number(p, wide, n)}; "
                          f"it must run from 0 to its {n_entries} entries")
@@ -280,7 +285,7 @@ cdef uint64_t* radix_sort(uint64_t* a, uint64_t* b, Py_ssize_t n, int bits) noex
 
 
 def overlaps(cnp.ndarray values, tuple arrays):
-    """Whether a gradient's values lie in the memory of one of the arrays that a step writes."""
+    """Whether an array of a gradient lies in the memory of one of the arrays that a step writes."""
     cdef const char* lo
     cdef const char* hi
     cdef const char* other

@@ -173,9 +173,8 @@ cdef void update_rows(Target* t, const Source* s, const Settings* how, Py_ssize_
     cdef int64_t row, k
     cdef Py_ssize_t i
     cdef int a
-    if lo == 0 or not s.rows:
-        for i in range(lo, min(lo + AHEAD, hi)):
-            prefetch_target(t, row_number(s, i))
+    for i in range(lo, min(lo + AHEAD, hi)):
+        prefetch_target(t, row_number(s, i))
     for i in range(lo, hi):
         if i + AHEAD < n:
             prefetch_target(t, row_number(s, i + AHEAD))
@@ -303,8 +302,10 @@ cdef class Scratch:
     cdef char* memory
     cdef void* rows
     cdef Py_ssize_t pad
+    cdef int threads
 
     def __cinit__(self, Py_ssize_t dim, Py_ssize_t itemsize, int threads):
+        self.threads = threads
         self.pad = (dim * itemsize + 2 * LINE - 1) // LINE * LINE // itemsize
         self.memory = <char*>malloc(threads * self.pad * itemsize + LINE)
         if self.memory == NULL:
@@ -318,14 +319,12 @@ cdef class Scratch:
 cdef class Sweep:
     """One table with its state and its rule, bound once: what every step of it needs, and nothing that a step changes."""
     cdef Target target
-    cdef Py_ssize_t n_rows
     cdef bint double_
     cdef list arrays
 
     def __init__(self, str rule, table, states, steps):
         self.arrays = [table, *states, steps]
         self.double_ = table.dtype == np.float64
-        self.n_rows = len(table)
         cdef Target* t = &self.target
         t.rule = RULES[rule][self.double_]
         t.table = <char*>cnp.PyArray_DATA(table)
@@ -344,7 +343,7 @@ cdef class Sweep:
         return wanted if work >= WORTH_THREADS else 1
 
     def largest(self, RowPlan plan, int num_threads):
-        """A bound on every number of a gradient: finite only if all of them are, repeats summed."""
+        """A bound on every number of a gradient: finite only if all of them are, repeats summed and rounded."""
         cdef Source* s = &plan.source
         cdef double value, weight = 1
         num_threads = self.threads(plan, num_threads)
@@ -352,11 +351,11 @@ cdef class Sweep:
             value = largest(<const double*>s.values, s.stride, s.value_rows, s.value_columns, num_threads)
             if s.weights:
                 weight = largest(<const double*>s.weights, 1, s.n_weights, 1, num_threads)
-            return value * weight * plan.longest
+            return 2 * value * weight * plan.longest
         value = largest(<const float*>s.values, s.stride, s.value_rows, s.value_columns, num_threads)
         if s.weights:
             weight = largest(<const float*>s.weights, 1, s.n_weights, 1, num_threads)
-        return <double><float>(value * weight * plan.longest)
+        return <double><float>(2 * value * weight * plan.longest)
 
     def nonfinite(self, RowPlan plan):
         """Which of the touched rows have a NaN or an infinity in their gradient: a boolean array."""
@@ -394,11 +393,13 @@ cdef class Sweep:
                 square_sums(&plan.source, out, plan.n, <float*>scratch.rows, scratch.pad, self.target.dim, num_threads)
         return float(sums.sum())
 
+    def scratch(self, RowPlan plan, int num_threads):
+        """The threads that an update of these rows is worth, and their memory: all that can fail, before it begins."""
+        return Scratch(self.target.dim, 8 if self.double_ else 4, self.threads(plan, num_threads))
+
     def update(self, RowPlan plan, cnp.ndarray hyper, cnp.ndarray by_count, Py_ssize_t count, double scale, double decay,
-               int num_threads):
+               Scratch scratch):
         """Apply the rule to every touched row.  `count` is the step count of rows that keep none of their own."""
-        num_threads = self.threads(plan, num_threads)
-        cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, num_threads)
         cdef Settings how
         how.scale = scale
         how.decay = decay
@@ -409,6 +410,6 @@ cdef class Sweep:
         how.count = count
         with nogil:
             if self.double_:
-                update_all(&self.target, &plan.source, &how, plan.n, <double*>scratch.rows, scratch.pad, num_threads)
+                update_all(&self.target, &plan.source, &how, plan.n, <double*>scratch.rows, scratch.pad, scratch.threads)
             else:
-                update_all(&self.target, &plan.source, &how, plan.n, <float*>scratch.rows, scratch.pad, num_threads)
+                update_all(&self.target, &plan.source, &how, plan.n, <float*>scratch.rows, scratch.pad, scratch.threads)

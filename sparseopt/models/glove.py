@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections import Counter
+from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
@@ -165,6 +166,7 @@ class GloVe:
             Itself.
         """
         X = _checked(X)
+        self._check_settings()
         self._start(X.shape[0])
         for _ in range(self.epochs):
             self._epoch(X, callback)
@@ -173,6 +175,7 @@ class GloVe:
     def partial_fit(self, X, callback=None):
         """Train one more epoch on the matrix, from where the vectors are. Parameters as `fit`."""
         X = _checked(X)
+        self._check_settings()
         if not hasattr(self, "optimizer_"):
             self._start(X.shape[0])
         n_words = len(self.optimizer_.params["words"])
@@ -180,6 +183,18 @@ class GloVe:
             raise ValueError(f"X has shape {X.shape}; the vectors are of {n_words} words")
         self._epoch(X, callback)
         return self
+
+    def _check_settings(self):
+        for name, lowest in (("dim", 1), ("epochs", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
+        for name in ("x_max", "alpha"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < np.inf:
+                raise ValueError(f"{name} is {value!r}; it must be finite and above 0")
+        if callable(self.optimizer) and self.lr is not None:
+            raise ValueError(f"lr is {self.lr!r} and optimizer a callable, which says the rate itself; leave lr at None")
 
     def _start(self, n_words):
         rng = np.random.default_rng(self.random_state)
@@ -250,25 +265,27 @@ class GloVe:
         nearest = np.argsort(-cosines, kind="stable")[:min(n, len(cosines) - 1)]
         return nearest, cosines[nearest]
 
-    def save(self, path, words=None):
-        """Save a checkpoint from which `load` resumes: the optimizer's, with this model's settings and words in it.
+    def save(self, path, **metadata):
+        """Save a checkpoint from which `load` resumes: the optimizer's, with this model's settings in its metadata.
 
         Parameters
         ----------
         path : str or path
-        words : None or sequence of str
-            The vocabulary, kept in `optimizer_.metadata["words"]`.
+        **metadata
+            What else to keep in `optimizer_.metadata`, the vocabulary for instance.
         """
         names = [name for name in inspect.signature(type(self)).parameters if name not in ("optimizer", "lr")]
-        self.optimizer_.metadata = {"model": {name: getattr(self, name) for name in names}, "losses": self.loss_curve_}
-        if words is not None:
-            self.optimizer_.metadata["words"] = list(words)
+        self.optimizer_.metadata |= {"model": {name: getattr(self, name) for name in names}, "losses": self.loss_curve_,
+                                     **metadata}
         checkpoint.save(path, self.optimizer_)
 
     @classmethod
-    def load(cls, path):
-        """Return the model that `save` saved; `partial_fit` goes on as if it had never stopped, to the bit."""
-        optimizer = checkpoint.load(path)
+    def load(cls, path, lr=None):
+        """Return the model that `save` saved; `partial_fit` goes on as if it had never stopped, to the bit.
+
+        `lr` takes the place of the stored rate, as in `sparseopt.load`.
+        """
+        optimizer = checkpoint.load(path, lr=lr)
         if "model" not in optimizer.metadata:
             raise ValueError(f"{path}: a checkpoint of an optimizer, but not of a GloVe model")
         model = cls(**optimizer.metadata["model"], optimizer=type(optimizer).__name__, lr=optimizer.param_groups[0]["lr"])

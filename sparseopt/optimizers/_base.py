@@ -28,17 +28,18 @@ class Rule(NamedTuple):
 class _Parameter:
     """One table: its name, its group, its state, and the sweep bound to them."""
 
-    def __init__(self, name, title, table, group):
+    def __init__(self, name, title, table, group_index):
         self.name = name
         self.title = title              # as error messages call it
         self.table = table
-        self.group = group
+        self.shape = table.shape        # the sweep's, should anyone assign to that of the table
+        self.group_index = group_index
         self.dim = table.shape[1] if table.ndim == 2 else 1
         self.count = 0                  # of its steps; no row has taken more
 
-    def bind(self, rule, step_count):
+    def bind(self, rule, group, step_count):
         self.rule = rule
-        self.made_for = dict(self.group)
+        self.made_for = dict(group)
         shape, dtype = self.table.shape, self.table.dtype
         self.state = {}
         steps = None
@@ -51,11 +52,15 @@ class _Parameter:
         self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps)
 
 
+_LARGEST_COUNT = np.iinfo(np.int32).max
+_UNCOUNTED = "params", "lr", "eps", "weight_decay", "maximize"        # hyper-parameters that no count table depends on
+
+
 class _CountTable:
     """What depends on the step count alone, a row a count, from 1 on; it stops growing where it has converged."""
 
     def __init__(self, by_count, group, dtype):
-        self.group = {name: value for name, value in group.items() if name not in ("params", "lr")}
+        self.group = {name: value for name, value in group.items() if name not in _UNCOUNTED}
         self.by_count = functools.partial(by_count, self.group)     # counts -> array (counts, columns) of float64
         self.dtype = dtype
         self.rows = np.empty((0, 0), dtype)
@@ -119,7 +124,8 @@ class Optimizer:
         The groups with their hyper-parameters, read at every step: `opt.param_groups[0]["lr"] *= 0.98` works.
     state : mapping
         From the name of a parameter (its position, if it has none) to its state arrays, under torch's names. `step` counts
-        the steps of each row (int32); optimizers that need no count keep none.
+        the steps of each row (int32); optimizers that need no count keep none. The arrays may be written to, to reset a
+        row for instance; counts above those of any row so far take effect through `load_state_dict`.
     params : mapping
         From names to tables.
     steps : int
@@ -150,7 +156,7 @@ class Optimizer:
         self._defaults = defaults = {**defaults, "maximize": maximize}
         self.param_groups = []
         self._parameters = []
-        for tables, given in groups:
+        for index, (tables, given) in enumerate(groups):
             group = {"params": MappingProxyType(tables), **defaults, **given}
             self._check_group(group)
             self.param_groups.append(group)
@@ -158,11 +164,12 @@ class Optimizer:
                 title = f'"{name}"' if self._structure == "mapping" else f"parameter {name}"
                 title = "" if self._structure == "single" else title
                 _check_table(table, title)
-                self._parameters.append(_Parameter(name, title, table, group))
+                self._parameters.append(_Parameter(name, title, table, index))
         _check_apart(self._parameters)
         for parameter in self._parameters:
-            parameter.bind(self._rule(parameter.group), step_count)
-            self._init_state(parameter.group, parameter.table, parameter.state)
+            group = self.param_groups[parameter.group_index]
+            parameter.bind(self._rule(group), group, step_count)
+            self._init_state(group, parameter.table, parameter.state)
         self._by_name = {parameter.name: parameter for parameter in self._parameters}
         self._resolved = {}
         self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
@@ -220,16 +227,21 @@ class Optimizer:
             if gradient is not None:
                 plan = self._plan(parameter, gradient)
                 work.append((parameter, plan, *self._settings(parameter)))
+        left_out = 0
         if self.nonfinite != "allow":
             for i, (parameter, plan, *settings) in enumerate(work):
-                work[i] = parameter, self._finite(parameter, plan, threads), *settings
+                finite = self._finite(parameter, plan, threads)
+                left_out += plan.n - finite.n
+                work[i] = parameter, finite, *settings
         clip = self._clip(work, threads)
-        for parameter, plan, hyper, by_count, decay, sign in work:
+        scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan, *_ in work]
+        for (parameter, plan, hyper, by_count, decay, sign), scratch in zip(work, scratches, strict=True):
             count = parameter.count + 1 if parameter.rule.counted else 1
-            parameter.sweep.update(plan, hyper, by_count, count, sign * clip, decay, threads)
-            parameter.count += 1
+            parameter.sweep.update(plan, hyper, by_count, count, sign * clip, decay, scratch)
+            parameter.count = min(parameter.count + 1, _LARGEST_COUNT)
             if parameter.rule.counted and self.step_count == "global":
                 parameter.state["step"][...] = parameter.count
+        self.nonfinite_rows += left_out
         self.steps += 1
 
     def _pairs(self, grads):
@@ -255,22 +267,24 @@ class Optimizer:
 
     def _plan(self, parameter, gradient):
         what = f"gradient of {parameter.title}" if parameter.title else "gradient"
-        table = parameter.table
-        form = gradients.entries(gradient, table.shape, table.dtype, what)
-        plan = rowplan.plan(what, len(table), parameter.dim, *form)
-        if rowplan.overlaps(form.values, self._written):
-            plan = rowplan.plan(what, len(table), parameter.dim, *gradients.detached(form))
+        table, shape = parameter.table, parameter.shape
+        if table.shape != shape:
+            raise ValueError(f"parameter {parameter.title} has changed its shape from {shape} to {table.shape}")
+        form = gradients.entries(gradient, shape, table.dtype, what)
+        plan = rowplan.plan(what, shape[0], parameter.dim, *form)
+        if any(rowplan.overlaps(array, self._written) for array in form if array is not None):
+            plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form))
         return plan
 
     def _settings(self, parameter):
         """The numbers of a parameter's group as the kernels take them; worked out again only where they changed."""
-        group, dtype = parameter.group, parameter.table.dtype
-        key = id(group), dtype
+        group, dtype = self.param_groups[parameter.group_index], parameter.table.dtype
+        key = parameter.group_index, dtype
         seen, by_count, hyper = self._resolved.get(key, (None, None, None))
         if seen is None or _differ(group, seen):
             self._check_group(group)
             self._check_state_fits(group, parameter.made_for)
-            if seen is None or _differ({**group, "lr": 0}, {**seen, "lr": 0}):
+            if seen is None or any(group[name] != seen[name] for name in group if name not in _UNCOUNTED):
                 by_count = _CountTable(self._by_count, group, dtype)
             seen, hyper = dict(group), None
             self._resolved[key] = seen, by_count, hyper
@@ -305,7 +319,6 @@ class Optimizer:
                              '(nonfinite="skip" leaves such rows out, "allow" does not look)')
         warnings.warn(f"gradient{name}: {bad.sum()} of {plan.n} touched rows have a NaN or an infinity and were left out",
                       RuntimeWarning, stacklevel=3)
-        self.nonfinite_rows += int(bad.sum())
         return plan.without(bad)
 
     def _clip(self, work, threads):
@@ -314,7 +327,8 @@ class Optimizer:
         norm = math.sqrt(sum(parameter.sweep.square_sum(plan, threads) for parameter, plan, *_ in work))
         if self.nonfinite != "allow" and not math.isfinite(norm):
             raise ValueError("the global norm of the gradients overflows; max_grad_norm cannot scale them")
-        return min(1.0, self.max_grad_norm / (norm + 1e-6))
+        clip = self.max_grad_norm / (norm + 1e-6)
+        return 1.0 if clip > 1 else clip        # a norm of NaN, where it is allowed, makes NaN of all, as in torch
 
     def _check_group(self, group):
         missing = [name for name in self._defaults if name not in group]
@@ -333,9 +347,8 @@ class Optimizer:
     def _check_state_fits(self, group, made_for):
         """Raise if a hyper-parameter has changed that says which state there is, or how it starts."""
         for name, value in group.items():
-            fixed = name == "params" or name in self._starting
-            if (fixed and value is not made_for[name] and value != made_for[name]) or (
-                    self._rule({**made_for, name: value}) != self._rule(made_for)):
+            changed = value is not made_for[name] if name == "params" else name in self._starting and value != made_for[name]
+            if changed or self._rule({**made_for, name: value}) != self._rule(made_for):
                 raise ValueError(f"{name} has changed from {made_for[name]!r} to {value!r}; the state was made for the "
                                  "former, so it cannot change after construction")
 
@@ -371,6 +384,8 @@ class Optimizer:
         >>> opt.params[0].any(), opt.steps
         (np.False_, 0)
         """
+        for group in self.param_groups:
+            self._check_group(group)
         return {
             "optimizer": type(self).__name__,
             "params": dict(self.params),
@@ -419,7 +434,7 @@ class Optimizer:
         for group, theirs in zip(self.param_groups, groups, strict=True):
             group.update(theirs)
         for parameter in self._parameters:
-            parameter.made_for = dict(parameter.group)
+            parameter.made_for = dict(self.param_groups[parameter.group_index])
             parameter.count = int(parameter.state["step"].max(initial=0)) if parameter.rule.counted else 0
         for name, value in loaded.items():
             setattr(self, name, value)

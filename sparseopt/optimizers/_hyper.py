@@ -12,7 +12,10 @@ def _number(name, value, allowed, holds):
     plain = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
     if isinstance(plain, bool) or not isinstance(plain, Real):
         raise TypeError(f"{name} is {value!r}; it must be a number, {allowed}")
-    value = float(plain)
+    try:
+        value = float(plain)
+    except OverflowError:               # an integer of hundreds of digits
+        value = math.copysign(math.inf, plain)
     if not holds(value):
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
     return value

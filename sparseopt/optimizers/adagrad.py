@@ -16,7 +16,7 @@ class Adagrad(Optimizer):
     lr : float or callable
         η, 0 or more.
     lr_decay : float
-        0 or more; with 0 no step is counted.
+        0 or more; with 0 no step is counted, else a table of its factors grows by a number a step.
     weight_decay : float
         λ, added to the gradient as λ w.
     initial_accumulator_value : float

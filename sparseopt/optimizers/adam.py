@@ -108,7 +108,7 @@ class AdamW(Adam):
 
 
 class RowwiseAdam(Optimizer):
-    r"""Adam with one second moment a row: a third of Adam's state and traffic less.
+    r"""Adam with one second moment a row: half of Adam's state.
 
     .. math:: v \leftarrow \beta_2 v + (1-\beta_2)\, \tfrac{1}{d} \textstyle\sum_j g_j^2, \qquad \text{else as Adam}
 

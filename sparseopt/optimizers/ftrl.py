@@ -35,7 +35,7 @@ class Ftrl(Optimizer):
     Raises
     ------
     TypeError, ValueError
-        As `Optimizer`; and for an lr of 0.
+        As `Optimizer`; for an lr of 0; and for a table that is not 0 where beta and l2 are, as no z gives its values then.
 
     Examples
     --------
@@ -64,6 +64,9 @@ class Ftrl(Optimizer):
 
     def _init_state(self, group, table, state):
         if table.any():
+            if group["beta"] == 0 and group["l2"] == 0:
+                raise ValueError("beta and l2 are 0 and the table is not: no z gives its values; start from zeros, or from a "
+                                 "beta above 0")
             alpha = positive("lr", group["lr"](0) if callable(group["lr"]) else group["lr"])
             state["z"][...] = -table * (group["beta"] / alpha + group["l2"]) - np.sign(table) * group["l1"]
 

@@ -27,7 +27,7 @@ cdef inline real larger(real x, real y) noexcept nogil:
 
 
 cdef inline real sign(real x) noexcept nogil:
-    return <real>(x > 0) - <real>(x < 0)
+    return <real>(x > 0) - <real>(x < 0) if x == x else x       # of a NaN: NaN
 
 
 cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogil:
