@@ -29,10 +29,10 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
-        openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint main(void) { return !omp_get_max_threads(); }",
+        openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
                                                OPENMP[kind]) else []
         self.extensions = [module for module in self.extensions
-                           if not module.extra_compile_args or self.compiles("int main(void) { return 0; }",
+                           if not module.extra_compile_args or self.compiles("int probe(void) { return 0; }",
                                                                              module.extra_compile_args)]
         for module in self.extensions:
             module.extra_compile_args = [*FLAGS[kind], *module.extra_compile_args, *openmp]
@@ -46,7 +46,7 @@ class BuildExt(build_ext):
             source.write_text(program)
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
-                self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=flags)
+                self.compiler.link_shared_object(objects, str(Path(folder) / "probe.so"), extra_postargs=flags)
             except Exception:           # each compiler has its own exception for "no"
                 print(f"sparseopt: this compiler does not take {' '.join(flags)}; built without")
                 return False

@@ -100,7 +100,7 @@ def show_config():
 
     build = kernels.BUILD
     lines = {
-        "instruction set": f"{kernels.isa} (this processor runs {', '.join(kernels.cpu.supported())})",
+        "instruction set": f"{kernels.isa} (of {', '.join(kernels.available)})",
         "threads": f"{threads_for(None)} (OpenMP: {'yes' if build['openmp'] else 'no'})",
         "compiler": build["compiler"] or "unknown",
         "flags": build["flags"],

@@ -66,7 +66,7 @@ def test_show_config_says_what_a_bug_report_needs(capsys):
     lines = shown(capsys)
     assert lines[0] == f"sparseopt {so.__version__}"
     assert line(lines, "instruction set").split()[2] == kernels.isa
-    assert all(isa in line(lines, "instruction set") for isa in kernels.cpu.supported())
+    assert all(isa in line(lines, "instruction set") for isa in kernels.available)
     assert line(lines, "threads").split()[1] == "3"
     assert line(lines, "flags").split()[1:] == kernels.BUILD["flags"].split()
     assert "-ffast-math" not in line(lines, "flags")
@@ -76,7 +76,7 @@ def test_show_config_says_what_a_bug_report_needs(capsys):
     assert scipy.__version__ in line(lines, "numpy, scipy")
 
 
-@pytest.mark.parametrize("isa", kernels.cpu.supported())
+@pytest.mark.parametrize("isa", kernels.available)
 def test_an_instruction_set_can_be_forced(isa, tmp_path):
     done = python("import sparseopt as so; so.show_config()", tmp_path, SPARSEOPT_ISA=isa)
     assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ def test_an_instruction_set_can_be_forced(isa, tmp_path):
 
 def test_the_best_instruction_set_is_the_default(tmp_path):
     done = python("import sparseopt as so; so.show_config()", tmp_path, SPARSEOPT_ISA="")
-    assert line(done.stdout.splitlines(), "instruction set").split()[2] == kernels.cpu.supported()[0]
+    assert line(done.stdout.splitlines(), "instruction set").split()[2] == kernels.available[0]
 
 
 @pytest.mark.parametrize("isa", ["avx1024", "AVX2", "cpu", "rowplan", "../evil", " "])
@@ -99,7 +99,7 @@ def test_an_unknown_instruction_set_is_an_import_error_that_names_it_and_those_t
     said = done.stderr.splitlines()[-1]
     assert said.startswith("ImportError: ")
     assert f"SPARSEOPT_ISA={isa!r}" in said
-    assert all(name in said for name in kernels.cpu.supported())
+    assert all(name in said for name in kernels.available)
 
 
 FORK = """

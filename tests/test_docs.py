@@ -13,7 +13,7 @@ import sparseopt as so
 from sparseopt import kernels
 
 ROOT = Path(__file__).parents[1]
-SUPPORTED = kernels.cpu.supported()
+SUPPORTED = kernels.available
 MODULES = [name for _, name, _ in pkgutil.walk_packages(so.__path__, "sparseopt.")
            if name.rpartition(".")[2] not in ("avx2", "avx512") or name.rpartition(".")[2] in SUPPORTED]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -186,7 +186,7 @@ def test_threads_and_instruction_sets_give_the_same_bits(case, dtype, dim, monke
     gradients = [so.RowGradient(rows, values), so.RowGradient(np.arange(n), values[:n]),
                  so.MatmulGradient(X, rng.standard_normal((500, dim)).astype(dtype))]
     results = {}
-    for isa in kernels.cpu.supported():
+    for isa in kernels.available:
         monkeypatch.setattr(kernels, "Sweep", importlib.import_module(f"sparseopt.kernels.{isa}").Sweep)
         for threads in (1, 2, 3):
             table = so.normal((n, dim), dtype, seed=0)

@@ -13,15 +13,11 @@ except ImportError as missing:
                       "its source folder") from missing
 
 
-def _load():
-    supported = [name for name in cpu.supported() if importlib.util.find_spec(f"{__name__}.{name}")]
-    wanted = os.environ.get("SPARSEOPT_ISA")
-    if wanted and wanted not in supported:
-        raise ImportError(f"SPARSEOPT_ISA={wanted!r}: this processor and this build run {', '.join(supported)}")
-    best = wanted or supported[0]
-    return best, importlib.import_module(f"{__name__}.{best}")
+available = [name for name in cpu.supported() if importlib.util.find_spec(f"{__name__}.{name}")]      # best first
+isa = os.environ.get("SPARSEOPT_ISA") or available[0]
+if isa not in available:
+    raise ImportError(f"SPARSEOPT_ISA={isa!r}: this processor and this build run {', '.join(available)}")
 
-
-isa, _module = _load()
+_module = importlib.import_module(f"{__name__}.{isa}")
 Sweep = _module.Sweep
 BUILD = _module.BUILD
