@@ -91,7 +91,7 @@ cdef inline void prefetch_row(const char* row, Py_ssize_t n_bytes) noexcept nogi
     prefetch(row + n_bytes - 1)
 
 
-cdef inline void prefetch_target(Target* t, int64_t row) noexcept nogil:
+cdef inline void prefetch_target(const Target* t, int64_t row) noexcept nogil:
     cdef int i
     prefetch_row(t.table + row * t.row_bytes, t.row_bytes)
     for i in range(t.n_states):
@@ -162,39 +162,43 @@ cdef inline void scale_and_decay(real* scratch, const real* g, const real* restr
             scratch[j] = scale * g[j] + decay * w[j]
 
 
-cdef void update_rows(Target* t, const Source* s, const Settings* how, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t n,
-                      real* scratch) noexcept nogil:
+cdef void update_rows(const Target* target, const Source* source, const Settings* settings, Py_ssize_t lo, Py_ssize_t hi,
+                      Py_ssize_t n, real* scratch) noexcept nogil:
+    # Copies, since a compiler cannot know that a store to a table leaves these as they are, and would read them again.
+    cdef Target t = target[0]
+    cdef Source s = source[0]
+    cdef Settings how = settings[0]
     cdef real* state[MOST_STATES]
     cdef real* w
     cdef const real* g
-    cdef const real* at
+    cdef const real* at = <const real*>how.by_count + (max(1, min(how.count, how.n_counts)) - 1) * how.n_by_count
     cdef real scale = <real>how.scale, decay = <real>how.decay
     cdef bint as_it_stands = how.scale == 1 and how.decay == 0
+    cdef bint alone = not (s.starts or s.order or s.columns or s.sources)
     cdef int64_t row, k
     cdef Py_ssize_t i
     cdef int a
     for i in range(lo, min(lo + AHEAD, hi)):
-        prefetch_target(t, row_number(s, i))
+        prefetch_target(&t, row_number(&s, i))
     for i in range(lo, hi):
         if i + AHEAD < n:
-            prefetch_target(t, row_number(s, i + AHEAD))
+            prefetch_target(&t, row_number(&s, i + AHEAD))
             if s.order and not (s.columns or s.sources):
                 prefetch_row(<const char*>(<const real*>s.values + s.order[s.starts[i + AHEAD]] * s.stride),
                              t.dim * sizeof(real))
-        row = row_number(s, i)
+        row = row_number(&s, i)
         w = <real*>(t.table + row * t.row_bytes)
-        g = gather(s, i, scratch, t.dim)
+        g = <const real*>s.values + i * s.stride if alone else gather(source, i, scratch, t.dim)
         if not as_it_stands:
             scale_and_decay(scratch, g, w, scale, decay, t.dim)
             g = scratch
-        k = how.count
         if t.steps:
             k = t.steps[row]
             if k < INT32_MAX:
                 k += 1
             t.steps[row] = <int32_t>k
-        k = max(1, min(k, how.n_counts))
-        at = <const real*>how.by_count + (k - 1) * how.n_by_count
+            k = max(1, min(k, how.n_counts))
+            at = <const real*>how.by_count + (k - 1) * how.n_by_count
         for a in range(t.n_states):
             state[a] = <real*>(t.state[a] + row * t.state_bytes[a])
         if real is float:
@@ -413,3 +417,5 @@ cdef class Sweep:
                 update_all(&self.target, &plan.source, &how, plan.n, <double*>scratch.rows, scratch.pad, scratch.threads)
             else:
                 update_all(&self.target, &plan.source, &how, plan.n, <float*>scratch.rows, scratch.pad, scratch.threads)
+
+include "limit.pxi"

@@ -136,8 +136,8 @@ class Optimizer:
         Anything that JSON can hold and that should travel with a checkpoint.
     """
 
-    _floored = ("eps",)     # hyper-parameters for which 0 means "nothing, and 0/0 is 0"
-    _starting = ()          # hyper-parameters that only the first state depends on
+    _floored: tuple[str, ...] = ("eps",)     # hyper-parameters for which 0 means "nothing, and 0/0 is 0"
+    _starting: tuple[str, ...] = ()          # hyper-parameters that only the first state depends on
 
     def __init__(self, params, defaults, *, maximize=False, step_count="row", missed="skip", max_grad_norm=None,
                  nonfinite="raise", num_threads=None):
