@@ -22,7 +22,8 @@ cdef extern from *:
     #define SPARSEOPT_FLAGS ""
     #endif
     #if defined(__GNUC__)
-    #define sparseopt_prefetch(p) __builtin_prefetch((p), 1)
+    /* The empty asm keeps gcc from finding that a function which only prefetches has no effect, and dropping calls of it. */
+    #define sparseopt_prefetch(p) do { __builtin_prefetch((p), 1, 2); __asm__ volatile (""); } while (0)
     #define SPARSEOPT_COMPILER __VERSION__
     #else
     #define sparseopt_prefetch(p)
@@ -56,7 +57,7 @@ ctypedef void (*Rule64)(double*, const double*, double**, const double*, const d
 
 cdef enum:
     MOST_STATES = 4
-    AHEAD = 8               # rows between prefetch and use: a row's memory takes about as long to come
+    AHEAD = 8               # rows between prefetch, into the second-level cache, and use
     LINE = 64               # bytes of a cache line
     BLOCK = 256             # rows that a thread takes at a time
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves

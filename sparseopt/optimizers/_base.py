@@ -46,7 +46,7 @@ class _Parameter:
         if rule.counted:
             self.state["step"] = memory.aligned(shape[:1] if step_count == "row" else (), np.int32)
             steps = self.state["step"] if step_count == "row" else None
-        self.state |= {name: memory.aligned(shape, dtype) for name in rule.state}
+        self.state |= {name: memory.aligned(shape, dtype, place=place) for place, name in enumerate(rule.state, start=1)}
         self.state |= {name: memory.aligned(shape[:1], dtype) for name in rule.row_state}
         arrays = [self.state[name] for name in rule.state + rule.row_state]
         self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps)
