@@ -284,17 +284,19 @@ cdef uint64_t* radix_sort(uint64_t* a, uint64_t* b, Py_ssize_t n, int bits) noex
     return a
 
 
-def overlaps(cnp.ndarray values, tuple arrays):
-    """Whether an array of a gradient lies in the memory of one of the arrays that a step writes."""
+def overlap(read, tuple written):
+    """Whether an array of a gradient (or None) lies in the memory of one of the arrays that a step writes."""
     cdef const char* lo
     cdef const char* hi
-    cdef const char* other
+    cdef const char* start
     cdef cnp.ndarray array
-    extent(values, &lo, &hi)
-    for array in arrays:
-        other = <const char*>cnp.PyArray_DATA(array)
-        if lo < other + cnp.PyArray_NBYTES(array) and other < hi:
-            return True
+    for one in read:
+        if one is not None:
+            extent(<cnp.ndarray?>one, &lo, &hi)
+            for array in written:
+                start = <const char*>cnp.PyArray_DATA(array)
+                if lo < start + cnp.PyArray_NBYTES(array) and start < hi:
+                    return True
     return False
 
 

@@ -59,7 +59,7 @@ cdef enum:
     MOST_STATES = 4
     AHEAD = 8               # rows between prefetch, into the second-level cache, and use
     LINE = 64               # bytes of a cache line
-    BLOCK = 256             # rows that a thread takes at a time
+    BLOCK = 2048            # rows that a thread takes at a time, at the most
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
 
 
@@ -210,12 +210,12 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
 
 cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
                      int threads) noexcept nogil:
-    cdef Py_ssize_t block, n_blocks = (n + BLOCK - 1) // BLOCK
+    cdef Py_ssize_t block, size = max(1, min(BLOCK, n // (4 * threads))), n_blocks = (n + size - 1) // size
     if threads == 1:
         update_rows(t, s, how, 0, n, n, scratch)
         return
     for block in prange(n_blocks, schedule="dynamic", num_threads=threads):
-        update_rows(t, s, how, block * BLOCK, min(n, (block + 1) * BLOCK), n, scratch + threadid() * pad)
+        update_rows(t, s, how, block * size, min(n, (block + 1) * size), n, scratch + threadid() * pad)
 
 
 cdef double square_sum(const real* restrict g, Py_ssize_t n) noexcept nogil:

@@ -241,7 +241,8 @@ class Optimizer:
             parameter.count = min(parameter.count + 1, _LARGEST_COUNT)
             if parameter.rule.counted and self.step_count == "global":
                 parameter.state["step"][...] = parameter.count
-        self.nonfinite_rows += left_out
+        if left_out:
+            self.nonfinite_rows += left_out
         self.steps += 1
 
     def _pairs(self, grads):
@@ -272,7 +273,7 @@ class Optimizer:
             raise ValueError(f"parameter {parameter.title} has changed its shape from {shape} to {table.shape}")
         form = gradients.entries(gradient, shape, table.dtype, what)
         plan = rowplan.plan(what, shape[0], parameter.dim, *form)
-        if any(rowplan.overlaps(array, self._written) for array in form if array is not None):
+        if rowplan.overlap(form, self._written):
             plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form))
         return plan
 
