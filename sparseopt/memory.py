@@ -21,7 +21,7 @@ def aligned(shape, dtype, allocate=np.zeros, place=0):
 
     A processor compares the last twelve bits of addresses first, so that a load from one array seems to depend on a store to
     another at the same offset in its page. Large arrays all start at the same offset; rows of a table and its state then
-    wait for each other, for twice the time of an Adam step in cache. Places keep them apart.
+    wait for each other. Places keep them apart.
     """
     dtype = np.dtype(dtype)
     shape = _checked(shape)

@@ -270,7 +270,8 @@ class Optimizer:
         what = f"gradient of {parameter.title}" if parameter.title else "gradient"
         table, shape = parameter.table, parameter.shape
         if table.shape != shape:
-            raise ValueError(f"parameter {parameter.title} has changed its shape from {shape} to {table.shape}")
+            raise ValueError(f"the table of {parameter.title or 'the optimizer'} has changed its shape from {shape} to "
+                             f"{table.shape}")
         form = gradients.entries(gradient, shape, table.dtype, what)
         plan = rowplan.plan(what, shape[0], parameter.dim, *form)
         if rowplan.overlap(form, self._written):
