@@ -132,12 +132,12 @@ def entries(gradient, shape, dtype, what):
     """Return a gradient as Entries for a table of this shape and dtype, or raise an error that names it as `what`."""
     dim = shape[1] if len(shape) == 2 else 1
     if isinstance(gradient, RowGradient):
-        values = gradient.values
+        values = gradient._values
         width = values.shape[1] if values.ndim == 2 else 1
         if width != dim:
             raise ValueError(f"{what} has values of shape {values.shape}; the table has shape {shape}, so they must have "
                              f"shape {(len(values), dim)}")
-        return Entries(gradient.rows, _readable(values, dtype, what))
+        return Entries(gradient._rows, _readable(values, dtype, what))
     if isinstance(gradient, MatmulGradient):
         return _product(gradient, shape, dim, dtype, what)
     if sp.issparse(gradient):

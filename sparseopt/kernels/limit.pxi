@@ -3,9 +3,9 @@
 
 
 cdef void touch_rows(const void* rows, bint wide, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t n, const real* values,
-                     Py_ssize_t dim, real** arrays, int n_arrays, real** numbers, int n_numbers,
-                     int32_t* steps, Py_ssize_t ahead) noexcept nogil:
-    cdef Py_ssize_t i, j
+                     const int64_t* starts, Py_ssize_t dim, real** arrays, int n_arrays, real** numbers, int n_numbers,
+                     int32_t* steps, Py_ssize_t ahead, Py_ssize_t near, real* sum_) noexcept nogil:
+    cdef Py_ssize_t i, j, e
     cdef int64_t row
     cdef int a
     cdef real* restrict w
@@ -19,8 +19,18 @@ cdef void touch_rows(const void* rows, bint wide, Py_ssize_t lo, Py_ssize_t hi, 
                 prefetch(numbers[a] + row)
             if steps:
                 prefetch(steps + row)
+        if near and i + near < n:
+            row = number(rows, wide, i + near)
+            for a in range(n_arrays):
+                prefetch_near(arrays[a] + row * dim)
         row = number(rows, wide, i)
-        g = values + i * dim
+        g = values + (starts[i] if starts else i) * dim
+        if starts and starts[i + 1] > starts[i] + 1:
+            for j in range(dim):
+                sum_[j] = g[j]
+            for e in range(starts[i] + 1, starts[i + 1]):
+                add(sum_, values + e * dim, dim)
+            g = sum_
         for a in range(n_arrays):
             w = arrays[a] + row * dim
             for j in range(dim):
@@ -31,20 +41,26 @@ cdef void touch_rows(const void* rows, bint wide, Py_ssize_t lo, Py_ssize_t hi, 
             steps[row] += 1
 
 
-cdef void touch_all(const void* rows, bint wide, Py_ssize_t n, const real* values, Py_ssize_t dim, real** arrays,
-                    int n_arrays, real** numbers, int n_numbers, int32_t* steps, Py_ssize_t ahead,
-                    int threads) noexcept nogil:
+cdef void touch_all(const void* rows, bint wide, Py_ssize_t n, const real* values, const int64_t* starts, Py_ssize_t dim,
+                    real** arrays, int n_arrays, real** numbers, int n_numbers, int32_t* steps, Py_ssize_t ahead,
+                    Py_ssize_t near, int threads, real* sums, Py_ssize_t pad) noexcept nogil:
     cdef Py_ssize_t part
     if threads == 1:
-        touch_rows(rows, wide, 0, n, n, values, dim, arrays, n_arrays, numbers, n_numbers, steps, ahead)
+        touch_rows(rows, wide, 0, n, n, values, starts, dim, arrays, n_arrays, numbers, n_numbers, steps, ahead, near,
+                   sums)
         return
     for part in prange(threads, num_threads=threads, schedule="static"):
-        touch_rows(rows, wide, part * n // threads, (part + 1) * n // threads, n, values, dim, arrays, n_arrays, numbers,
-                   n_numbers, steps, ahead)
+        touch_rows(rows, wide, part * n // threads, (part + 1) * n // threads, n, values, starts, dim, arrays, n_arrays,
+                   numbers, n_numbers, steps, ahead, near, sums + part * pad)
 
 
-def touch(cnp.ndarray rows, cnp.ndarray values, list arrays, list numbers, steps, Py_ssize_t ahead, int threads):
-    """Add `values` (k, dim) to the given rows of arrays (n_rows, dim), and 1 to those of `numbers` and `steps` (n_rows,)."""
+def touch(cnp.ndarray rows, cnp.ndarray values, starts, list arrays, list numbers, steps, Py_ssize_t ahead,
+          Py_ssize_t near, int threads):
+    """Add `values` to the given rows of arrays (n_rows, dim), and 1 to those of `numbers` and `steps` (n_rows,).
+
+    Row `rows[i]` gets `values[i]`, or, with `starts` (int64, one more than rows), the sum of values[starts[i]:starts[i + 1]].
+    Whole rows are prefetched `ahead` rows before their use, and their first lines once more `near` rows before it.
+    """
     cdef double* a64[8]
     cdef float* a32[8]
     cdef double* n64[8]
@@ -54,6 +70,8 @@ def touch(cnp.ndarray rows, cnp.ndarray values, list arrays, list numbers, steps
     cdef const void* r = cnp.PyArray_DATA(rows)
     cdef const void* v = cnp.PyArray_DATA(values)
     cdef int32_t* s = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
+    cdef const int64_t* first = <const int64_t*>cnp.PyArray_DATA(starts) if starts is not None else NULL
+    cdef Scratch scratch = Scratch(dim, cnp.PyArray_ITEMSIZE(values), threads)
     cdef int n_arrays = len(arrays), n_numbers = len(numbers)
     for i, array in enumerate(arrays):
         a64[i] = <double*>cnp.PyArray_DATA(array)
@@ -63,6 +81,8 @@ def touch(cnp.ndarray rows, cnp.ndarray values, list arrays, list numbers, steps
         n32[i] = <float*>cnp.PyArray_DATA(array)
     with nogil:
         if cnp.PyArray_ITEMSIZE(values) == 8:
-            touch_all(r, wide, n, <const double*>v, dim, a64, n_arrays, n64, n_numbers, s, ahead, threads)
+            touch_all(r, wide, n, <const double*>v, first, dim, a64, n_arrays, n64, n_numbers, s, ahead, near, threads,
+                      <double*>scratch.rows, scratch.pad)
         else:
-            touch_all(r, wide, n, <const float*>v, dim, a32, n_arrays, n32, n_numbers, s, ahead, threads)
+            touch_all(r, wide, n, <const float*>v, first, dim, a32, n_arrays, n32, n_numbers, s, ahead, near, threads,
+                      <float*>scratch.rows, scratch.pad)

@@ -6,11 +6,12 @@ from libc.stdint cimport int32_t, int64_t
 #     values[e] at column columns[e]    when `columns` is given (a cell of a sparse matrix),
 #     weights[e] * values[sources[e]]   when `sources` is given (a term of a product).
 cdef struct Source:
-    const void* rows            # the touched rows' numbers, rising; NULL: 0, 1, 2, ...
+    const void* rows            # the touched rows' numbers; NULL: 0, 1, 2, ...
     bint rows_wide              # int64, else int32
     const int64_t* starts
     const int64_t* stops
     const int64_t* order
+    Py_ssize_t n_entries        # in order
     const void* values
     Py_ssize_t stride           # elements from one row of `values` to the next
     Py_ssize_t value_rows
@@ -30,4 +31,6 @@ cdef class RowPlan:
     cdef Source source
     cdef readonly Py_ssize_t n          # rows touched
     cdef readonly Py_ssize_t longest    # entries of the longest row
-    cdef dict arrays                    # what the pointers look into
+    cdef object touched, starts, stops
+    cdef readonly object order          # the entries in the order of their rows; None if they stand in it
+    cdef tuple entries                  # these and those above are what the pointers look into

@@ -1,17 +1,26 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """From the rows that a gradient names to the rows that an update visits.
 
-An update visits every touched row once, in rising order.  Row numbers that already rise are used as they stand.
-Others are sorted by a stable radix sort of (row, position) pairs; the values stay where they are, and a row's repeats are
-summed in the order in which they stand.
+An update visits every touched row once.  Row numbers that rise are used as they stand.  Others are sorted by a stable radix
+sort of (row, position) pairs, which finds the repeats.  If there are none, the rows are visited as they stand after all, since
+that is the order of their values; else in rising order.  The values stay where they are, and a row's repeats are summed in
+the order in which they stand.
 """
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 import numpy as np
 
 cnp.import_array()
+
+ctypedef fused index:
+    int32_t
+    int64_t
+
+cdef enum:
+    TOGETHER = 256          # lines of a compressed matrix that are looked at together
 
 
 cdef class RowPlan:
@@ -19,13 +28,8 @@ cdef class RowPlan:
 
     @property
     def rows(self):
-        """The touched rows' numbers, rising."""
-        return np.arange(self.n) if self.arrays["rows"] is None else self.arrays["rows"]
-
-    @property
-    def order(self):
-        """The entries in the order of their rows; None if they stand in it."""
-        return self.arrays["order"]
+        """The touched rows' numbers, each once, in the order in which they are visited."""
+        return np.arange(self.n) if self.touched is None else self.touched
 
     def without(self, left_out):
         """The same plan less the touched rows marked in a boolean array."""
@@ -34,22 +38,23 @@ cdef class RowPlan:
             starts = np.arange(self.n, dtype=np.int64)
             stops = starts + 1
         else:
-            starts, stops = self.arrays["starts"], self.arrays["stops"]
+            starts, stops = self.starts, self.stops
         cdef RowPlan plan = RowPlan.__new__(RowPlan)
         plan.source = self.source
         plan.longest = self.longest
-        plan.arrays = dict(self.arrays)
-        set_rows(plan, np.ascontiguousarray(self.rows[kept]), starts[kept], stops[kept], self.arrays["order"])
+        plan.entries = self.entries
+        set_rows(plan, np.ascontiguousarray(self.rows[kept]), starts[kept], stops[kept], self.order)
         return plan
 
 
 cdef set_rows(RowPlan plan, rows, starts, stops, order):
-    plan.arrays.update(rows=rows, starts=starts, stops=stops, order=order)
+    plan.touched, plan.starts, plan.stops, plan.order = rows, starts, stops, order
     plan.source.rows = address(rows)
     plan.source.rows_wide = rows is not None and is_wide(rows)
     plan.source.starts = <const int64_t*>address(starts)
     plan.source.stops = <const int64_t*>address(stops)
     plan.source.order = <const int64_t*>address(order)
+    plan.source.n_entries = len(order) if order is not None else 0
     if rows is not None:
         plan.n = len(rows)
 
@@ -62,7 +67,7 @@ cdef inline bint is_wide(array) except -1:
     return cnp.PyArray_ITEMSIZE(<cnp.ndarray>array) == 8
 
 
-def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, values, indptr=None, columns=None, sources=None,
+def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, indptr=None, columns=None, sources=None,
          weights=None):
     """Check the row, column and source numbers of a gradient and plan the visit of its rows.
 
@@ -71,24 +76,17 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, values, indptr=None,
     Raises IndexError naming the gradient (`what`), the first offending number and its position.
     """
     cdef RowPlan self = RowPlan.__new__(RowPlan)
-    cdef cnp.ndarray v = values
     cdef Source* s = &self.source
-    self.arrays = {"values": values, "columns": columns, "sources": sources, "weights": weights}
-    s.values = cnp.PyArray_DATA(v)
-    s.value_rows = v.shape[0]
-    s.value_columns = v.shape[1] if v.ndim == 2 else 1
-    s.stride = v.strides[0] // v.itemsize if v.ndim == 2 else 1
+    self.entries = values, columns, sources, weights
+    s.values = cnp.PyArray_DATA(values)
+    s.value_rows = values.shape[0]
+    s.value_columns = values.shape[1] if values.ndim == 2 else 1
+    s.stride = values.strides[0] // values.itemsize if values.ndim == 2 else 1
     s.columns = address(columns)
     s.sources = address(sources)
     s.weights = address(weights)
     s.n_weights = len(weights) if weights is not None else 0
-
-    of_entries = [a for a in (rows, columns, sources, weights, values if sources is None else None) if a is not None]
-    if any(a.ndim != 1 for a in of_entries if a is not values or columns is not None):
-        raise ValueError(f"{what} is malformed: one of its index or data arrays has more than one dimension")
-    n_entries = {len(a) for a in of_entries}
-    if len(n_entries) > 1:
-        raise ValueError(f"{what} is malformed: its arrays give it {' and '.join(map(str, sorted(n_entries)))} entries")
+    check_lengths(what, rows, values, columns, sources, weights)
     if columns is not None:
         s.index_wide = is_wide(columns)
         check(what, "column", columns, dim)
@@ -98,17 +96,29 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, values, indptr=None,
 
     self.longest = 1
     if indptr is not None:
-        check_indptr(what, "row", indptr, len(sources) if columns is None else len(columns))
-        set_touched(self, indptr)
+        set_touched(self, what, indptr, len(sources) if columns is None else len(columns))
     elif rows is None:
         self.n = n_rows
-        set_rows(self, None, None, None, None)
     elif columns is None and sources is None and strictly_rising(rows, n_rows):
         set_rows(self, rows, None, None, None)
     else:
         check(what, "row", rows, n_rows)
         set_sorted(self, rows, n_rows)
     return self
+
+
+cdef check_lengths(str what, rows, cnp.ndarray values, columns, sources, weights):
+    """Raise unless everything that has one number an entry has as many."""
+    cdef Py_ssize_t n = -1, length
+    for array in (rows, columns, sources, weights, values if sources is None else None):
+        if array is None:
+            continue
+        if (<cnp.ndarray>array).ndim != 1 and (array is not values or columns is not None):
+            raise ValueError(f"{what} is malformed: one of its index or data arrays has more than one dimension")
+        length = (<cnp.ndarray>array).shape[0]
+        if n >= 0 and length != n:
+            raise ValueError(f"{what} is malformed: its arrays give it {min(n, length)} and {max(n, length)} entries")
+        n = length
 
 
 cdef bint strictly_rising(cnp.ndarray rows, int64_t n_rows) except -1:
@@ -151,7 +161,16 @@ cdef check(str what, str kind, cnp.ndarray numbers, int64_t bound):
 
 
 cdef check_indptr(str what, str kind, cnp.ndarray indptr, int64_t n_entries):
-    cdef Py_ssize_t i, n = indptr.shape[0] - 1
+    """Raise unless a compressed matrix has an indptr that runs from 0 to its entries and never falls."""
+    cdef Py_ssize_t n = check_ends(what, indptr, n_entries)
+    if is_wide(indptr):
+        changes(<const int64_t*>cnp.PyArray_DATA(indptr), 0, n, what, kind)
+    else:
+        changes(<const int32_t*>cnp.PyArray_DATA(indptr), 0, n, what, kind)
+
+
+cdef Py_ssize_t check_ends(str what, cnp.ndarray indptr, int64_t n_entries) except -1:
+    cdef Py_ssize_t n = indptr.shape[0] - 1
     cdef const void* p = cnp.PyArray_DATA(indptr)
     cdef bint wide = is_wide(indptr)
     if indptr.ndim != 1:
@@ -159,10 +178,29 @@ cdef check_indptr(str what, str kind, cnp.ndarray indptr, int64_t n_entries):
     if number(p, wide, 0) != 0 or number(p, wide, n) != n_entries:
         raise ValueError(f"{what} has an indptr from {number(p, wide, 0)} to {number(p, wide, n)}; "
                          f"it must run from 0 to its {n_entries} entries")
-    for i in range(n):
-        if number(p, wide, i + 1) < number(p, wide, i):
-            raise ValueError(f"{what} has an indptr that falls at {kind} {i}, "
-                             f"from {number(p, wide, i)} to {number(p, wide, i + 1)}")
+    return n
+
+
+cdef bint changes(const index* p, Py_ssize_t lo, Py_ssize_t hi, str what, str kind) except -1:
+    """Whether any of the lines lo to hi has entries; raises if p falls among them, or below 0."""
+    cdef Py_ssize_t i
+    cdef index step, differs = 0, below = 0     # no comparison: so that it vectorises on every processor
+    for i in range(lo, hi):
+        step = difference(p[i + 1], p[i])
+        differs |= step
+        below |= step | p[i + 1]                # without negative numbers, a difference does not overflow
+    if below < 0:
+        for i in range(lo, hi):
+            if p[i + 1] < p[i]:
+                raise ValueError(f"{what} has an indptr that falls at {kind} {i}, from {p[i]} to {p[i + 1]}")
+    return differs != 0
+
+
+cdef inline index difference(index x, index y) noexcept:
+    if index is int32_t:
+        return <int32_t>(<uint32_t>x - <uint32_t>y)
+    else:
+        return <int64_t>(<uint64_t>x - <uint64_t>y)
 
 
 def expanded(str what, str kind, cnp.ndarray indptr, cnp.ndarray indices):
@@ -171,89 +209,97 @@ def expanded(str what, str kind, cnp.ndarray indptr, cnp.ndarray indices):
     return np.repeat(np.arange(len(indptr) - 1, dtype=indices.dtype), np.diff(indptr))
 
 
-cdef set_touched(RowPlan plan, cnp.ndarray indptr):
+cdef set_touched(RowPlan plan, str what, cnp.ndarray indptr, int64_t n_entries):
     """The rows that have entries in a compressed matrix, and the ranges of their entries."""
-    cdef Py_ssize_t i, n = indptr.shape[0] - 1, found = 0
-    cdef const void* p = cnp.PyArray_DATA(indptr)
-    cdef bint wide = is_wide(indptr)
-    cdef int64_t start, stop
-    for i in range(n):
-        found += number(p, wide, i + 1) > number(p, wide, i)
-    rows, starts, stops = (np.empty(found, dtype=np.int64) for _ in range(3))
-    cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>rows)
-    cdef int64_t* a = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>starts)
-    cdef int64_t* b = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>stops)
-    found = 0
-    start = 0
-    for i in range(n):
-        stop = number(p, wide, i + 1)
-        if stop > start:
-            r[found] = i
-            a[found] = start
-            b[found] = stop
-            found += 1
-            plan.longest = max(plan.longest, stop - start)
-        start = stop
+    cdef Py_ssize_t n = check_ends(what, indptr, n_entries)
+    if is_wide(indptr):
+        rows = with_entries(<const int64_t*>cnp.PyArray_DATA(indptr), n, what)
+    else:
+        rows = with_entries(<const int32_t*>cnp.PyArray_DATA(indptr), n, what)
+    starts = indptr[rows].astype(np.int64)
+    stops = indptr[rows + 1].astype(np.int64)
+    if len(rows):
+        plan.longest = (stops - starts).max()
     set_rows(plan, rows, starts, stops, None)
+
+
+cdef with_entries(const index* p, Py_ssize_t n, str what):
+    """The lines in which p rises.  One pass: only blocks that hold such a line are looked at again, in the cache."""
+    cdef Py_ssize_t i, lo, hi, found = 0, room = 4 * TOGETHER
+    rows = np.empty(room, dtype=np.int64)
+    cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>rows)
+    for lo in range(0, n, TOGETHER):
+        hi = min(n, lo + TOGETHER)
+        if not changes(p, lo, hi, what, "row"):
+            continue
+        if found + TOGETHER > room:
+            room *= 2
+            rows.resize(room, refcheck=False)
+            r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>rows)
+        for i in range(lo, hi):
+            r[found] = i
+            found += p[i + 1] != p[i]
+    rows.resize(found, refcheck=False)
+    return rows
 
 
 cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows):
     """Sort entries by row, stably: unique rows, the starts and stops of their entries, and the order of the entries."""
-    cdef Py_ssize_t i, n = rows.shape[0], found
+    cdef Py_ssize_t i, n = rows.shape[0], found = 0
     cdef const void* numbers = cnp.PyArray_DATA(rows)
     cdef bint wide = is_wide(rows)
     cdef int bits = 0
     cdef uint64_t* pairs
-    cdef int64_t row, last
-    ordered = np.empty(n, dtype=np.int64)
-    cdef int64_t* order = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>ordered)
+    cdef int64_t row, last = -1
 
     while bits < 62 and (<int64_t>1 << bits) < n_rows:
         bits += 1
-    if bits <= 32 and n < (<int64_t>1 << 32):
-        # One 64-bit word holds a row and its position, and rising words are rows in rising order, each in its own.
-        work = np.empty(2 * n, dtype=np.uint64)
-        pairs = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
-        with nogil:
-            for i in range(n):
-                pairs[i] = <uint64_t>number(numbers, wide, i) << 32 | <uint64_t>i
-            pairs = radix_sort(pairs, pairs + n, n, bits)
-            for i in range(n):
-                order[i] = <uint32_t>pairs[i]         # the position
-    else:
-        ordered[:] = np.argsort(rows, kind="stable")
-
-    found = 0
-    last = -1
-    for i in range(n):
-        row = number(numbers, wide, order[i])
-        found += row != last
-        last = row
+    if bits > 32 or n >= (<int64_t>1 << 32):
+        order = np.argsort(rows, kind="stable")
+        unique, starts = np.unique(rows[order], return_index=True)
+        set_segments(plan, unique.astype(np.int64), np.append(starts, n), order)
+        return
+    # One 64-bit word holds a row and its position, and rising words are rows in rising order, each in its own.
+    order = np.empty(n, dtype=np.int64)
+    work = np.empty(2 * n, dtype=np.uint64)
+    cdef int64_t* position = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>order)
+    cdef uint64_t* first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
+    with nogil:
+        for i in range(n):
+            first[i] = <uint64_t>number(numbers, wide, i) << 32 | <uint64_t>i
+        pairs = radix_sort(first, first + n, n, bits)
+        for i in range(n):                          # rows and where they start, over pairs that are already read
+            row = pairs[i] >> 32
+            position[i] = <uint32_t>pairs[i]
+            pairs[found] = <uint64_t>row << 32 | <uint64_t>i
+            found += row != last
+            last = row
+    if found == n:                                  # no repeats: the order in which the values stand is the better one
+        set_rows(plan, rows, None, None, None)
+        return
     unique = np.empty(found, dtype=np.int64)
     bounds = np.empty(found + 1, dtype=np.int64)
     cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>unique)
     cdef int64_t* b = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>bounds)
-    found = 0
-    last = -1
-    for i in range(n):
-        row = number(numbers, wide, order[i])
-        if row != last:
-            r[found] = row
-            b[found] = i
-            found += 1
-            last = row
-    b[found] = n
     for i in range(found):
-        plan.longest = max(plan.longest, b[i + 1] - b[i])
-    set_rows(plan, unique, bounds[:found], bounds[1:], ordered)
+        r[i] = pairs[i] >> 32
+        b[i] = <uint32_t>pairs[i]
+    b[found] = n
+    set_segments(plan, unique, bounds, order)
+
+
+cdef set_segments(RowPlan plan, unique, bounds, order):
+    if len(unique):
+        plan.longest = np.diff(bounds).max()
+    set_rows(plan, unique, bounds[:-1], bounds[1:], order)
 
 
 cdef uint64_t* radix_sort(uint64_t* a, uint64_t* b, Py_ssize_t n, int bits) noexcept nogil:
     """Sort words by their bits 32 to 32 + `bits`; ties keep their order.  Returns whichever of a, b holds the result."""
-    cdef Py_ssize_t count[2048]
+    cdef Py_ssize_t count[3][2048]
     cdef Py_ssize_t i, j, total, here
-    cdef int passes, width, shift, digit
-    cdef uint64_t word
+    cdef int passes, width, digit, shift
+    cdef uint64_t word, mask
     if n <= 48:
         for i in range(1, n):
             word = a[i]
@@ -265,21 +311,24 @@ cdef uint64_t* radix_sort(uint64_t* a, uint64_t* b, Py_ssize_t n, int bits) noex
         return a
     passes = (bits + 10) // 11
     width = (bits + passes - 1) // passes if passes else 0
+    mask = (<uint64_t>1 << width) - 1
+    memset(count, 0, sizeof(count))
+    for i in range(n):
+        word = a[i] >> 32
+        for digit in range(passes):
+            count[digit][(word >> digit * width) & mask] += 1
     for digit in range(passes):
-        shift = 32 + digit * width
-        for i in range(<Py_ssize_t>1 << width):
-            count[i] = 0
-        for i in range(n):
-            count[(a[i] >> shift) & ((1 << width) - 1)] += 1
         total = 0
         for i in range(<Py_ssize_t>1 << width):
-            here = count[i]
-            count[i] = total
+            here = count[digit][i]
+            count[digit][i] = total
             total += here
+        shift = 32 + digit * width
         for i in range(n):
-            j = (a[i] >> shift) & ((1 << width) - 1)
-            b[count[j]] = a[i]
-            count[j] += 1
+            word = a[i]
+            j = (word >> shift) & mask
+            b[count[digit][j]] = word
+            count[digit][j] += 1
         a, b = b, a
     return a
 

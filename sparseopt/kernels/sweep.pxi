@@ -5,7 +5,7 @@ cimport numpy as cnp
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.math cimport isfinite
-from libc.stdlib cimport free, malloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy
 
 from sparseopt.kernels.rowplan cimport RowPlan, Source, number
@@ -24,9 +24,11 @@ cdef extern from *:
     #if defined(__GNUC__)
     /* The empty asm keeps gcc from finding that a function which only prefetches has no effect, and dropping calls of it. */
     #define sparseopt_prefetch(p) do { __builtin_prefetch((p), 1, 2); __asm__ volatile (""); } while (0)
+    #define sparseopt_prefetch_near(p) do { __builtin_prefetch((p), 1, 3); __asm__ volatile (""); } while (0)
     #define SPARSEOPT_COMPILER __VERSION__
     #else
     #define sparseopt_prefetch(p)
+    #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
     #endif
     #include <string.h>
@@ -41,7 +43,8 @@ cdef extern from *:
     #define sparseopt_max_threads() 1
     #endif
     """
-    void prefetch "sparseopt_prefetch"(const void*) noexcept nogil
+    void prefetch "sparseopt_prefetch"(const void*) noexcept nogil               # into the second-level cache
+    void prefetch_near "sparseopt_prefetch_near"(const void*) noexcept nogil     # into the first
     uint32_t bits32 "sparseopt_bits32"(float) noexcept nogil
     uint64_t bits64 "sparseopt_bits64"(double) noexcept nogil
     int max_threads "sparseopt_max_threads"()
@@ -51,13 +54,24 @@ cdef extern from *:
 
 BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP), "threads": max_threads()}
 
-ctypedef void (*Rule32)(float*, const float*, float**, const float*, const float*, Py_ssize_t) noexcept nogil
-ctypedef void (*Rule64)(double*, const double*, double**, const double*, const double*, Py_ssize_t) noexcept nogil
+# A rule takes the weights, the gradient, each of its states, what depends on the count, hyper-parameters, and their length.
+ctypedef void (*Rule0_32)(float*, const float*, const float*, const float*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule1_32)(float*, const float*, float*, const float*, const float*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule2_32)(float*, const float*, float*, float*, const float*, const float*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule3_32)(float*, const float*, float*, float*, float*, const float*, const float*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule0_64)(double*, const double*, const double*, const double*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule1_64)(double*, const double*, double*, const double*, const double*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule2_64)(double*, const double*, double*, double*, const double*, const double*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule3_64)(double*, const double*, double*, double*, double*, const double*, const double*, Py_ssize_t) noexcept nogil
 
 
 cdef enum:
-    MOST_STATES = 4
-    AHEAD = 8               # rows between prefetch, into the second-level cache, and use
+    MOST_STATES = 3
+    FAR = 64                # cache lines of an array between prefetch and use, and the rows of that,
+    MOST_AHEAD = 64         # at the most
+    LEAST_AHEAD = 8         # and at the least
+    SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
+    STREAMS = 12            # rows of all arrays together that processors follow at a time
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
@@ -72,6 +86,8 @@ cdef struct Target:
     Py_ssize_t state_bytes[MOST_STATES]
     int32_t* steps          # one count a row, or NULL
     uintptr_t rule
+    Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
+    Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
 
 
 cdef struct Settings:
@@ -85,11 +101,10 @@ cdef struct Settings:
 
 
 cdef inline void prefetch_row(const char* row, Py_ssize_t n_bytes) noexcept nogil:
-    cdef Py_ssize_t offset = 0
-    while offset < n_bytes:
-        prefetch(row + offset)
-        offset += LINE
-    prefetch(row + n_bytes - 1)
+    cdef const char* line = row - <uintptr_t>row % LINE
+    while line < row + n_bytes:
+        prefetch(line)
+        line += LINE
 
 
 cdef inline void prefetch_target(const Target* t, int64_t row) noexcept nogil:
@@ -101,11 +116,25 @@ cdef inline void prefetch_target(const Target* t, int64_t row) noexcept nogil:
         prefetch(t.steps + row)
 
 
+cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nogil:
+    # Where the processor's own prefetcher takes over, and fetches the rest of the row into the first-level cache.
+    cdef int i
+    prefetch_near(t.table + row * t.row_bytes)
+    for i in range(t.n_states):
+        prefetch_near(t.state[i] + row * t.state_bytes[i])
+
+
+cdef void set_distances(Target* t) noexcept:
+    cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
+    t.ahead = max(LEAST_AHEAD, min(MOST_AHEAD, FAR // lines))
+    t.near = min(t.ahead // 2, STREAMS // (1 + t.n_states)) if lines > 1 else 0
+
+
 cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
     return number(s.rows, s.rows_wide, i) if s.rows else i
 
 
-cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t dim) noexcept nogil:
+cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t dim, Py_ssize_t near) noexcept nogil:
     """The gradient of the i-th touched row: in place where it stands alone, else summed in scratch."""
     cdef const real* values = <const real*>s.values
     cdef const real* weights = <const real*>s.weights
@@ -117,14 +146,17 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
         start = s.starts[i]
         stop = s.stops[i]
     if not (s.columns or s.sources):
-        term = values + (s.order[start] if s.order else start) * s.stride
-        if stop - start == 1:
-            return term
-        for j in range(dim):
-            scratch[j] = term[j]
-        for e in range(start + 1, stop):
+        for e in range(start, stop):
+            if s.order and e + SCATTERED < s.n_entries:
+                prefetch_row(<const char*>(values + s.order[e + SCATTERED] * s.stride), dim * sizeof(real))
+                prefetch_near(values + s.order[e + near] * s.stride)
             term = values + (s.order[e] if s.order else e) * s.stride
-            add(scratch, term, dim)
+            if stop - start == 1:
+                return term
+            if e == start:
+                memcpy(scratch, term, dim * sizeof(real))
+            else:
+                add(scratch, term, dim)
         return scratch
     for j in range(dim):
         scratch[j] = 0
@@ -163,33 +195,57 @@ cdef inline void scale_and_decay(real* scratch, const real* g, const real* restr
             scratch[j] = scale * g[j] + decay * w[j]
 
 
+cdef inline real* of_row(const Target* t, int state, int64_t row, real* like) noexcept nogil:
+    return <real*>(t.state[state] + row * t.state_bytes[state])
+
+
+cdef inline void apply(const Target* t, int64_t row, real* w, const real* g, const real* at, const real* h) noexcept nogil:
+    if real is float:
+        if t.n_states == 0:
+            (<Rule0_32>t.rule)(w, g, at, h, t.dim)
+        elif t.n_states == 1:
+            (<Rule1_32>t.rule)(w, g, of_row(t, 0, row, w), at, h, t.dim)
+        elif t.n_states == 2:
+            (<Rule2_32>t.rule)(w, g, of_row(t, 0, row, w), of_row(t, 1, row, w), at, h, t.dim)
+        else:
+            (<Rule3_32>t.rule)(w, g, of_row(t, 0, row, w), of_row(t, 1, row, w), of_row(t, 2, row, w), at, h, t.dim)
+    else:
+        if t.n_states == 0:
+            (<Rule0_64>t.rule)(w, g, at, h, t.dim)
+        elif t.n_states == 1:
+            (<Rule1_64>t.rule)(w, g, of_row(t, 0, row, w), at, h, t.dim)
+        elif t.n_states == 2:
+            (<Rule2_64>t.rule)(w, g, of_row(t, 0, row, w), of_row(t, 1, row, w), at, h, t.dim)
+        else:
+            (<Rule3_64>t.rule)(w, g, of_row(t, 0, row, w), of_row(t, 1, row, w), of_row(t, 2, row, w), at, h, t.dim)
+
+
 cdef void update_rows(const Target* target, const Source* source, const Settings* settings, Py_ssize_t lo, Py_ssize_t hi,
                       Py_ssize_t n, real* scratch) noexcept nogil:
     # Copies, since a compiler cannot know that a store to a table leaves these as they are, and would read them again.
     cdef Target t = target[0]
     cdef Source s = source[0]
     cdef Settings how = settings[0]
-    cdef real* state[MOST_STATES]
     cdef real* w
     cdef const real* g
     cdef const real* at = <const real*>how.by_count + (max(1, min(how.count, how.n_counts)) - 1) * how.n_by_count
     cdef real scale = <real>how.scale, decay = <real>how.decay
     cdef bint as_it_stands = how.scale == 1 and how.decay == 0
     cdef bint alone = not (s.starts or s.order or s.columns or s.sources)
-    cdef int64_t row, k
+    cdef int64_t row, later, k
     cdef Py_ssize_t i
-    cdef int a
-    for i in range(lo, min(lo + AHEAD, hi)):
+    for i in range(lo, min(lo + t.ahead, hi)):
         prefetch_target(&t, row_number(&s, i))
     for i in range(lo, hi):
-        if i + AHEAD < n:
-            prefetch_target(&t, row_number(&s, i + AHEAD))
-            if s.order and not (s.columns or s.sources):
-                prefetch_row(<const char*>(<const real*>s.values + s.order[s.starts[i + AHEAD]] * s.stride),
-                             t.dim * sizeof(real))
         row = row_number(&s, i)
+        if i + t.ahead < n:
+            later = row_number(&s, i + t.ahead)
+            if later != row + t.ahead:              # neighbours the processor foresees by itself
+                prefetch_target(&t, later)
+                if t.near:
+                    prefetch_first_lines(&t, row_number(&s, i + t.near))
         w = <real*>(t.table + row * t.row_bytes)
-        g = <const real*>s.values + i * s.stride if alone else gather(source, i, scratch, t.dim)
+        g = <const real*>s.values + i * s.stride if alone else gather(source, i, scratch, t.dim, t.near)
         if not as_it_stands:
             scale_and_decay(scratch, g, w, scale, decay, t.dim)
             g = scratch
@@ -200,12 +256,7 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
             t.steps[row] = <int32_t>k
             k = max(1, min(k, how.n_counts))
             at = <const real*>how.by_count + (k - 1) * how.n_by_count
-        for a in range(t.n_states):
-            state[a] = <real*>(t.state[a] + row * t.state_bytes[a])
-        if real is float:
-            (<Rule32>t.rule)(w, g, state, at, <const float*>how.hyper, t.dim)
-        else:
-            (<Rule64>t.rule)(w, g, state, at, <const double*>how.hyper, t.dim)
+        apply(&t, row, w, g, at, <const real*>how.hyper)
 
 
 cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
@@ -235,7 +286,7 @@ cdef void square_sums(const Source* s, double* sums, Py_ssize_t n, real* scratch
                       int threads) noexcept nogil:
     cdef Py_ssize_t i
     for i in prange(n, schedule="static", num_threads=threads):
-        sums[i] = square_sum(gather(s, i, scratch + threadid() * pad, dim), dim)
+        sums[i] = square_sum(gather(s, i, scratch + threadid() * pad, dim, LEAST_AHEAD), dim)
 
 
 cdef real largest_magnitude(const real* x, Py_ssize_t n) noexcept nogil:
@@ -285,21 +336,21 @@ cdef double largest(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_
     cdef double* tops
     if n_blocks <= 1:
         return largest_of_rows(x, stride, 0, rows, columns)
-    tops = <double*>malloc(n_blocks * sizeof(double))
+    tops = <double*>PyMem_RawMalloc(n_blocks * sizeof(double))
     if tops == NULL:
         raise MemoryError
     with nogil:
         largest_of_blocks(x, stride, rows, columns, height, tops, n_blocks, threads)
         for block in range(n_blocks):
             top = top_of(top, tops[block])
-    free(tops)
+    PyMem_RawFree(tops)
     return top
 
 
 cdef void mark_nonfinite(const Source* s, uint8_t* marks, Py_ssize_t n, real* scratch, Py_ssize_t dim) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        marks[i] = not isfinite(largest_magnitude(gather(s, i, scratch, dim), dim))
+        marks[i] = not isfinite(largest_magnitude(gather(s, i, scratch, dim, LEAST_AHEAD), dim))
 
 
 cdef class Scratch:
@@ -312,13 +363,13 @@ cdef class Scratch:
     def __cinit__(self, Py_ssize_t dim, Py_ssize_t itemsize, int threads):
         self.threads = threads
         self.pad = (dim * itemsize + 2 * LINE - 1) // LINE * LINE // itemsize
-        self.memory = <char*>malloc(threads * self.pad * itemsize + LINE)
+        self.memory = <char*>PyMem_RawMalloc(threads * self.pad * itemsize + LINE)
         if self.memory == NULL:
             raise MemoryError
         self.rows = <void*>((<uintptr_t>self.memory + LINE - 1) // LINE * LINE)
 
     def __dealloc__(self):
-        free(self.memory)
+        PyMem_RawFree(self.memory)
 
 
 cdef class Sweep:
@@ -342,9 +393,10 @@ cdef class Sweep:
             t.state[i] = <char*>cnp.PyArray_DATA(state)
             t.state_bytes[i] = state.strides[0] if state.size else 0
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
+        set_distances(t)
 
     cdef int threads(self, RowPlan plan, int wanted):
-        cdef Py_ssize_t work = plan.n * (self.target.dim + 8) + len(plan.arrays["values"]) * 8
+        cdef Py_ssize_t work = plan.n * (self.target.dim + 8) + plan.source.value_rows * 8
         return wanted if work >= WORTH_THREADS else 1
 
     def largest(self, RowPlan plan, int num_threads):
@@ -380,9 +432,9 @@ cdef class Sweep:
         cdef const double* g64
         cdef const float* g32
         if self.double_:
-            g64 = gather(&plan.source, i, <double*>scratch.rows, self.target.dim)
+            g64 = gather(&plan.source, i, <double*>scratch.rows, self.target.dim, LEAST_AHEAD)
             return [g64[j] for j in range(self.target.dim)]
-        g32 = gather(&plan.source, i, <float*>scratch.rows, self.target.dim)
+        g32 = gather(&plan.source, i, <float*>scratch.rows, self.target.dim, LEAST_AHEAD)
         return [g32[j] for j in range(self.target.dim)]
 
     def square_sum(self, RowPlan plan, int num_threads):

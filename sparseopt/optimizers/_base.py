@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import operator
 import warnings
 from collections.abc import Mapping
 from numbers import Integral
@@ -30,7 +31,8 @@ class _Parameter:
 
     def __init__(self, name, title, table, group_index):
         self.name = name
-        self.title = title              # as error messages call it
+        self.title = title              # as error messages call it, and its gradient
+        self.what = f"gradient of {title}" if title else "gradient"
         self.table = table
         self.shape = table.shape        # the sweep's, should anyone assign to that of the table
         self.group_index = group_index
@@ -78,6 +80,39 @@ class _CountTable:
                 exact = exact[:moving[-1] + 2 if len(moving) else 1]
             self.rows = exact.astype(self.dtype)        # by steps of 2: a late count finds out early what has converged
         return self.rows
+
+
+def _one_of(*allowed):
+    def check(name, value):
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+        return value
+    return check
+
+
+def _or_none(check):
+    return lambda name, value: None if value is None else check(name, value)
+
+
+_OPTIONS = {
+    "step_count": _one_of("row", "global"),
+    "missed": _one_of("skip", "replay"),
+    "nonfinite": _one_of("raise", "skip", "allow"),
+    "max_grad_norm": _or_none(positive),
+    "num_threads": _or_none(config.check_num_threads),
+}
+
+
+def _option(name, fixed=False):
+    """A keyword of an optimizer that can be read, and unless it is fixed by construction, set."""
+    hidden = f"_{name}"
+
+    def set_(self, value):
+        if fixed and hasattr(self, hidden):
+            raise AttributeError(f"{name} cannot change after construction; it is {getattr(self, hidden)!r}")
+        setattr(self, hidden, _OPTIONS[name](name, value))
+
+    return property(operator.attrgetter(hidden), set_)
 
 
 class Optimizer:
@@ -174,10 +209,11 @@ class Optimizer:
         self._resolved = {}
         self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
 
-    def __setattr__(self, name, value):
-        if name in ("step_count", "missed") and hasattr(self, name):
-            raise AttributeError(f"{name} cannot change after construction; it is {getattr(self, name)!r}")
-        super().__setattr__(name, _OPTIONS[name](name, value) if name in _OPTIONS else value)
+    step_count = _option("step_count", fixed=True)
+    missed = _option("missed", fixed=True)
+    nonfinite = _option("nonfinite")
+    max_grad_norm = _option("max_grad_norm")
+    num_threads = _option("num_threads")
 
     # What a subclass says of itself.
 
@@ -221,25 +257,23 @@ class Optimizer:
             If a gradient does not fit its table, or has a NaN or an infinity under nonfinite="raise". Nothing has been
             written then: tables and state are as before.
         """
-        threads = config.threads_for(self.num_threads)
-        work = []
-        for parameter, gradient in self._pairs(grads):
-            if gradient is not None:
-                plan = self._plan(parameter, gradient)
-                work.append((parameter, plan, *self._settings(parameter)))
+        threads = config.threads_for(self._num_threads)
+        work = [(parameter, self._plan(parameter, gradient), *self._settings(parameter))
+                for parameter, gradient in self._pairs(grads) if gradient is not None]
         left_out = 0
-        if self.nonfinite != "allow":
+        if self._nonfinite != "allow":
             for i, (parameter, plan, *settings) in enumerate(work):
                 finite = self._finite(parameter, plan, threads)
                 left_out += plan.n - finite.n
                 work[i] = parameter, finite, *settings
-        clip = self._clip(work, threads)
+        clip = 1.0 if self._max_grad_norm is None else self._clip(work, threads)
         scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan, *_ in work]
         for (parameter, plan, hyper, by_count, decay, sign), scratch in zip(work, scratches, strict=True):
-            count = parameter.count + 1 if parameter.rule.counted else 1
-            parameter.sweep.update(plan, hyper, by_count, count, sign * clip, decay, scratch)
-            parameter.count = min(parameter.count + 1, _LARGEST_COUNT)
-            if parameter.rule.counted and self.step_count == "global":
+            counted = parameter.rule.counted
+            parameter.sweep.update(plan, hyper, by_count, parameter.count + 1 if counted else 1, sign * clip, decay, scratch)
+            if parameter.count < _LARGEST_COUNT:
+                parameter.count += 1
+            if counted and self._step_count == "global":
                 parameter.state["step"][...] = parameter.count
         if left_out:
             self.nonfinite_rows += left_out
@@ -267,8 +301,7 @@ class Optimizer:
         return list(zip(self._parameters, grads, strict=True))
 
     def _plan(self, parameter, gradient):
-        what = f"gradient of {parameter.title}" if parameter.title else "gradient"
-        table, shape = parameter.table, parameter.shape
+        what, table, shape = parameter.what, parameter.table, parameter.shape
         if table.shape != shape:
             raise ValueError(f"the table of {parameter.title or 'the optimizer'} has changed its shape from {shape} to "
                              f"{table.shape}")
@@ -312,20 +345,17 @@ class Optimizer:
         bad = parameter.sweep.nonfinite(plan)       # a bound that overflowed can still belong to finite numbers
         if not bad.any():
             return plan
-        name = f" of {parameter.title}" if parameter.title else ""
         if self.nonfinite == "raise":
             first = int(bad.argmax())
             row = np.asarray(parameter.sweep.gradient(plan, first))
             column = int((~np.isfinite(row)).argmax())
-            raise ValueError(f"gradient{name} has {row[column]} at row {plan.rows[first]}, column {column}; it must be finite "
-                             '(nonfinite="skip" leaves such rows out, "allow" does not look)')
-        warnings.warn(f"gradient{name}: {bad.sum()} of {plan.n} touched rows have a NaN or an infinity and were left out",
+            raise ValueError(f"{parameter.what} has {row[column]} at row {plan.rows[first]}, column {column}; it must be "
+                             'finite (nonfinite="skip" leaves such rows out, "allow" does not look)')
+        warnings.warn(f"{parameter.what}: {bad.sum()} of {plan.n} touched rows have a NaN or an infinity and were left out",
                       RuntimeWarning, stacklevel=3)
         return plan.without(bad)
 
     def _clip(self, work, threads):
-        if self.max_grad_norm is None:
-            return 1.0
         norm = math.sqrt(sum(parameter.sweep.square_sum(plan, threads) for parameter, plan, *_ in work))
         if self.nonfinite != "allow" and not math.isfinite(norm):
             raise ValueError("the global norm of the gradients overflows; max_grad_norm cannot scale them")
@@ -459,31 +489,10 @@ class Optimizer:
         return loaded
 
 
-def _one_of(*allowed):
-    def check(name, value):
-        if not isinstance(value, str) or value not in allowed:
-            raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
-        return value
-    return check
-
-
-def _or_none(check):
-    return lambda name, value: None if value is None else check(name, value)
-
-
 def _count(name, value):
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least 0")
     return int(value)
-
-
-_OPTIONS = {
-    "step_count": _one_of("row", "global"),
-    "missed": _one_of("skip", "replay"),
-    "nonfinite": _one_of("raise", "skip", "allow"),
-    "max_grad_norm": _or_none(positive),
-    "num_threads": _or_none(config.check_num_threads),
-}
 
 
 def _differ(group, other):

@@ -1,10 +1,10 @@
 # Zeiler 2012, "ADADELTA: An Adaptive Learning Rate Method", Algorithm 1.
 
 
-cdef void adadelta(real* restrict w, const real* restrict g, real** state,
+cdef void adadelta(real* restrict w, const real* restrict g, real* restrict v, real* restrict d,
                    const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict v = state[0]            # E[g²]
-    cdef real* restrict d = state[1]            # E[Δ²]
+    # v: E[g²]
+    # d: E[Δ²]
     cdef real lr = h[0], rho = h[1], fresh = h[2], eps = h[3]       # fresh = 1 - rho
     cdef real delta
     cdef Py_ssize_t j

@@ -1,9 +1,8 @@
 # Duchi, Hazan, Singer 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", Figure 1.
 
 
-cdef void adagrad(real* restrict w, const real* restrict g, real** state,
+cdef void adagrad(real* restrict w, const real* restrict g, real* restrict s,
                   const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict s = state[0]
     cdef real rate = h[0] / at[0], eps = h[1]   # at: 1 + (k - 1) lr_decay
     cdef Py_ssize_t j
     for j in range(n):
@@ -11,9 +10,9 @@ cdef void adagrad(real* restrict w, const real* restrict g, real** state,
         w[j] = w[j] - rate * g[j] / (root(s[j]) + eps)
 
 
-cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real** state,
+cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real* restrict s,
                           const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* s = state[0]                     # one number for the row
+    # s: one number for the row
     cdef real eps = h[1], rate
     cdef Py_ssize_t j
     s[0] = s[0] + mean_square(g, n)

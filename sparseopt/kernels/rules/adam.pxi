@@ -3,10 +3,8 @@
 # Algorithm 2, is the same row with keep = 1 - lr λ.
 
 
-cdef void adam(real* restrict w, const real* restrict g, real** state,
+cdef void adam(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
                const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict m = state[0]
-    cdef real* restrict v = state[1]
     cdef real b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], eps = h[5], keep = h[6]   # c = 1 - b
     cdef real rate = h[0] / at[0], scale = at[1]        # lr / (1 - β1^k), 1 / √(1 - β2^k)
     cdef Py_ssize_t j
@@ -16,11 +14,9 @@ cdef void adam(real* restrict w, const real* restrict g, real** state,
         w[j] = keep * w[j] - rate * m[j] / (root(v[j]) * scale + eps)
 
 
-cdef void amsgrad(real* restrict w, const real* restrict g, real** state,
+cdef void amsgrad(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
+                  real* restrict top,
                   const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict m = state[0]
-    cdef real* restrict v = state[1]
-    cdef real* restrict top = state[2]
     cdef real b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], eps = h[5], keep = h[6]
     cdef real rate = h[0] / at[0], scale = at[1]
     cdef Py_ssize_t j
@@ -31,10 +27,9 @@ cdef void amsgrad(real* restrict w, const real* restrict g, real** state,
         w[j] = keep * w[j] - rate * m[j] / (root(top[j]) * scale + eps)
 
 
-cdef void rowwise_adam(real* restrict w, const real* restrict g, real** state,
+cdef void rowwise_adam(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
                        const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict m = state[0]
-    cdef real* v = state[1]                             # one number for the row
+    # v: one number for the row
     cdef real b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], eps = h[5], keep = h[6]
     cdef real rate
     cdef Py_ssize_t j

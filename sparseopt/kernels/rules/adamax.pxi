@@ -1,10 +1,8 @@
 # Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", Algorithm 2, with epsilon where torch.optim.Adamax has it.
 
 
-cdef void adamax(real* restrict w, const real* restrict g, real** state,
+cdef void adamax(real* restrict w, const real* restrict g, real* restrict m, real* restrict u,
                  const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict m = state[0]
-    cdef real* restrict u = state[1]
     cdef real b1 = h[1], c1 = h[2], b2 = h[3], eps = h[4]
     cdef real rate = h[0] / at[0]                       # lr / (1 - β1^k)
     cdef Py_ssize_t j

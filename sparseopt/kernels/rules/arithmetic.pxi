@@ -34,16 +34,17 @@ cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogi
     # Sixteen running sums, folded in a fixed order: a compiler may keep them in one, two or four registers, and the
     # bits stay the same.
     cdef real lane[16]
+    cdef real share = 1 / <real>max(n, 1), rest = 0       # divided early, off the chain of what waits for the sums
     cdef Py_ssize_t i, j, whole = n - n % 16
     for j in range(16):
         lane[j] = 0
     for i in range(0, whole, 16):
         for j in range(16):
             lane[j] = lane[j] + g[i + j] * g[i + j]
-    for j in range(n - whole):
-        lane[j] = lane[j] + g[whole + j] * g[whole + j]
+    for j in range(whole, n):
+        rest = rest + g[j] * g[j]
     for j in range(8):
         lane[j] = lane[j] + lane[j + 8]
     for j in range(4):
         lane[j] = lane[j] + lane[j + 4]
-    return ((lane[0] + lane[2]) + (lane[1] + lane[3])) / <real>max(n, 1)
+    return (((lane[0] + lane[2]) + (lane[1] + lane[3])) + rest) * share

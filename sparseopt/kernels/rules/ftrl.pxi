@@ -1,10 +1,9 @@
 # McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches", Algorithm 1 (FTRL-Proximal).
 
 
-cdef void ftrl(real* restrict w, const real* restrict g, real** state,
+cdef void ftrl(real* restrict w, const real* restrict g, real* restrict z, real* restrict s,
                const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict z = state[0]
-    cdef real* restrict s = state[1]                    # the paper's n: the sum of squared gradients
+    # s: the paper's n: the sum of squared gradients
     cdef real rate = 1 / h[0], beta = h[1], l1 = h[2], l2 = h[3]       # 1 / α
     cdef real before, after, shrunk
     cdef Py_ssize_t j

@@ -1,9 +1,8 @@
 # Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", Algorithm 2.
 
 
-cdef void lion(real* restrict w, const real* restrict g, real** state,
+cdef void lion(real* restrict w, const real* restrict g, real* restrict m,
                const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict m = state[0]
     cdef real lr = h[0], b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], keep = h[5]    # keep = 1 - lr λ
     cdef Py_ssize_t j
     for j in range(n):

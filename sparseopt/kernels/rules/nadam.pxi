@@ -1,10 +1,8 @@
 # Dozat 2016, "Incorporating Nesterov Momentum into Adam", Algorithm 8, as torch.optim.NAdam.
 
 
-cdef void nadam(real* restrict w, const real* restrict g, real** state,
+cdef void nadam(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
                 const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict m = state[0]
-    cdef real* restrict v = state[1]
     cdef real b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], eps = h[5], keep = h[6]
     cdef real now = h[0] * at[0], ahead = h[0] * at[1]  # lr (1 - μ_k) / (1 - Πμ), lr μ_{k+1} / (1 - Πμ μ_{k+1})
     cdef real scale = at[2]                             # 1 / √(1 - β2^k)

@@ -2,9 +2,8 @@
 # Networks", eq. 38 to 45, with epsilon where torch.optim.RMSprop has it.
 
 
-cdef void rmsprop(real* restrict w, const real* restrict g, real** state,
+cdef void rmsprop(real* restrict w, const real* restrict g, real* restrict v,
                   const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict v = state[0]
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3]     # fresh = 1 - alpha
     cdef Py_ssize_t j
     for j in range(n):
@@ -12,10 +11,8 @@ cdef void rmsprop(real* restrict w, const real* restrict g, real** state,
         w[j] = w[j] - lr * g[j] / (root(v[j]) + eps)
 
 
-cdef void rmsprop_momentum(real* restrict w, const real* restrict g, real** state,
+cdef void rmsprop_momentum(real* restrict w, const real* restrict g, real* restrict v, real* restrict buf,
                            const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict v = state[0]
-    cdef real* restrict buf = state[1]
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3], mu = h[4]
     cdef Py_ssize_t j
     for j in range(n):
@@ -29,10 +26,8 @@ cdef inline real deviation(real v, real mean) noexcept nogil:
     return root(larger(variance, <real>0))
 
 
-cdef void rmsprop_centered(real* restrict w, const real* restrict g, real** state,
+cdef void rmsprop_centered(real* restrict w, const real* restrict g, real* restrict v, real* restrict mean,
                            const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict v = state[0]
-    cdef real* restrict mean = state[1]
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3]
     cdef Py_ssize_t j
     for j in range(n):
@@ -41,11 +36,9 @@ cdef void rmsprop_centered(real* restrict w, const real* restrict g, real** stat
         w[j] = w[j] - lr * g[j] / (deviation(v[j], mean[j]) + eps)
 
 
-cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, real** state,
+cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, real* restrict v,
+                                    real* restrict mean, real* restrict buf,
                                     const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict v = state[0]
-    cdef real* restrict mean = state[1]
-    cdef real* restrict buf = state[2]
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3], mu = h[4]
     cdef Py_ssize_t j
     for j in range(n):

@@ -2,7 +2,7 @@
 # momentum in deep learning".
 
 
-cdef void sgd(real* restrict w, const real* restrict g, real** state,
+cdef void sgd(real* restrict w, const real* restrict g,
               const real* at, const real* h, Py_ssize_t n) noexcept nogil:
     cdef real lr = h[0]
     cdef Py_ssize_t j
@@ -10,9 +10,8 @@ cdef void sgd(real* restrict w, const real* restrict g, real** state,
         w[j] = w[j] - lr * g[j]
 
 
-cdef void momentum(real* restrict w, const real* restrict g, real** state,
+cdef void momentum(real* restrict w, const real* restrict g, real* restrict buf,
                    const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict buf = state[0]
     cdef real lr = h[0]
     cdef real mu = at[0], gain = at[1]          # 0 and 1 on the first touch, then momentum and 1 - dampening
     cdef Py_ssize_t j
@@ -21,9 +20,8 @@ cdef void momentum(real* restrict w, const real* restrict g, real** state,
         w[j] = w[j] - lr * buf[j]
 
 
-cdef void nesterov(real* restrict w, const real* restrict g, real** state,
+cdef void nesterov(real* restrict w, const real* restrict g, real* restrict buf,
                    const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef real* restrict buf = state[0]
     cdef real lr = h[0], ahead = h[1]
     cdef real mu = at[0], gain = at[1]
     cdef Py_ssize_t j
