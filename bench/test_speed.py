@@ -1,0 +1,71 @@
+"""Every rule, its limit and its peers as benchmarks of their own: `pytest bench`, with pytest-benchmark's options.
+
+A group holds all who do the same step, so its table compares them; --benchmark-autosave and --benchmark-compare compare runs.
+Absolute times vary by machine and hour: shares and ratios that are measured in turns come from `sparseopt bench`.
+"""
+
+import gc
+import itertools
+import re
+
+import pytest
+
+from sparseopt import config, kernels, peers
+from sparseopt.benchmark import AXES, Case, Race
+
+ALL = [
+    *(Case(rule=rule, threads=threads) for rule in ("SGD", "Adagrad", "RowwiseAdagrad", "Adam", "Ftrl")
+      for threads in sorted({1, config.get_num_threads()})),
+    *(Case(dim=dim) for dim in (1, 8, 16, 128, 300)),
+    *(Case(rows=rows) for rows in (1, 1_000, 1_000_000)),
+    Case(order="random"), Case(zipf=1.05, order="random"), Case(dtype="float64"),
+    *(Case(form=form, rows=1_000) for form in ("csr", "csc", "coo")),
+    Case(form="matmul", rows=4096, zipf=1.05),
+    *(Case(isa=isa) for isa in kernels.available[1:]),
+]
+
+
+def title(case):
+    plain = Case()
+    return " ".join(str(getattr(case, axis)) if isinstance(getattr(case, axis), str) else f"{axis}={getattr(case, axis)}"
+                    for axis in AXES if axis == "rule" or getattr(case, axis) != getattr(plain, axis))
+
+
+CONTESTANTS = {
+    "step": "step", "check": "check", "limit": r"limit \(16, 4\)",
+    "torch sparse": r"torch (?!dense)", "torch dense": "torch dense",
+    "fbgemm": "fbgemm", "numpy": "NumPy", "other form": "RowGradient|step on X.T", "reduced": "step on its rows",
+    "indptr": "max of indptr",
+}
+
+
+@pytest.fixture(scope="module", params=ALL, ids=title)
+def race(request):
+    yield Race(request.param)
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("default")          # of other libraries
+@pytest.mark.parametrize("who", CONTESTANTS)
+def test_step(race, benchmark, who):
+    found = [name for name in race.contestants if re.match(CONTESTANTS[who], name)]
+    if not found:
+        pytest.skip(f"no {who} for {title(race.case)}, or it is not installed")
+    contestant = race.contestants[found[0]]
+    batches = itertools.cycle(race.batches)
+
+    def setup():
+        batch = next(batches)
+        if contestant.prepare:
+            contestant.prepare(batch)
+        return (batch,), {}
+
+    peers.set_threads(race.case.threads)
+    benchmark.group = title(race.case)
+    benchmark.pedantic(contestant.step, setup=setup, rounds=2 * len(race.batches) if race.case.rows < 500_000 else 4,
+                       warmup_rounds=2)
+    benchmark.extra_info |= {"touched rows": race.touched, "bytes": race.bytes, "contestant": found[0],
+                             "GB/s": race.bytes / benchmark.stats["median"] / 1e9,
+                             "M rows/s": race.touched / benchmark.stats["median"] / 1e6}
+    if who == "step":
+        benchmark.extra_info["extra bytes"] = race.extra_memory()

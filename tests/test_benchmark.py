@@ -1,0 +1,142 @@
+"""The benchmark measures what it says: contestants do the same step, the limit touches the same rows, the traffic adds up."""
+
+import numpy as np
+import pytest
+
+from sparseopt import benchmark, cli, kernels
+from sparseopt.benchmark import Case, Race
+
+SMALL = {"table": 500, "rows": 60, "dim": 8}
+
+
+@pytest.mark.parametrize("form", benchmark.FORMS)
+@pytest.mark.parametrize("zipf", [0.0, 1.1])
+def test_a_batch_is_the_same_gradient_in_every_form(form, zipf):
+    case = Case(**SMALL, form=form, zipf=zipf, order="random")
+    race = Race(case, [])
+    batch = race.batches[0]
+    gradient = batch.gradient
+    if form == "rows":
+        dense = np.zeros((case.table, case.dim), np.float32)
+        np.add.at(dense, gradient.rows, gradient.values)
+    elif form == "matmul":
+        dense = gradient.X.T @ gradient.dY
+    else:
+        dense = gradient if form == "dense" else gradient.toarray()
+    again = np.zeros_like(dense)
+    if form == "matmul":
+        assert gradient.X.shape == (case.rows, case.table)
+        assert np.diff(gradient.X.indptr).tolist() == [benchmark.PER_SAMPLE] * case.rows
+    else:
+        np.add.at(again, batch.drawn, batch.values)
+        np.testing.assert_allclose(dense, again, rtol=1e-5)
+    np.testing.assert_array_equal(batch.unique, np.flatnonzero(dense.any(axis=1)))
+    assert race.touched == pytest.approx(case.table if form == "dense" else np.mean([len(b.unique) for b in race.batches]))
+
+
+@pytest.mark.parametrize("zipf", [0.0, 1.1])
+@pytest.mark.parametrize("rule", ["SGD", "RowwiseAdagrad", "Adam", "Ftrl"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_limit_adds_the_gradient_to_all_that_the_rule_writes(rule, zipf, dtype):
+    race = Race(Case(**SMALL, rule=rule, zipf=zipf, dtype=dtype, order="random"), [])
+    batch = race.batches[0]
+    expected = np.zeros((500, 8), dtype)
+    np.add.at(expected, batch.drawn, batch.values)
+    limits = [name for name in race.contestants if name.startswith("limit")]
+    before = [array.copy() for array in race.arrays]
+    race.contestants[limits[-1]].step(batch)
+    for array, old in zip(race.arrays, before, strict=True):
+        np.testing.assert_allclose(array, old + expected, rtol=1e-5)
+    touched = expected.any(axis=1)
+    for array in [*race.numbers, *([] if race.steps is None else [race.steps])]:
+        np.testing.assert_array_equal(array, touched)
+    state = race.opt.state[0]
+    assert len(race.arrays) + len(race.numbers) + (race.steps is not None) == 1 + len(state)
+
+
+def test_the_traffic_is_every_value_once_and_every_touched_row_twice():
+    race = Race(Case(**SMALL), [])
+    assert race.bytes == 60 * (8 * 4) + 60 * 2 * (3 * 8 * 4 + 4)
+    race = Race(Case(**SMALL, rule="RowwiseAdagrad", zipf=1.1, dtype="float64"), [])
+    assert race.bytes == pytest.approx(60 * 8 * 8 + race.touched * 2 * (8 * 8 + 8))
+
+
+@pytest.mark.parametrize("zipf", [0.0, 1.1])
+@pytest.mark.parametrize("rule", ["SGD", "Adagrad", "Adam"])
+def test_the_numpy_peer_does_our_step(rule, zipf):
+    race = Race(Case(**SMALL, rule=rule, zipf=zipf, dtype="float64"), ["numpy"])
+    table = race.arrays[0]
+    theirs = race.contestants["NumPy"].step
+    w = theirs.__closure__[theirs.__code__.co_freevars.index("w")].cell_contents
+    np.testing.assert_array_equal(table, w)
+    for batch in [*race.batches, *race.batches]:
+        race.opt.step(batch.gradient)
+        theirs(batch)
+    np.testing.assert_allclose(w, table, rtol=1e-12, atol=1e-15)
+
+
+def test_torch_takes_part_with_sparse_and_dense_steps():
+    pytest.importorskip("torch")
+    race = Race(Case(**SMALL), ["torch"])
+    assert {"torch SparseAdam", "torch dense Adam"} <= set(race.contestants)
+    result = race.run(repeats=1, seconds=0.001)
+    assert result.peers == ["torch SparseAdam", "torch dense Adam"]
+
+
+def test_extra_memory_counts_the_plan_and_the_scratch():
+    rising = Race(Case(table=5000, rows=2000, dim=8), []).extra_memory()
+    random = Race(Case(table=5000, rows=2000, dim=8, order="random"), []).extra_memory()
+    repeated = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
+    assert 0 < rising < 4096                                # no plan: the rows are used as they stand
+    assert 3 * 8 * 2000 <= random < 3 * 8 * 2000 + 8192     # two words and a position a row, while it is sorted
+    assert 3 * 8 * 2000 <= repeated < 5 * 8 * 2000 + 8192
+    large = Race(Case(table=50_000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
+    assert large < 5 * 8 * 2000 + 8192                      # whatever the table's size
+
+
+@pytest.mark.parametrize("isa", kernels.available)
+def test_a_case_runs_on_the_instruction_set_it_names(isa):
+    race = Race(Case(**SMALL, isa=isa), [])
+    assert type(race.opt._parameters[0].sweep).__module__ == f"sparseopt.kernels.{isa}"
+    assert kernels.Sweep.__module__ == f"sparseopt.kernels.{kernels.isa}"
+
+
+@pytest.mark.parametrize(("axis", "value", "said"), [
+    ("rule", "Adan", "rule is 'Adan'; it must be one of SGD"),
+    ("form", "bsr", "form is 'bsr'; it must be one of rows"),
+    ("order", "falling", "order is 'falling'"),
+    ("dtype", "float16", "dtype is 'float16'"),
+    ("isa", "neon9", "isa is 'neon9'"),
+    ("dim", 0, "dim is 0; it must be at least 1"),
+    ("threads", -1, "threads is -1; it must be at least 1"),
+    ("zipf", -0.5, "zipf is -0.5; it must be 0"),
+    ("rows", 2_000_000, "rows is 2000000; unique rows are at most as many as the table has, 1000000"),
+])
+def test_a_wrong_axis_is_named(axis, value, said):
+    with pytest.raises(ValueError, match=said.replace("(", r"\(")):
+        Case(**{axis: value})
+
+
+def test_the_command_prints_a_line_a_case_and_draws(tmp_path, capsys):
+    picture = tmp_path / "bench.png"
+    status = cli.main(["bench", "--rule", "Adam,SGD", "--table", "1000", "--rows", "10,100", "--dim", "8", "--repeats", "1",
+                       "--peers", "numpy", "--picture", str(picture)])
+    assert status == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("dim 8, table 1000, zipf 0.0, order rising, form rows, dtype float32, threads 1, isa ")
+    lines = [line.split() for line in out[1:]]
+    assert [line[:2] for line in lines if line[0] in ("Adam", "SGD")] == [["Adam", "10"], ["Adam", "100"], ["SGD", "10"],
+                                                                         ["SGD", "100"]]
+    assert picture.stat().st_size > 5000
+    status = cli.main(["bench", "--table", "1000", "--rows", "10,100", "--repeats", "1", "--peers", "none", "--picture",
+                       str(picture)])
+    assert status == 0
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--peers", "numpi"], "--peers names 'numpi'; there are forms, torch, fbgemm, numpy, and none"),
+    (["--rule", "Adan"], "rule is 'Adan'"),
+])
+def test_the_command_says_what_is_wrong(arguments, said, capsys):
+    assert cli.main(["bench", *arguments]) == 1
+    assert said in capsys.readouterr().err
