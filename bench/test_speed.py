@@ -8,8 +8,10 @@ import gc
 import itertools
 import re
 
+import numpy as np
 import pytest
 
+import sparseopt as so
 from sparseopt import config, kernels, peers
 from sparseopt.benchmark import AXES, Case, Race
 
@@ -29,6 +31,16 @@ def title(case):
     plain = Case()
     return " ".join(str(getattr(case, axis)) if isinstance(getattr(case, axis), str) else f"{axis}={getattr(case, axis)}"
                     for axis in AXES if axis == "rule" or getattr(case, axis) != getattr(plain, axis))
+
+
+@pytest.mark.parametrize("tables", [1, 4])
+def test_one_row_of_each_table_of_a_mapping(benchmark, tables):
+    names = [f"table {i}" for i in range(tables)]
+    opt = so.Adam({name: so.normal((100_000, 64), scale=0.01, seed=0) for name in names}, nonfinite="allow")
+    values = np.ones((1, 64), dtype=np.float32)
+    grads = itertools.cycle([{name: so.RowGradient([row], values) for name in names} for row in range(0, 100_000, 101)])
+    benchmark.group = "one row of each table of a mapping"
+    benchmark.pedantic(lambda: opt.step(next(grads)), rounds=20, iterations=500, warmup_rounds=4)
 
 
 CONTESTANTS = {

@@ -303,6 +303,9 @@ def _width(name):
     return max(len(name), {"rule": 14, "table": 8, "isa": 8, "µs/step": 9}.get(name, 7))
 
 
+_LABELS = {"rows": "rows drawn a step", "table": "rows of the table", "dim": "numbers in a row"}
+
+
 def draw(results, path):
     """A picture of results: time a step over the one number that varies, or, where none does, the share of the limit."""
     from matplotlib.figure import Figure
@@ -318,7 +321,7 @@ def draw(results, path):
             style = {"linestyle": "--", "color": "0.5"} if name == "limit" else {}
             label = {"step": f"sparseopt {results[0].case.rule}", "limit": "touch limit"}.get(name, name)
             axes.plot(x, y, label=label, marker="o", markersize=4, **style)
-        axes.set(xscale="log", yscale="log", xlabel=varying[0], ylabel="ms a step")
+        axes.set(xscale="log", yscale="log", xlabel=_LABELS.get(varying[0], varying[0]), ylabel="ms a step")
         axes.legend()
     else:
         labels = [" ".join(str(getattr(r.case, axis)) for axis in varying) or r.case.rule for r in results]
@@ -328,6 +331,7 @@ def draw(results, path):
         axes.invert_yaxis()
         axes.set(xlabel="share of the touch limit", xlim=(0, 1.2))
     fixed = {axis: getattr(results[0].case, axis) for axis in AXES if axis not in varying}
-    axes.set_title(", ".join(f"{axis} {value}" for axis, value in fixed.items() if axis != "zipf" or value), fontsize=8)
+    axes.set_title(", ".join(f"{axis} {value:,}" if isinstance(value, int) else f"{axis} {value}"
+                             for axis, value in fixed.items() if axis != "zipf" or value), fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

@@ -5,12 +5,13 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import sparseopt as so
-from sparseopt import kernels
+from sparseopt import cli, kernels
 
 ROOT = Path(__file__).parents[1]
 SUPPORTED = kernels.available
@@ -44,6 +45,13 @@ def test_pages_are_finished_and_their_figures_are_those_of_a_run(capsys):
                 exec(compile("import numpy as np\nimport sparseopt as so\n" + example, page.name, "exec"), {})
                 printed = [float(x) for x in re.findall(r"-[\d.]+", capsys.readouterr().out)]
                 assert printed == pytest.approx([-1, -3.162], abs=1e-3)
+
+
+def test_the_commands_of_pages_are_commands():
+    said = [line for page in PAGES for line in re.findall(r"^\$ sparseopt (.*)", page.read_text(encoding="utf-8"), flags=re.M)]
+    assert len(said) > 5
+    for line in said:
+        cli._parser().parse_args(shlex.split(line))
 
 
 def test_everything_public_has_a_docstring_with_an_example():
