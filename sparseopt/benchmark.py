@@ -11,6 +11,7 @@ not counted, nor are row numbers.
 import gc
 import importlib
 import itertools
+import math
 import statistics
 import time
 import tracemalloc
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from . import kernels, memory, peers
+from . import config, kernels, memory, peers
 from .gradients import MatmulGradient, RowGradient
 from .optimizers import OPTIMIZERS
 from .peers import PEERS, Contestant
@@ -29,8 +30,9 @@ from .peers import PEERS, Contestant
 FORMS = "rows", "csr", "csc", "coo", "dense", "matmul"
 PER_SAMPLE = 100            # nonzeros in each sample of the form "matmul"
 _OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times what a cache holds
-_MOST_BATCHES = 256
-_DISTANCES = (8, 4), (16, 4), (16, 8), (64, 0)     # rows between prefetch and use that the limit tries, as (ahead, near)
+_MOST_BATCHES = 4096
+# Rows between prefetch and use that the limit tries: (ahead, near).
+_DISTANCES = (8, 4), (16, 4), (16, 8), (32, 8), (64, 0), (64, 16)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Case:
         for name in ("dim", "table", "rows", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.zipf < 0:
+        config.check_num_threads("threads", self.threads)
+        if not 0 <= self.zipf < math.inf:
             raise ValueError(f"zipf is {self.zipf}; it must be 0 (unique rows) or more")
         if not self.zipf and self.rows > self.table and self.form != "matmul":
             raise ValueError(f"rows is {self.rows}; unique rows are at most as many as the table has, {self.table}")
@@ -113,9 +116,7 @@ class Batch:
         Unique rows in random order stay in it.
         """
         if self.case.form == "dense":
-            return np.arange(self.case.table), self.gradient, None
-        if self.case.form == "matmul":
-            return self.unique, self.values, None
+            return None, self.gradient, None
         if not self.case.zipf:
             return self.drawn, self.values, None
         order = np.argsort(self.drawn, kind="stable")
@@ -153,6 +154,10 @@ class Race:
         # Positive, so that what the limit adds to a sum of squares leaves it one.
         self.batches = [Batch(case, rng, rng.random((case.rows, case.dim), dtype=dtype) + dtype.type(0.5))
                         for _ in range(n_batches)]
+        for batch in self.batches:          # now, and not within the first step that takes it
+            batch.gradient  # noqa: B018
+            if case.form in ("rows", "dense"):
+                batch.grouped  # noqa: B018
         self.touched = statistics.mean(case.table if case.form == "dense" else len(b.unique) for b in self.batches)
         entries = case.table if case.form == "dense" else case.rows
         once = 2 * (len(self.arrays) * case.dim * dtype.itemsize + len(self.numbers) * dtype.itemsize
@@ -196,12 +201,14 @@ class Race:
         """Time everybody in turns; returns a Result."""
         turns = {name: itertools.cycle(self.batches) for name in self.contestants}
         times = {name: [] for name in self.contestants}
+        names = list(self.contestants)
+        peers.set_threads(self.case.threads)
         for repeat in range(repeats + 1):
-            for name, contestant in self.contestants.items():
-                peers.set_threads(self.case.threads)
-                taken = _seconds_a_step(contestant, turns[name], len(self.batches), seconds)
+            for name in names:
+                taken = _seconds_a_step(self.contestants[name], turns[name], len(self.batches), seconds)
                 if repeat:                          # the first one only warms up
                     times[name].append(taken)
+            names.append(names.pop(0))              # nobody always follows the same one
         limits = [name for name in times if name.startswith("limit")]
         if limits:
             best = min(limits, key=lambda name: statistics.median(times[name]))
@@ -314,22 +321,27 @@ def draw(results, path):
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
     axes = figure.add_subplot()
     if len(varying) == 1 and not isinstance(getattr(results[0].case, varying[0]), str):
-        results = sorted(results, key=lambda r: getattr(r.case, varying[0]))
-        for name in ["step", *(["limit"] if "limit" in results[0].times else []), *results[0].peers]:
+        axis = varying[0]
+        results = sorted(results, key=lambda r: getattr(r.case, axis))
+        for name in dict.fromkeys(name for r in results for name in ("step", "limit", *r.peers) if name in r.times):
             have = [r for r in results if name in r.times]
-            x, y = [getattr(r.case, varying[0]) for r in have], [r.seconds(name) * 1e3 for r in have]
+            x, y = [getattr(r.case, axis) for r in have], [r.seconds(name) * 1e3 for r in have]
             style = {"linestyle": "--", "color": "0.5"} if name == "limit" else {}
             label = {"step": f"sparseopt {results[0].case.rule}", "limit": "touch limit"}.get(name, name)
             axes.plot(x, y, label=label, marker="o", markersize=4, **style)
-        axes.set(xscale="log", yscale="log", xlabel=_LABELS.get(varying[0], varying[0]), ylabel="ms a step")
+        axes.set(xscale="log" if getattr(results[0].case, axis) > 0 else "linear", yscale="log", xlabel=_LABELS.get(axis, axis),
+                 ylabel="ms a step")
         axes.legend()
     else:
         labels = [" ".join(str(getattr(r.case, axis)) for axis in varying) or r.case.rule for r in results]
-        bars = axes.barh(labels, [r.ratio("limit") if "limit" in r.times else 0 for r in results])
+        limited = all("limit" in r.times for r in results)
+        bars = axes.barh(labels, [r.ratio("limit") if limited else r.seconds() * 1e3 for r in results])
         axes.bar_label(bars, fmt="%.2f", padding=3)
-        axes.axvline(1, color="0.5", linestyle="--")
+        if limited:
+            axes.axvline(1, color="0.5", linestyle="--")
         axes.invert_yaxis()
-        axes.set(xlabel="share of the touch limit", xlim=(0, 1.2))
+        axes.margins(x=0.15)
+        axes.set(xlabel="share of the touch limit" if limited else "ms a step")
     fixed = {axis: getattr(results[0].case, axis) for axis in AXES if axis not in varying}
     axes.set_title(", ".join(f"{axis} {value:,}" if isinstance(value, int) else f"{axis} {value}"
                              for axis, value in fixed.items() if axis != "zipf" or value), fontsize=8)

@@ -36,7 +36,7 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
         print(f"sparseopt: {error}", file=sys.stderr)
         return 1
 
@@ -78,12 +78,14 @@ def _add_bench(commands):
                     "has the time, GB/s, the share of the touch limit (a compiled loop that only adds the gradient to the "
                     "arrays which the rule writes), what the check for NaN adds, the memory that a step takes, and how many "
                     "times as long others take for the same. All take turns on the same batches, of which there are enough "
-                    "that no cache holds them.")
+                    "that no cache holds them. The time is without the check, which is on by default; forms of cells and "
+                    "products have no limit and no peers but our own step on the same gradient as rows, or as the product.")
     bench.set_defaults(run=_bench)
     default = benchmark.Case()
     axes = {
         "rule": (str, "rules: the optimizers' names, or all"), "dim": (int, "lengths of a row"),
-        "table": (int, "rows of the table"), "rows": (int, "rows drawn a step; in the form matmul: samples of 100 rows"),
+        "table": (int, "rows of the table"),
+        "rows": (int, "rows drawn a step; matmul: samples of 100 rows; dense: the rows that are not zero"),
         "zipf": (float, "exponent of Zipf's law for the draws; 0: every row once"), "order": (str, "rising or random"),
         "form": (str, f"of the gradient: {', '.join(benchmark.FORMS)}"), "dtype": (str, "float32 or float64"),
         "threads": (int, "threads of a step"), "isa": (str, f"instruction sets: {', '.join(kernels.available)}"),
@@ -113,7 +115,7 @@ def _bench(options):
     if unknown:
         raise ValueError(f"--peers names {unknown[0]!r}; there are {', '.join(peers.PEERS)}, and none")
     if options.picture:
-        _matplotlib()
+        _check_picture(options.picture)
     cases = [benchmark.Case(**dict(zip(benchmark.AXES, values, strict=True)))
              for values in itertools.product(*(getattr(options, axis) for axis in benchmark.AXES))]
     absent = [name for name in wanted if name not in peers.installed()]
@@ -127,7 +129,9 @@ def _bench(options):
     return 0
 
 
-def _matplotlib():
+def _check_picture(path):
+    if path.suffix not in (".png", ".svg", ".pdf") or not path.parent.is_dir():
+        raise ValueError(f"--picture is {path}; it must be a file name in a folder that exists, ending in .png, .svg or .pdf")
     if not importlib.util.find_spec("matplotlib"):
         raise ImportError("pictures need the package matplotlib: pip install 'sparseopt[cli]'")
 

@@ -47,6 +47,16 @@ def test_pages_are_finished_and_their_figures_are_those_of_a_run(capsys):
                 assert printed == pytest.approx([-1, -3.162], abs=1e-3)
 
 
+def test_the_recipe_declares_a_rule_as_the_rules_are_declared():
+    page = (ROOT / "docs" / "adding-an-optimizer.md").read_text(encoding="utf-8")
+    shape = re.compile(r"cdef void \w+\(real\* restrict w, const real\* restrict g(?:,\s*real\* restrict \w+)*,"
+                       r"\s*const real\* at, const real\* h, Py_ssize_t n\) noexcept nogil:")
+    assert len(shape.findall(page)) == page.count("cdef void") == 1
+    for path in (ROOT / "sparseopt" / "kernels" / "rules").glob("*.pxi"):
+        text = path.read_text(encoding="utf-8")
+        assert len(shape.findall(text)) == text.count("cdef void "), path.name
+
+
 def test_the_commands_of_pages_are_commands():
     said = [line for page in PAGES for line in re.findall(r"^\$ sparseopt (.*)", page.read_text(encoding="utf-8"), flags=re.M)]
     assert len(said) > 5

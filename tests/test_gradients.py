@@ -9,6 +9,7 @@ from references import CASES
 
 import sparseopt as so
 from sparseopt import kernels
+from sparseopt.kernels import rowplan
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -253,3 +254,57 @@ def test_a_gradient_is_left_as_it_was():
     one_step(so.RowGradient(rows, values), np.float64, maximize=True, max_grad_norm=0.1)
     np.testing.assert_array_equal(rows, kept[0])
     np.testing.assert_array_equal(values, kept[1])
+
+
+def test_rows_without_repeats_that_do_not_rise_can_be_left_out():
+    rng = np.random.default_rng(0)
+    for n in (3, 60, 500):
+        rows = rng.permutation(1000)[:n]
+        values = rng.standard_normal((n, 4))
+        values[rng.random(n) < 0.3, 1] = np.nan
+        values[0] = np.nan
+        table = so.zeros((1000, 4), np.float64)
+        opt = so.SGD(table, lr=1.0, nonfinite="skip")
+        with pytest.warns(RuntimeWarning, match="were left out"):
+            opt.step(so.RowGradient(rows, values))
+        expected = np.zeros((1000, 4))
+        expected[rows] = -np.where(np.isnan(values).any(axis=1, keepdims=True), 0, values)
+        np.testing.assert_array_equal(table, expected)
+
+
+def test_an_indptr_of_extremes_does_not_pass_for_a_rising_one():
+    largest = 2**31 - 1
+    matrix = sp.csr_array((np.ones(3), ([0, 1, 2], [0, 1, 1])), shape=(3, 2))
+    for middle in ([largest, -2], [-2, largest], [-largest - 1, largest]):
+        matrix.indptr = np.array([0, *middle, 3], dtype=np.int32)
+        table = so.zeros((3, 2), np.float64)
+        with pytest.raises(ValueError, match="falls at row"):
+            so.SGD(table, lr=1.0).step(matrix)
+        assert not table.any()
+
+
+def test_rows_of_a_table_that_needs_all_32_bits_are_sorted():
+    rng = np.random.default_rng(0)
+    for n_rows in (2**31, 2**32 - 1, 2**32, 2**32 + 1):
+        rows = rng.integers(0, n_rows, 200)
+        rows[:3] = n_rows - 1, 0, n_rows - 1
+        plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((200, 1)))
+        np.testing.assert_array_equal(plan.rows, np.unique(rows))
+        assert plan.longest == 2
+
+
+def test_repeated_cells_whose_sum_overflows_are_refused():
+    top = np.finfo(np.float32).max
+    cells = sp.csr_array((np.full(3, top, np.float32), np.array([1, 1, 0]), np.array([0, 0, 3])), shape=(2, 2))
+    table = so.zeros((2, 2))
+    with pytest.raises(ValueError, match="inf at row 1, column 1"):
+        so.SGD(table, lr=1.0).step(cells)
+    assert not table.any()
+
+
+def test_a_rule_with_other_states_than_its_function_takes_is_refused():
+    table = so.zeros((3, 2))
+    state = np.zeros_like(table)
+    for name, states in [("adam", [state]), ("lion", [state, state]), ("sgd", [state])]:
+        with pytest.raises(ValueError, match=f"rule '{name}' takes . states; the optimizer names {len(states)}"):
+            kernels.Sweep(name, table, states, None)

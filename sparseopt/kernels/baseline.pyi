@@ -5,7 +5,7 @@ from numpy import ndarray
 from .rowplan import RowPlan
 
 BUILD: dict[str, Any]
-RULES: dict[str, tuple[int, int]]
+RULES: dict[str, tuple[int, int, int]]
 
 class Scratch: ...
 
@@ -19,5 +19,5 @@ class Sweep:
     def update(self, plan: RowPlan, hyper: ndarray, by_count: ndarray, count: int, scale: float, decay: float,
                scratch: Scratch) -> None: ...
 
-def touch(rows: ndarray, values: ndarray, starts: ndarray | None, arrays: list[ndarray], numbers: list[ndarray],
+def touch(rows: ndarray | None, values: ndarray, starts: ndarray | None, arrays: list[ndarray], numbers: list[ndarray],
           steps: ndarray | None, ahead: int, near: int, threads: int) -> None: ...

@@ -99,7 +99,7 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
         set_touched(self, what, indptr, len(sources) if columns is None else len(columns))
     elif rows is None:
         self.n = n_rows
-    elif columns is None and sources is None and strictly_rising(rows, n_rows):
+    elif strictly_rising(rows, n_rows):
         set_rows(self, rows, None, None, None)
     else:
         check(what, "row", rows, n_rows)
@@ -257,6 +257,9 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows):
     if bits > 32 or n >= (<int64_t>1 << 32):
         order = np.argsort(rows, kind="stable")
         unique, starts = np.unique(rows[order], return_index=True)
+        if len(unique) == n:
+            set_rows(plan, rows, None, None, None)
+            return
         set_segments(plan, unique.astype(np.int64), np.append(starts, n), order)
         return
     # One 64-bit word holds a row and its position, and rising words are rows in rising order, each in its own.

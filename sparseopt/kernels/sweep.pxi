@@ -67,9 +67,9 @@ ctypedef void (*Rule3_64)(double*, const double*, double*, double*, double*, con
 
 cdef enum:
     MOST_STATES = 3
-    FAR = 64                # cache lines of an array between prefetch and use, and the rows of that,
-    MOST_AHEAD = 64         # at the most
-    LEAST_AHEAD = 8         # and at the least
+    FAR = 64                # cache lines of an array between prefetch and use,
+    LEAST_AHEAD = 8         # but at least as many rows
+    NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
     STREAMS = 12            # rows of all arrays together that processors follow at a time
     LINE = 64               # bytes of a cache line
@@ -126,7 +126,7 @@ cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nog
 
 cdef void set_distances(Target* t) noexcept:
     cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
-    t.ahead = max(LEAST_AHEAD, min(MOST_AHEAD, FAR // lines))
+    t.ahead = max(LEAST_AHEAD, FAR // lines)
     t.near = min(t.ahead // 2, STREAMS // (1 + t.n_states)) if lines > 1 else 0
 
 
@@ -195,8 +195,8 @@ cdef inline void scale_and_decay(real* scratch, const real* g, const real* restr
             scratch[j] = scale * g[j] + decay * w[j]
 
 
-cdef inline real* of_row(const Target* t, int state, int64_t row, real* like) noexcept nogil:
-    return <real*>(t.state[state] + row * t.state_bytes[state])
+cdef inline void* of_row(const Target* t, int state, int64_t row) noexcept nogil:
+    return t.state[state] + row * t.state_bytes[state]
 
 
 cdef inline void apply(const Target* t, int64_t row, real* w, const real* g, const real* at, const real* h) noexcept nogil:
@@ -204,20 +204,22 @@ cdef inline void apply(const Target* t, int64_t row, real* w, const real* g, con
         if t.n_states == 0:
             (<Rule0_32>t.rule)(w, g, at, h, t.dim)
         elif t.n_states == 1:
-            (<Rule1_32>t.rule)(w, g, of_row(t, 0, row, w), at, h, t.dim)
+            (<Rule1_32>t.rule)(w, g, <float*>of_row(t, 0, row), at, h, t.dim)
         elif t.n_states == 2:
-            (<Rule2_32>t.rule)(w, g, of_row(t, 0, row, w), of_row(t, 1, row, w), at, h, t.dim)
+            (<Rule2_32>t.rule)(w, g, <float*>of_row(t, 0, row), <float*>of_row(t, 1, row), at, h, t.dim)
         else:
-            (<Rule3_32>t.rule)(w, g, of_row(t, 0, row, w), of_row(t, 1, row, w), of_row(t, 2, row, w), at, h, t.dim)
+            (<Rule3_32>t.rule)(w, g, <float*>of_row(t, 0, row), <float*>of_row(t, 1, row), <float*>of_row(t, 2, row),
+                               at, h, t.dim)
     else:
         if t.n_states == 0:
             (<Rule0_64>t.rule)(w, g, at, h, t.dim)
         elif t.n_states == 1:
-            (<Rule1_64>t.rule)(w, g, of_row(t, 0, row, w), at, h, t.dim)
+            (<Rule1_64>t.rule)(w, g, <double*>of_row(t, 0, row), at, h, t.dim)
         elif t.n_states == 2:
-            (<Rule2_64>t.rule)(w, g, of_row(t, 0, row, w), of_row(t, 1, row, w), at, h, t.dim)
+            (<Rule2_64>t.rule)(w, g, <double*>of_row(t, 0, row), <double*>of_row(t, 1, row), at, h, t.dim)
         else:
-            (<Rule3_64>t.rule)(w, g, of_row(t, 0, row, w), of_row(t, 1, row, w), of_row(t, 2, row, w), at, h, t.dim)
+            (<Rule3_64>t.rule)(w, g, <double*>of_row(t, 0, row), <double*>of_row(t, 1, row), <double*>of_row(t, 2, row),
+                               at, h, t.dim)
 
 
 cdef void update_rows(const Target* target, const Source* source, const Settings* settings, Py_ssize_t lo, Py_ssize_t hi,
@@ -286,7 +288,7 @@ cdef void square_sums(const Source* s, double* sums, Py_ssize_t n, real* scratch
                       int threads) noexcept nogil:
     cdef Py_ssize_t i
     for i in prange(n, schedule="static", num_threads=threads):
-        sums[i] = square_sum(gather(s, i, scratch + threadid() * pad, dim, LEAST_AHEAD), dim)
+        sums[i] = square_sum(gather(s, i, scratch + threadid() * pad, dim, NEAR_ENTRIES), dim)
 
 
 cdef real largest_magnitude(const real* x, Py_ssize_t n) noexcept nogil:
@@ -350,7 +352,7 @@ cdef double largest(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_
 cdef void mark_nonfinite(const Source* s, uint8_t* marks, Py_ssize_t n, real* scratch, Py_ssize_t dim) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        marks[i] = not isfinite(largest_magnitude(gather(s, i, scratch, dim, LEAST_AHEAD), dim))
+        marks[i] = not isfinite(largest_magnitude(gather(s, i, scratch, dim, NEAR_ENTRIES), dim))
 
 
 cdef class Scratch:
@@ -382,13 +384,14 @@ cdef class Sweep:
         self.arrays = [table, *states, steps]
         self.double_ = table.dtype == np.float64
         cdef Target* t = &self.target
-        t.rule = RULES[rule][self.double_]
+        n_states, rule32, rule64 = RULES[rule]
+        if len(states) != n_states:
+            raise ValueError(f"rule {rule!r} takes {n_states} states; the optimizer names {len(states)}")
+        t.rule = rule64 if self.double_ else rule32
         t.table = <char*>cnp.PyArray_DATA(table)
         t.row_bytes = table.strides[0] if table.size else 0
         t.dim = table.shape[1] if table.ndim == 2 else 1
         t.n_states = len(states)
-        if t.n_states > MOST_STATES:
-            raise ValueError(f"rule {rule!r} has {t.n_states} states; the sweep carries {MOST_STATES}")
         for i, state in enumerate(states):
             t.state[i] = <char*>cnp.PyArray_DATA(state)
             t.state_bytes[i] = state.strides[0] if state.size else 0
@@ -432,9 +435,9 @@ cdef class Sweep:
         cdef const double* g64
         cdef const float* g32
         if self.double_:
-            g64 = gather(&plan.source, i, <double*>scratch.rows, self.target.dim, LEAST_AHEAD)
+            g64 = gather(&plan.source, i, <double*>scratch.rows, self.target.dim, NEAR_ENTRIES)
             return [g64[j] for j in range(self.target.dim)]
-        g32 = gather(&plan.source, i, <float*>scratch.rows, self.target.dim, LEAST_AHEAD)
+        g32 = gather(&plan.source, i, <float*>scratch.rows, self.target.dim, NEAR_ENTRIES)
         return [g32[j] for j in range(self.target.dim)]
 
     def square_sum(self, RowPlan plan, int num_threads):

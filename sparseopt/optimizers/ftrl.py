@@ -71,4 +71,4 @@ class Ftrl(Optimizer):
             state["z"][...] = -table * (group["beta"] / alpha + group["l2"]) - np.sign(table) * group["l1"]
 
     def _hyper(self, group, lr):
-        return lr, group["beta"], group["l1"], group["l2"]
+        return 1 / lr, group["beta"], group["l1"], group["l2"]

@@ -4,7 +4,7 @@
 cdef void ftrl(real* restrict w, const real* restrict g, real* restrict z, real* restrict s,
                const real* at, const real* h, Py_ssize_t n) noexcept nogil:
     # s: the paper's n: the sum of squared gradients
-    cdef real rate = 1 / h[0], beta = h[1], l1 = h[2], l2 = h[3]       # 1 / α
+    cdef real rate = h[0], beta = h[1], l1 = h[2], l2 = h[3]       # 1 / α
     cdef real before, after, shrunk
     cdef Py_ssize_t j
     for j in range(n):

@@ -1,4 +1,4 @@
-# Every rule by its name.  A new rule: its file here, and its entry in RULES.
+# Every rule by its name.  A new rule: its file here, and its entry in RULES: the number of its states, and its two versions.
 
 from libc.stdint cimport uintptr_t
 
@@ -14,22 +14,22 @@ include "ftrl.pxi"
 include "lion.pxi"
 
 RULES = {
-    "sgd": (<uintptr_t>&sgd[float], <uintptr_t>&sgd[double]),
-    "momentum": (<uintptr_t>&momentum[float], <uintptr_t>&momentum[double]),
-    "nesterov": (<uintptr_t>&nesterov[float], <uintptr_t>&nesterov[double]),
-    "adagrad": (<uintptr_t>&adagrad[float], <uintptr_t>&adagrad[double]),
-    "rowwise_adagrad": (<uintptr_t>&rowwise_adagrad[float], <uintptr_t>&rowwise_adagrad[double]),
-    "adadelta": (<uintptr_t>&adadelta[float], <uintptr_t>&adadelta[double]),
-    "rmsprop": (<uintptr_t>&rmsprop[float], <uintptr_t>&rmsprop[double]),
-    "rmsprop_momentum": (<uintptr_t>&rmsprop_momentum[float], <uintptr_t>&rmsprop_momentum[double]),
-    "rmsprop_centered": (<uintptr_t>&rmsprop_centered[float], <uintptr_t>&rmsprop_centered[double]),
-    "rmsprop_centered_momentum": (<uintptr_t>&rmsprop_centered_momentum[float],
+    "sgd": (0, <uintptr_t>&sgd[float], <uintptr_t>&sgd[double]),
+    "momentum": (1, <uintptr_t>&momentum[float], <uintptr_t>&momentum[double]),
+    "nesterov": (1, <uintptr_t>&nesterov[float], <uintptr_t>&nesterov[double]),
+    "adagrad": (1, <uintptr_t>&adagrad[float], <uintptr_t>&adagrad[double]),
+    "rowwise_adagrad": (1, <uintptr_t>&rowwise_adagrad[float], <uintptr_t>&rowwise_adagrad[double]),
+    "adadelta": (2, <uintptr_t>&adadelta[float], <uintptr_t>&adadelta[double]),
+    "rmsprop": (1, <uintptr_t>&rmsprop[float], <uintptr_t>&rmsprop[double]),
+    "rmsprop_momentum": (2, <uintptr_t>&rmsprop_momentum[float], <uintptr_t>&rmsprop_momentum[double]),
+    "rmsprop_centered": (2, <uintptr_t>&rmsprop_centered[float], <uintptr_t>&rmsprop_centered[double]),
+    "rmsprop_centered_momentum": (3, <uintptr_t>&rmsprop_centered_momentum[float],
                                   <uintptr_t>&rmsprop_centered_momentum[double]),
-    "adam": (<uintptr_t>&adam[float], <uintptr_t>&adam[double]),
-    "amsgrad": (<uintptr_t>&amsgrad[float], <uintptr_t>&amsgrad[double]),
-    "rowwise_adam": (<uintptr_t>&rowwise_adam[float], <uintptr_t>&rowwise_adam[double]),
-    "adamax": (<uintptr_t>&adamax[float], <uintptr_t>&adamax[double]),
-    "nadam": (<uintptr_t>&nadam[float], <uintptr_t>&nadam[double]),
-    "ftrl": (<uintptr_t>&ftrl[float], <uintptr_t>&ftrl[double]),
-    "lion": (<uintptr_t>&lion[float], <uintptr_t>&lion[double]),
+    "adam": (2, <uintptr_t>&adam[float], <uintptr_t>&adam[double]),
+    "amsgrad": (3, <uintptr_t>&amsgrad[float], <uintptr_t>&amsgrad[double]),
+    "rowwise_adam": (2, <uintptr_t>&rowwise_adam[float], <uintptr_t>&rowwise_adam[double]),
+    "adamax": (2, <uintptr_t>&adamax[float], <uintptr_t>&adamax[double]),
+    "nadam": (2, <uintptr_t>&nadam[float], <uintptr_t>&nadam[double]),
+    "ftrl": (2, <uintptr_t>&ftrl[float], <uintptr_t>&ftrl[double]),
+    "lion": (1, <uintptr_t>&lion[float], <uintptr_t>&lion[double]),
 }
