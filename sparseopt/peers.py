@@ -1,6 +1,6 @@
 """The same step as other libraries do it, for the benchmark: each takes part where it is installed and has the rule.
 
-A peer is a function from the case, the table and the batches to contestants by name; it copies the table, and prepares
+A peer is a function from the case, the table and the batches to contestants by name; it has a table of its own, and prepares
 gradients in its own form before anything is timed.
 """
 

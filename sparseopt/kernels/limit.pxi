@@ -28,8 +28,7 @@ cdef void touch_rows(const void* rows, bint wide, Py_ssize_t lo, Py_ssize_t hi, 
             continue
         g = values + (starts[i] if starts else i) * dim
         if starts and starts[i + 1] > starts[i] + 1:
-            for j in range(dim):
-                sum_[j] = g[j]
+            memcpy(sum_, g, dim * sizeof(real))
             for e in range(starts[i] + 1, starts[i + 1]):
                 add(sum_, values + e * dim, dim)
             g = sum_
@@ -60,7 +59,8 @@ def touch(rows, cnp.ndarray values, starts, list arrays, list numbers, steps, Py
           Py_ssize_t near, int threads):
     """Add `values` to the given rows of arrays (n_rows, dim), and 1 to those of `numbers` and `steps` (n_rows,).
 
-    Without rows, to the first ones. Row `rows[i]` gets `values[i]`, or, with `starts` (int64, one more than rows), the sum of values[starts[i]:starts[i + 1]].
+    Without rows, to the first ones.  Row `rows[i]` gets `values[i]`, or, with `starts` (int64, one more than rows), the sum
+    of values[starts[i]:starts[i + 1]].
     Whole rows are prefetched `ahead` rows before their use, and their first lines once more `near` rows before it.
     """
     cdef double* a64[8]
