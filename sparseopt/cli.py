@@ -78,8 +78,9 @@ def _add_bench(commands):
                     "has the time, GB/s, the share of the touch limit (a compiled loop that only adds the gradient to the "
                     "arrays which the rule writes), what the check for NaN adds, the memory that a step takes, and how many "
                     "times as long others take for the same. All take turns on the same batches, of which there are enough "
-                    "that no cache holds them (at most 4,096). The time is without the check, which is on by default; forms of cells and "
-                    "products have no limit and no peers but our own step on the same gradient as rows, or as the product.")
+                    "that no cache holds them (at most 4,096). The time is without the check, which is on by default; forms of "
+                    "cells and products have no limit, and no peers but our own step on the same gradient as rows, or as the "
+                    "product.")
     bench.set_defaults(run=_bench)
     default = benchmark.Case()
     axes = {
