@@ -24,6 +24,7 @@ import scipy.sparse as sp
 
 from . import config, kernels, memory, peers
 from .gradients import MatmulGradient, RowGradient
+from .kernels import rowplan
 from .optimizers import OPTIMIZERS
 from .peers import PEERS, Contestant
 
@@ -119,9 +120,15 @@ class Batch:
             return None, self.gradient, None
         if not self.case.zipf:
             return self.drawn, self.values, None
+        rows, starts, order = self.segments
+        return rows, self.values[order], starts
+
+    @cached_property
+    def segments(self):
+        """The rows touched, rising, where each one's entries begin, and the order of the entries."""
         order = np.argsort(self.drawn, kind="stable")
         rows, starts = np.unique(self.drawn[order], return_index=True)
-        return rows, self.values[order], np.append(starts, len(order))
+        return rows, np.append(starts, len(order)), order
 
 
 def _zipf(n_rows, exponent, size, rng):
@@ -170,7 +177,7 @@ class Race:
             for distances in _DISTANCES:
                 self.contestants[f"limit {distances}"] = Contestant(self._limit(module.touch, *distances))
         if "forms" in wanted:
-            self.contestants |= self._other_forms()
+            self.contestants |= self._other_forms(module.touch)
         self.contestants |= peers.contestants(case, table, self.batches, wanted)
 
     def _checked(self, batch):
@@ -181,11 +188,19 @@ class Race:
     def _limit(self, touch, ahead, near):
         def step(batch):
             rows, values, starts = batch.grouped
-            touch(rows, values, starts, self.arrays, self.numbers, self.steps, ahead, near, self.case.threads)
+            touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, ahead, near, self.case.threads)
         return step
 
-    def _other_forms(self):
+    def _scattered(self, touch):
+        def step(batch):
+            rows, starts, order = batch.segments
+            touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_DISTANCES[0], self.case.threads)
+        return step
+
+    def _other_forms(self, touch):
         """The same gradient in other hands: what a form costs over the plainest way to the same rows."""
+        if self.case.form == "rows" and self.case.zipf and self.case.order == "random":
+            return {"limit in place": Contestant(self._scattered(touch))}
         if self.case.form == "matmul":
             return {"step on X.T @ dY": Contestant(lambda batch: self.opt.step(_product(batch))),
                     "step on its rows": Contestant(lambda batch: self.opt.step(_reduced(batch)))}
@@ -209,7 +224,7 @@ class Race:
                 if repeat:                          # the first one only warms up
                     times[name].append(taken)
             names.append(names.pop(0))              # nobody always follows the same one
-        limits = [name for name in times if name.startswith("limit")]
+        limits = [name for name in times if name.startswith("limit (")]
         if limits:
             best = min(limits, key=lambda name: statistics.median(times[name]))
             times["limit"] = times[best]
@@ -221,6 +236,7 @@ class Race:
         """The most bytes that are in use at any moment of a step beyond those before it."""
         batch = self.batches[0]
         self.opt.step(batch.gradient)
+        rowplan.kept_work = None        # what it keeps for the next step counts
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()

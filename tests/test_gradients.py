@@ -293,6 +293,12 @@ def test_rows_of_a_table_that_needs_all_32_bits_are_sorted():
         assert plan.longest == 2
 
 
+def test_only_rows_of_a_large_table_are_visited_in_another_order_than_their_values():
+    for n_rows, rising in [(1000, False), (2**28 + 1, True)]:
+        sweep = kernels.Sweep("sgd", np.zeros((n_rows, 1), np.float32), [], None)
+        assert sweep.rising == rising
+
+
 def test_repeated_cells_whose_sum_overflows_are_refused():
     top = np.finfo(np.float32).max
     cells = sp.csr_array((np.full(3, top, np.float32), np.array([1, 1, 0]), np.array([0, 0, 3])), shape=(2, 2))

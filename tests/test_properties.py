@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from references import CASES
 
 import sparseopt as so
+from sparseopt import kernels
 from sparseopt.kernels import rowplan
 
 settings.register_profile("quick", max_examples=300, deadline=None)
@@ -77,17 +78,17 @@ def test_any_sequence_of_gradients_moves_each_row_as_the_rule_moves_it_alone(dat
 
 
 @given(st.integers(1, 2**33).flatmap(lambda n: st.tuples(
-    st.just(n), hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(0, n - 1)), st.booleans())))
+    st.just(n), hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(0, n - 1)), st.booleans(), st.booleans())))
 def test_a_row_plan_is_numpys_stable_sort(drawn):
-    n_rows, rows, narrow = drawn
+    n_rows, rows, narrow, rising = drawn
     if narrow and n_rows < 2**31:
         rows = rows.astype(np.int32)
     values = np.ones((len(rows), 1))
-    plan = rowplan.plan("gradient", n_rows, 1, rows, values)
+    plan = rowplan.plan("gradient", n_rows, 1, rows, values, rising=rising)
     unique, counts = np.unique(rows, return_counts=True)
     assert plan.n == len(unique)
     assert plan.longest == max([1, *counts])
-    if plan.n == len(rows):             # no repeats: visited as they stand
+    if plan.n == len(rows) and (not rising or (np.diff(rows) > 0).all()):       # no repeats: visited as they stand
         np.testing.assert_array_equal(plan.rows, rows)
         assert plan.order is None
     else:
@@ -103,3 +104,30 @@ def test_a_large_row_plan_is_numpys_stable_sort():
         plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((n, 1)))
         np.testing.assert_array_equal(plan.rows, np.unique(rows))
         np.testing.assert_array_equal(plan.order, np.argsort(rows, kind="stable"))
+    for n_rows in (100_000, 2**40):     # and without
+        rows = rng.permutation(100_000)
+        plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((100_000, 1)), rising=True)
+        np.testing.assert_array_equal(plan.rows, np.arange(100_000))
+        np.testing.assert_array_equal(plan.order, np.argsort(rows))
+
+
+def test_the_order_of_the_visit_changes_no_bit():
+    rng = np.random.default_rng(1)
+    rows, values = rng.permutation(5000)[:800], rng.standard_normal((800, 7)).astype(np.float32)
+    columns, samples = rng.integers(7, size=800), rng.permutation(800)
+    forms = {"rows": (rows, values), "cells": (rows, values[:, 0].copy(), None, columns),
+             "product": (rows, values, None, None, samples, values[:, 1].copy())}
+    hyper, by_count = np.array([0.1, 1e-10], np.float32), np.ones((1, 1), np.float32)
+    left_out = np.isin(np.arange(5000), rows[:9])
+    for form, entries in forms.items():
+        tables = []
+        for rising in (False, True):
+            arrays = [so.zeros((5000, 7)), so.zeros((5000, 7))]
+            plan = rowplan.plan("gradient", 5000, 7, *entries, rising=rising)
+            assert (plan.order is not None) == rising
+            sweep = kernels.Sweep("adagrad", arrays[0], arrays[1:], None)
+            for part in (plan, plan.without(left_out[plan.rows])):
+                sweep.update(part, hyper, by_count, 1, 1.0, 0.0, sweep.scratch(part, 2))
+            tables.append(arrays)
+        np.testing.assert_array_equal(tables[0], tables[1], err_msg=form)
+        assert np.count_nonzero(tables[0][1].any(axis=1)) == 800

@@ -1,5 +1,7 @@
 from numpy import ndarray
 
+kept_work: ndarray | None
+
 class RowPlan:
     n: int
     longest: int
@@ -10,6 +12,7 @@ class RowPlan:
     def without(self, left_out: ndarray) -> RowPlan: ...
 
 def plan(what: str, n_rows: int, dim: int, rows: ndarray | None, values: ndarray, indptr: ndarray | None = None,
-         columns: ndarray | None = None, sources: ndarray | None = None, weights: ndarray | None = None) -> RowPlan: ...
+         columns: ndarray | None = None, sources: ndarray | None = None, weights: ndarray | None = None,
+         rising: bool = False) -> RowPlan: ...
 def expanded(what: str, kind: str, indptr: ndarray, indices: ndarray) -> ndarray: ...
 def overlap(read: tuple[ndarray | None, ...], written: tuple[ndarray, ...]) -> bool: ...

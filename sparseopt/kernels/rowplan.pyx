@@ -2,13 +2,13 @@
 """From the rows that a gradient names to the rows that an update visits.
 
 An update visits every touched row once.  Row numbers that rise are used as they stand.  Others are sorted by a stable radix
-sort of (row, position) pairs, which finds the repeats.  If there are none, the rows are visited as they stand after all, since
-that is the order of their values; else in rising order.  The values stay where they are, and a row's repeats are summed in
-the order in which they stand.
+sort of (row, position) pairs, which finds the repeats.  If there are none, the rows may be visited as they stand after all,
+since that is the order of their values; else in rising order.  The values stay where they are, and a row's repeats are summed
+in the order in which they stand.
 """
 
 cimport numpy as cnp
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 import numpy as np
@@ -21,6 +21,7 @@ ctypedef fused index:
 
 cdef enum:
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
+    MOST_KEPT = 1 << 19     # words: larger arrays come on huge pages, which cost little
 
 
 cdef class RowPlan:
@@ -68,11 +69,12 @@ cdef inline bint is_wide(array) except -1:
 
 
 def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, indptr=None, columns=None, sources=None,
-         weights=None):
+         weights=None, bint rising=False):
     """Check the row, column and source numbers of a gradient and plan the visit of its rows.
 
     `rows` (int32 or int64) names the row of every entry; without it `indptr` gives each table row its range of entries;
     without both, entry i belongs to row i.  `values`, `columns`, `sources` and `weights` are as in rowplan.pxd.
+    `rising` has rows visited in rising order even where none repeats.
     Raises IndexError naming the gradient (`what`), the first offending number and its position.
     """
     cdef RowPlan self = RowPlan.__new__(RowPlan)
@@ -103,7 +105,7 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
         set_rows(self, rows, None, None, None)
     else:
         check(what, "row", rows, n_rows)
-        set_sorted(self, rows, n_rows)
+        set_sorted(self, rows, n_rows, rising)
     return self
 
 
@@ -122,42 +124,49 @@ cdef check_lengths(str what, rows, cnp.ndarray values, columns, sources, weights
 
 
 cdef bint strictly_rising(cnp.ndarray rows, int64_t n_rows) except -1:
-    cdef Py_ssize_t i, n = rows.shape[0]
+    cdef Py_ssize_t n = rows.shape[0]
     cdef const void* r = cnp.PyArray_DATA(rows)
-    cdef const int32_t* narrow = <const int32_t*>r
-    cdef const int64_t* wide = <const int64_t*>r
-    cdef int falls = 0                  # counted, not returned at: so the loop vectorises
     if n == 0:
         return True
     if is_wide(rows):
-        for i in range(1, n):
-            falls |= wide[i] <= wide[i - 1]
-        return not falls and wide[0] >= 0 and wide[n - 1] < n_rows
-    for i in range(1, n):
-        falls |= narrow[i] <= narrow[i - 1]
-    return not falls and narrow[0] >= 0 and narrow[n - 1] < n_rows
+        if not rises(<const int64_t*>r, n):
+            return False
+    elif not rises(<const int32_t*>r, n):
+        return False
+    return number(r, is_wide(rows), 0) >= 0 and number(r, is_wide(rows), n - 1) < n_rows
+
+
+cdef bint rises(const index* x, Py_ssize_t n) noexcept:
+    cdef Py_ssize_t i, lo
+    cdef int falls = 0
+    for lo in range(1, n, TOGETHER):
+        for i in range(lo, min(n, lo + TOGETHER)):      # to the end of a block at least: so the loop vectorises
+            falls |= x[i] <= x[i - 1]
+        if falls:
+            return False
+    return True
 
 
 cdef check(str what, str kind, cnp.ndarray numbers, int64_t bound):
     cdef Py_ssize_t i, n = numbers.shape[0]
     cdef const void* a = cnp.PyArray_DATA(numbers)
-    cdef const int32_t* narrow = <const int32_t*>a
-    cdef const int64_t* wide = <const int64_t*>a
+    cdef bint wide = is_wide(numbers)
     cdef int64_t x
-    cdef int outside = 0
-    if is_wide(numbers):
+    if outside(<const int64_t*>a, n, bound) if wide else outside(<const int32_t*>a, n, <int32_t>min(bound, INT32_MAX)):
         for i in range(n):
-            outside |= (wide[i] < 0) | (wide[i] >= bound)
-    else:
-        for i in range(n):
-            outside |= (narrow[i] < 0) | (narrow[i] >= bound)
-    if not outside:
-        return
+            x = number(a, wide, i)
+            if x < 0 or x >= bound:
+                owner = "it" if kind == "sample" else "the table"
+                raise IndexError(f"{what} has {kind} {x} at position {i}; {owner} has {bound} {kind}s")
+
+
+cdef bint outside(const index* x, Py_ssize_t n, index bound) noexcept:
+    """Whether any number is below 0 or not below `bound`; of the bound INT32_MAX for int32 numbers also where one is that."""
+    cdef Py_ssize_t i
+    cdef index either = 0               # no comparison: so that it vectorises on every processor
     for i in range(n):
-        x = number(a, is_wide(numbers), i)
-        if x < 0 or x >= bound:
-            owner = "it" if kind == "sample" else "the table"
-            raise IndexError(f"{what} has {kind} {x} at position {i}; {owner} has {bound} {kind}s")
+        either |= x[i] | difference(bound - 1, x[i])
+    return either < 0
 
 
 cdef check_indptr(str what, str kind, cnp.ndarray indptr, int64_t n_entries):
@@ -243,13 +252,14 @@ cdef with_entries(const index* p, Py_ssize_t n, str what):
     return rows
 
 
-cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows):
+cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising):
     """Sort entries by row, stably: unique rows, the starts and stops of their entries, and the order of the entries."""
-    cdef Py_ssize_t i, n = rows.shape[0], found = 0
+    cdef Py_ssize_t i, n = rows.shape[0], found = 1
     cdef const void* numbers = cnp.PyArray_DATA(rows)
     cdef bint wide = is_wide(rows)
     cdef int bits = 0
     cdef uint64_t* pairs
+    cdef uint64_t* first
     cdef int64_t row, last = -1
 
     while bits < 62 and (<int64_t>1 << bits) < n_rows:
@@ -257,38 +267,65 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows):
     if bits > 32 or n >= (<int64_t>1 << 32):
         order = np.argsort(rows, kind="stable")
         unique, starts = np.unique(rows[order], return_index=True)
-        if len(unique) == n:
+        if len(unique) < n:
+            set_segments(plan, unique.astype(np.int64), np.append(starts, n), order)
+        elif rising:
+            set_rows(plan, unique, None, None, order)
+        else:
             set_rows(plan, rows, None, None, None)
-            return
-        set_segments(plan, unique.astype(np.int64), np.append(starts, n), order)
         return
-    # One 64-bit word holds a row and its position, and rising words are rows in rising order, each in its own.
-    order = np.empty(n, dtype=np.int64)
-    work = np.empty(2 * n, dtype=np.uint64)
-    cdef int64_t* position = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>order)
-    cdef uint64_t* first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
+    work = take_work(2 * n)
+    first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
     with nogil:
-        for i in range(n):
-            first[i] = <uint64_t>number(numbers, wide, i) << 32 | <uint64_t>i
-        pairs = radix_sort(first, first + n, n, bits)
-        for i in range(n):                          # rows and where they start, over pairs that are already read
-            row = pairs[i] >> 32
-            position[i] = <uint32_t>pairs[i]
-            pairs[found] = <uint64_t>row << 32 | <uint64_t>i
-            found += row != last
-            last = row
-    if found == n:                                  # no repeats: the order in which the values stand is the better one
+        pairs = radix_sort(numbers, wide, first, first + n, n, bits)
+        for i in range(1, n):                       # 1 for another row, 0 for the same: no comparison, so that it vectorises
+            found += 1 - ((((pairs[i] ^ pairs[i - 1]) >> 32) - 1) >> 63)
+    if found == n and not rising:                   # no repeats: the order in which the values stand is the better one
         set_rows(plan, rows, None, None, None)
+        keep_work(work)
         return
-    unique = np.empty(found, dtype=np.int64)
-    bounds = np.empty(found + 1, dtype=np.int64)
+    unique = np.empty(found + 1, dtype=np.int64)[:found]
+    order = np.empty(n, dtype=np.int64)
+    bounds = np.empty(found + 1 if found < n else 0, dtype=np.int64)
     cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>unique)
+    cdef int64_t* position = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>order)
     cdef int64_t* b = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>bounds)
-    for i in range(found):
-        r[i] = pairs[i] >> 32
-        b[i] = <uint32_t>pairs[i]
-    b[found] = n
-    set_segments(plan, unique, bounds, order)
+    with nogil:
+        if found == n:
+            for i in range(n):
+                r[i] = pairs[i] >> 32
+                position[i] = <uint32_t>pairs[i]
+        else:
+            found = 0
+            for i in range(n):
+                row = pairs[i] >> 32
+                position[i] = <uint32_t>pairs[i]
+                r[found] = row                      # where the next row goes, and again until one comes
+                b[found] = i
+                found += row != last
+                last = row
+            b[found] = n
+    keep_work(work)
+    if found == n:
+        set_rows(plan, unique, None, None, order)
+    else:
+        set_segments(plan, unique, bounds, order)
+
+
+# Memory for sorting, kept from one step to the next: to get it from the system anew would cost more than the sort.
+kept_work = None
+
+
+cdef take_work(Py_ssize_t n):
+    global kept_work
+    work, kept_work = kept_work, None
+    return work if work is not None and len(work) >= n else np.empty(n, dtype=np.uint64)
+
+
+cdef keep_work(work):
+    global kept_work
+    if len(work) <= MOST_KEPT:
+        kept_work = work
 
 
 cdef set_segments(RowPlan plan, unique, bounds, order):
@@ -297,27 +334,31 @@ cdef set_segments(RowPlan plan, unique, bounds, order):
     set_rows(plan, unique, bounds[:-1], bounds[1:], order)
 
 
-cdef uint64_t* radix_sort(uint64_t* a, uint64_t* b, Py_ssize_t n, int bits) noexcept nogil:
-    """Sort words by their bits 32 to 32 + `bits`; ties keep their order.  Returns whichever of a, b holds the result."""
-    cdef Py_ssize_t count[3][2048]
-    cdef Py_ssize_t i, j, total, here
-    cdef int passes, width, digit, shift
+cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b, Py_ssize_t n, int bits) noexcept nogil:
+    """Sort words that hold a row of `bits` bits above its position, in the memory of a and b; returns the one with the result.
+
+    Rising words are rows in rising order, and ties keep theirs.
+    """
+    cdef uint32_t count[4][2048]
+    cdef Py_ssize_t i, j
+    cdef uint32_t total, here
+    cdef int passes, digit, shift, width = 11 if n > 2048 else 8
     cdef uint64_t word, mask
     if n <= 48:
-        for i in range(1, n):
-            word = a[i]
+        for i in range(n):
+            word = <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i
             j = i
             while j > 0 and a[j - 1] > word:
                 a[j] = a[j - 1]
                 j -= 1
             a[j] = word
         return a
-    passes = (bits + 10) // 11
-    width = (bits + passes - 1) // passes if passes else 0
+    passes = max(1, (bits + width - 1) // width)
+    width = (bits + passes - 1) // passes
     mask = (<uint64_t>1 << width) - 1
-    memset(count, 0, sizeof(count))
+    memset(count, 0, passes * sizeof(count[0]))
     for i in range(n):
-        word = a[i] >> 32
+        word = number(rows, wide, i)
         for digit in range(passes):
             count[digit][(word >> digit * width) & mask] += 1
     for digit in range(passes):
@@ -328,10 +369,10 @@ cdef uint64_t* radix_sort(uint64_t* a, uint64_t* b, Py_ssize_t n, int bits) noex
             total += here
         shift = 32 + digit * width
         for i in range(n):
-            word = a[i]
-            j = (word >> shift) & mask
-            b[count[digit][j]] = word
-            count[digit][j] += 1
+            word = a[i] if digit else <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i
+            j = count[digit][(word >> shift) & mask]
+            count[digit][(word >> shift) & mask] = j + 1
+            b[j] = word
         a, b = b, a
     return a
 

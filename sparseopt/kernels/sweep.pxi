@@ -72,6 +72,7 @@ cdef enum:
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
     STREAMS = 12            # rows of all arrays together that processors follow at a time
+    REACH = 1 << 30         # bytes of table and states beyond which rows in random order wait for the addresses of their pages
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
@@ -377,6 +378,7 @@ cdef class Scratch:
 cdef class Sweep:
     """One table with its state and its rule, bound once: what every step of it needs, and nothing that a step changes."""
     cdef Target target
+    cdef readonly bint rising       # its rows are better visited in rising order, even if their values do not stand in it
     cdef bint double_
     cdef list arrays
 
@@ -397,6 +399,7 @@ cdef class Sweep:
             t.state_bytes[i] = state.strides[0] if state.size else 0
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
         set_distances(t)
+        self.rising = sum(array.nbytes for array in self.arrays if array is not None) > REACH
 
     cdef int threads(self, RowPlan plan, int wanted):
         cdef Py_ssize_t work = plan.n * (self.target.dim + 8) + plan.source.value_rows * 8

@@ -306,9 +306,10 @@ class Optimizer:
             raise ValueError(f"the table of {parameter.title or 'the optimizer'} has changed its shape from {shape} to "
                              f"{table.shape}")
         form = gradients.entries(gradient, shape, table.dtype, what)
-        plan = rowplan.plan(what, shape[0], parameter.dim, *form)
+        rising = parameter.sweep.rising
+        plan = rowplan.plan(what, shape[0], parameter.dim, *form, rising=rising)
         if rowplan.overlap(form, self._written):
-            plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form))
+            plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form), rising=rising)
         return plan
 
     def _settings(self, parameter):
