@@ -128,7 +128,10 @@ cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nog
 cdef void set_distances(Target* t) noexcept:
     cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
     t.ahead = max(LEAST_AHEAD, FAR // lines)
-    t.near = min(t.ahead // 2, STREAMS // (1 + t.n_states)) if lines > 1 else 0
+    if lines > 1:
+        t.near = min(t.ahead // 2, STREAMS // (1 + t.n_states))
+    else:                                           # short rows come fast: sooner, and only where there is much to fetch
+        t.near = 16 if t.n_states and t.state_bytes[0] >= LINE else 0
 
 
 cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
