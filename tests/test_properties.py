@@ -1,5 +1,6 @@
 """Hypothesis: any sequence of sparse gradients, in any form, moves every row as the paper's rule moves it alone."""
 
+import concurrent.futures
 import os
 
 import hypothesis.strategies as st
@@ -77,6 +78,20 @@ def test_any_sequence_of_gradients_moves_each_row_as_the_rule_moves_it_alone(dat
             assert np.abs(table[row] - exact).max() <= tolerance * max(1.0, np.abs(exact).max())
 
 
+def test_plans_made_by_several_threads_at_once_do_not_share_memory():
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, 50_000, 20_000 + 997 * i) for i in range(4)]
+    orders = [np.argsort(rows, kind="stable") for rows in drawn]
+
+    def repeat(i):
+        for _ in range(60):
+            plan = rowplan.plan("gradient", 50_000, 1, drawn[i], np.ones((len(drawn[i]), 1)))
+            np.testing.assert_array_equal(plan.order, orders[i])
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(repeat, range(4)))
+
+
 @given(st.integers(1, 2**33).flatmap(lambda n: st.tuples(
     st.just(n), hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(0, n - 1)), st.booleans(), st.booleans())))
 def test_a_row_plan_is_numpys_stable_sort(drawn):
@@ -104,6 +119,11 @@ def test_a_large_row_plan_is_numpys_stable_sort():
         plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((n, 1)))
         np.testing.assert_array_equal(plan.rows, np.unique(rows))
         np.testing.assert_array_equal(plan.order, np.argsort(rows, kind="stable"))
+    for position in (255, 256, 257, 511, 512, 513, 599):            # rows that rise but for one
+        for row in (position - 1, 0):
+            rows = np.arange(600)
+            rows[position] = row
+            assert rowplan.plan("gradient", 600, 1, rows, np.ones((600, 1))).n == 599
     for n_rows in (100_000, 2**40):     # and without
         rows = rng.permutation(100_000)
         plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((100_000, 1)), rising=True)
@@ -111,7 +131,7 @@ def test_a_large_row_plan_is_numpys_stable_sort():
         np.testing.assert_array_equal(plan.order, np.argsort(rows))
 
 
-def test_the_order_of_the_visit_changes_no_bit():
+def test_the_order_of_the_visit_changes_no_bit_of_an_update():
     rng = np.random.default_rng(1)
     rows, values = rng.permutation(5000)[:800], rng.standard_normal((800, 7)).astype(np.float32)
     columns, samples = rng.integers(7, size=800), rng.permutation(800)

@@ -136,11 +136,11 @@ cdef bint strictly_rising(cnp.ndarray rows, int64_t n_rows) except -1:
     return number(r, is_wide(rows), 0) >= 0 and number(r, is_wide(rows), n - 1) < n_rows
 
 
-cdef bint rises(const index* x, Py_ssize_t n) noexcept:
-    cdef Py_ssize_t i, lo
+cdef bint rises(const index* x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i, block
     cdef int falls = 0
-    for lo in range(1, n, TOGETHER):
-        for i in range(lo, min(n, lo + TOGETHER)):      # to the end of a block at least: so the loop vectorises
+    for block in range(n // TOGETHER + 1):          # a step in range() that is no literal would make Python objects
+        for i in range(max(1, block * TOGETHER), min(n, (block + 1) * TOGETHER)):   # to its end at least: so it vectorises
             falls |= x[i] <= x[i - 1]
         if falls:
             return False
@@ -160,7 +160,7 @@ cdef check(str what, str kind, cnp.ndarray numbers, int64_t bound):
                 raise IndexError(f"{what} has {kind} {x} at position {i}; {owner} has {bound} {kind}s")
 
 
-cdef bint outside(const index* x, Py_ssize_t n, index bound) noexcept:
+cdef bint outside(const index* x, Py_ssize_t n, index bound) noexcept nogil:
     """Whether any number is below 0 or not below `bound`; of the bound INT32_MAX for int32 numbers also where one is that."""
     cdef Py_ssize_t i
     cdef index either = 0               # no comparison: so that it vectorises on every processor
@@ -205,7 +205,7 @@ cdef bint changes(const index* p, Py_ssize_t lo, Py_ssize_t hi, str what, str ki
     return differs != 0
 
 
-cdef inline index difference(index x, index y) noexcept:
+cdef inline index difference(index x, index y) noexcept nogil:
     if index is int32_t:
         return <int32_t>(<uint32_t>x - <uint32_t>y)
     else:
@@ -234,10 +234,11 @@ cdef set_touched(RowPlan plan, str what, cnp.ndarray indptr, int64_t n_entries):
 
 cdef with_entries(const index* p, Py_ssize_t n, str what):
     """The lines in which p rises.  One pass: only blocks that hold such a line are looked at again, in the cache."""
-    cdef Py_ssize_t i, lo, hi, found = 0, room = 4 * TOGETHER
+    cdef Py_ssize_t i, block, lo, hi, found = 0, room = 4 * TOGETHER
     rows = np.empty(room, dtype=np.int64)
     cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>rows)
-    for lo in range(0, n, TOGETHER):
+    for block in range((n + TOGETHER - 1) // TOGETHER):
+        lo = block * TOGETHER
         hi = min(n, lo + TOGETHER)
         if not changes(p, lo, hi, what, "row"):
             continue
