@@ -55,7 +55,8 @@ class BuildExt(build_ext):
 
 setup(
     ext_modules=cythonize(
-        [extension("cpu"), extension("rowplan"), *(extension(name, flags) for name, flags in INSTRUCTION_SETS.items())],
+        [extension("cpu"), extension("replay"), extension("rowplan"),
+         *(extension(name, flags) for name, flags in INSTRUCTION_SETS.items())],
         build_dir="build/cython"),
     cmdclass={"build_ext": BuildExt},
 )

@@ -8,6 +8,7 @@ from libc.math cimport isfinite
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy
 
+from sparseopt.kernels.replay cimport MOST_NUMBERS, Gap, History, Past, make_ready, numbers_of, place_of, power, product_of
 from sparseopt.kernels.rowplan cimport RowPlan, Source, number
 
 import numpy as np
@@ -87,6 +88,7 @@ cdef struct Target:
     Py_ssize_t state_bytes[MOST_STATES]
     int32_t* steps          # one count a row, or NULL
     uintptr_t rule
+    uintptr_t missed        # the same for all steps that a row has missed together, or 0 where it does not move in them
     Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
 
@@ -98,7 +100,8 @@ cdef struct Settings:
     const void* by_count    # what depends on the step count alone, a row a count
     Py_ssize_t n_counts
     Py_ssize_t n_by_count
-    Py_ssize_t count        # the count of every row, if steps is NULL
+    Py_ssize_t count        # the count of every row, if steps is NULL or there is a past
+    const Past* past        # of the table, where rows are brought up to it first, and steps says up to where they are; or NULL
 
 
 cdef inline void prefetch_row(const char* row, Py_ssize_t n_bytes) noexcept nogil:
@@ -203,27 +206,63 @@ cdef inline void* of_row(const Target* t, int state, int64_t row) noexcept nogil
     return t.state[state] + row * t.state_bytes[state]
 
 
-cdef inline void apply(const Target* t, int64_t row, real* w, const real* g, const real* at, const real* h) noexcept nogil:
+cdef inline void apply(uintptr_t rule, const Target* t, int64_t row, real* w, const real* g, const real* at,
+                       const real* h) noexcept nogil:
     if real is float:
         if t.n_states == 0:
-            (<Rule0_32>t.rule)(w, g, at, h, t.dim)
+            (<Rule0_32>rule)(w, g, at, h, t.dim)
         elif t.n_states == 1:
-            (<Rule1_32>t.rule)(w, g, <float*>of_row(t, 0, row), at, h, t.dim)
+            (<Rule1_32>rule)(w, g, <float*>of_row(t, 0, row), at, h, t.dim)
         elif t.n_states == 2:
-            (<Rule2_32>t.rule)(w, g, <float*>of_row(t, 0, row), <float*>of_row(t, 1, row), at, h, t.dim)
+            (<Rule2_32>rule)(w, g, <float*>of_row(t, 0, row), <float*>of_row(t, 1, row), at, h, t.dim)
         else:
-            (<Rule3_32>t.rule)(w, g, <float*>of_row(t, 0, row), <float*>of_row(t, 1, row), <float*>of_row(t, 2, row),
+            (<Rule3_32>rule)(w, g, <float*>of_row(t, 0, row), <float*>of_row(t, 1, row), <float*>of_row(t, 2, row),
                                at, h, t.dim)
     else:
         if t.n_states == 0:
-            (<Rule0_64>t.rule)(w, g, at, h, t.dim)
+            (<Rule0_64>rule)(w, g, at, h, t.dim)
         elif t.n_states == 1:
-            (<Rule1_64>t.rule)(w, g, <double*>of_row(t, 0, row), at, h, t.dim)
+            (<Rule1_64>rule)(w, g, <double*>of_row(t, 0, row), at, h, t.dim)
         elif t.n_states == 2:
-            (<Rule2_64>t.rule)(w, g, <double*>of_row(t, 0, row), <double*>of_row(t, 1, row), at, h, t.dim)
+            (<Rule2_64>rule)(w, g, <double*>of_row(t, 0, row), <double*>of_row(t, 1, row), at, h, t.dim)
         else:
-            (<Rule3_64>t.rule)(w, g, <double*>of_row(t, 0, row), <double*>of_row(t, 1, row), <double*>of_row(t, 2, row),
+            (<Rule3_64>rule)(w, g, <double*>of_row(t, 0, row), <double*>of_row(t, 1, row), <double*>of_row(t, 2, row),
                                at, h, t.dim)
+
+
+cdef void bring_up(const Target* t, const Past* past, int64_t row, const real* h) noexcept nogil:
+    """Take a row through the steps that it has missed, and say so in its step count."""
+    cdef double numbers[MOST_NUMBERS]
+    cdef real converted[MOST_NUMBERS]
+    cdef const real* at = converted
+    cdef Gap gap
+    cdef int i, n = 0
+    gap.past = past
+    gap.s = max(past.start, t.steps[row])
+    if gap.s >= past.now:
+        return
+    if t.missed:
+        if past.resolvent.ready_at == past.now and gap.s > past.now - past.resolvent.window:
+            at = <const real*>past.resolvent.ready + (past.now - gap.s) * past.resolvent.stride
+            n = 1
+        else:
+            n = numbers_of(past, gap.s, numbers)
+            for i in range(n):
+                converted[i] = <real>numbers[i]
+        if n:
+            apply(t.missed, t, row, <real*>(t.table + row * t.row_bytes), <const real*>&gap, at, h)
+    t.steps[row] = <int32_t>past.now
+
+
+cdef inline void prefetch_missed(const Target* t, const Source* s, const Past* past, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """What a row that comes later needs to be brought up: its step count, then what its missed steps come to, and itself."""
+    cdef int64_t row
+    if i + 2 * t.ahead < n:
+        prefetch(t.steps + row_number(s, i + 2 * t.ahead))
+    if i + t.ahead < n:
+        row = row_number(s, i + t.ahead)
+        if t.missed and t.steps[row] < past.now:
+            prefetch(place_of(past, max(past.start, t.steps[row])))
 
 
 cdef void update_rows(const Target* target, const Source* source, const Settings* settings, Py_ssize_t lo, Py_ssize_t hi,
@@ -250,19 +289,25 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
                 prefetch_target(&t, later)
                 if t.near:
                     prefetch_first_lines(&t, row_number(&s, i + t.near))
+        if how.past:
+            prefetch_missed(&t, &s, how.past, i, n)
+            bring_up(&t, how.past, row, <const real*>how.hyper)
+            if how.count == how.past.now:           # no step
+                continue
+            t.steps[row] = <int32_t>how.count
         w = <real*>(t.table + row * t.row_bytes)
         g = <const real*>s.values + i * s.stride if alone else gather(source, i, scratch, t.dim, t.near)
         if not as_it_stands:
             scale_and_decay(scratch, g, w, scale, decay, t.dim)
             g = scratch
-        if t.steps:
+        if t.steps and not how.past:
             k = t.steps[row]
             if k < INT32_MAX:
                 k += 1
             t.steps[row] = <int32_t>k
             k = max(1, min(k, how.n_counts))
             at = <const real*>how.by_count + (k - 1) * how.n_by_count
-        apply(&t, row, w, g, at, <const real*>how.hyper)
+        apply(t.rule, &t, row, w, g, at, <const real*>how.hyper)
 
 
 cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
@@ -385,14 +430,12 @@ cdef class Sweep:
     cdef bint double_
     cdef list arrays
 
-    def __init__(self, str rule, table, states, steps):
+    def __init__(self, str rule, table, states, steps, missed=None):
         self.arrays = [table, *states, steps]
         self.double_ = table.dtype == np.float64
         cdef Target* t = &self.target
-        n_states, rule32, rule64 = RULES[rule]
-        if len(states) != n_states:
-            raise ValueError(f"rule {rule!r} takes {n_states} states; the optimizer names {len(states)}")
-        t.rule = rule64 if self.double_ else rule32
+        t.rule = self.function(rule, len(states))
+        t.missed = self.function(missed, len(states)) if missed else 0
         t.table = <char*>cnp.PyArray_DATA(table)
         t.row_bytes = table.strides[0] if table.size else 0
         t.dim = table.shape[1] if table.ndim == 2 else 1
@@ -403,6 +446,12 @@ cdef class Sweep:
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
         set_distances(t)
         self.rising = sum(array.nbytes for array in self.arrays if array is not None) > REACH
+
+    cdef uintptr_t function(self, str rule, n_states) except 0:
+        taken, rule32, rule64 = RULES[rule]
+        if n_states != taken:
+            raise ValueError(f"rule {rule!r} takes {taken} states; the optimizer names {n_states}")
+        return rule64 if self.double_ else rule32
 
     cdef int threads(self, RowPlan plan, int wanted):
         cdef Py_ssize_t work = plan.n * (self.target.dim + 8) + plan.source.value_rows * 8
@@ -464,8 +513,11 @@ cdef class Sweep:
         return Scratch(self.target.dim, 8 if self.double_ else 4, self.threads(plan, num_threads))
 
     def update(self, RowPlan plan, cnp.ndarray hyper, cnp.ndarray by_count, Py_ssize_t count, double scale, double decay,
-               Scratch scratch):
-        """Apply the rule to every touched row.  `count` is the step count of rows that keep none of their own."""
+               Scratch scratch, History history=None):
+        """Apply the rule to every touched row.  `count` is the step count of rows that keep none of their own.
+
+        With a history, rows are first brought up to its last step, and `count` is that of all rows.
+        """
         cdef Settings how
         how.scale = scale
         how.decay = decay
@@ -474,10 +526,30 @@ cdef class Sweep:
         how.n_counts = by_count.shape[0]
         how.n_by_count = by_count.shape[1]
         how.count = count
+        how.past = &history.past if history is not None else NULL
+        if history is not None and 0 < 2 * history.past.resolvent.window < plan.n:
+            make_ready(&history.past)
+        self.run(plan, &how, scratch)
+
+    def catch_up(self, RowPlan plan, cnp.ndarray hyper, History history, Scratch scratch):
+        """Bring rows up to the last step of their history; nothing else."""
+        cdef Settings how
+        how.scale = 1
+        how.decay = 0
+        how.hyper = how.by_count = cnp.PyArray_DATA(hyper)
+        how.n_counts = how.n_by_count = 1
+        how.past = &history.past
+        how.count = history.past.now
+        if 0 < 2 * history.past.resolvent.window < plan.n:
+            make_ready(&history.past)
+        self.run(plan, &how, scratch)
+
+    cdef void run(self, RowPlan plan, Settings* how, Scratch scratch):
         with nogil:
             if self.double_:
-                update_all(&self.target, &plan.source, &how, plan.n, <double*>scratch.rows, scratch.pad, scratch.threads)
+                update_all(&self.target, &plan.source, how, plan.n, <double*>scratch.rows, scratch.pad, scratch.threads)
             else:
-                update_all(&self.target, &plan.source, &how, plan.n, <float*>scratch.rows, scratch.pad, scratch.threads)
+                update_all(&self.target, &plan.source, how, plan.n, <float*>scratch.rows, scratch.pad, scratch.threads)
+
 
 include "limit.pxi"

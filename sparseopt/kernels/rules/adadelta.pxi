@@ -13,3 +13,11 @@ cdef void adadelta(real* restrict w, const real* restrict g, real* restrict v, r
         delta = root(d[j] + eps) / root(v[j] + eps) * g[j]
         d[j] = rho * d[j] + fresh * delta * delta
         w[j] = w[j] - lr * delta
+
+
+cdef void adadelta_missed(real* restrict w, const real* restrict g, real* restrict v, real* restrict d,
+                          const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j                           # at: ρ^J
+    for j in range(n):
+        v[j] = at[0] * v[j]
+        d[j] = at[0] * d[j]

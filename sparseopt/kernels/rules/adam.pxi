@@ -38,3 +38,92 @@ cdef void rowwise_adam(real* restrict w, const real* restrict g, real* restrict 
     for j in range(n):
         m[j] = b1 * m[j] + c1 * g[j]
         w[j] = keep * w[j] - rate * m[j]
+
+
+# Missed steps.  at: what is left of w, m and v; then R, by which m has moved w, as a polynomial: see kernels/replay.pyx.
+
+
+cdef inline void resolvent(const real* restrict v, const real* r, real* restrict inverse, real* restrict phi,
+                           Py_ssize_t n) noexcept nogil:
+    # R(√v) = inverse * phi.  r: e, the degree, the coefficients of powers of τ
+    cdef real e = r[0], y, c
+    cdef real tau[STRIP]
+    cdef int degree = <int>r[1], p
+    cdef Py_ssize_t j
+    for j in range(n):
+        y = root(v[j])
+        inverse[j] = 1 / (y + e)
+        tau[j] = (e - y) * inverse[j]
+        phi[j] = r[2 + degree]
+    for p in range(degree - 1, -1, -1):
+        c = r[2 + p]
+        for j in range(n):
+            phi[j] = phi[j] * tau[j] + c
+
+
+cdef inline void adam_moves(real* restrict w, real* restrict m, const real* restrict v, const real* at,
+                            Py_ssize_t n) noexcept nogil:
+    cdef real keep = at[0], left = at[1]
+    cdef real inverse[STRIP]
+    cdef real phi[STRIP]
+    cdef Py_ssize_t j, lo, size
+    if at[4] <= 4:
+        adam_moves_4(w, m, v, at, n)
+        return
+    for lo in range((n + STRIP - 1) // STRIP):
+        size = min(STRIP, n - lo * STRIP)
+        resolvent(v, at + 3, inverse, phi, size)
+        for j in range(size):
+            w[j] = keep * w[j] - (m[j] * inverse[j]) * phi[j]       # in this order an m of 0 stays 0 however large the rest
+            m[j] = left * m[j]
+        w, m, v = w + size, m + size, v + size
+
+
+cdef inline void adam_moves_4(real* restrict w, real* restrict m, const real* restrict v, const real* at,
+                              Py_ssize_t n) noexcept nogil:
+    # The same up to degree 4, which after some hundred steps is all there is: in registers.
+    cdef real keep = at[0], left = at[1], e = at[3]
+    cdef real k[5]
+    cdef real k0, k1, k2, k3, k4, y, inverse, tau, phi
+    cdef Py_ssize_t j
+    for j in range(5):
+        k[j] = at[5 + j] if j <= at[4] else <real>0
+    k0, k1, k2, k3, k4 = k[0], k[1], k[2], k[3], k[4]
+    for j in range(n):
+        y = root(v[j])
+        inverse = 1 / (y + e)
+        tau = (e - y) * inverse
+        phi = (((k4 * tau + k3) * tau + k2) * tau + k1) * tau + k0
+        w[j] = keep * w[j] - (m[j] * inverse) * phi
+        m[j] = left * m[j]
+
+
+cdef void adam_missed(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
+                      const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real left = at[2]
+    cdef Py_ssize_t j
+    adam_moves(w, m, v, at, n)
+    for j in range(n):
+        v[j] = left * v[j]
+
+
+cdef void amsgrad_missed(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
+                         real* restrict top,
+                         const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real left = at[2]
+    cdef Py_ssize_t j
+    adam_moves(w, m, top, at, n)                                        # v falls, so its maximum stays
+    for j in range(n):
+        v[j] = left * v[j]
+
+
+cdef void rowwise_adam_missed(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
+                              const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real keep = at[0], left = at[1]
+    cdef real inverse, phi
+    cdef Py_ssize_t j
+    resolvent(v, at + 3, &inverse, &phi, 1)
+    v[0] = at[2] * v[0]
+    for j in range(n):
+        w[j] = keep * w[j] - (m[j] * inverse) * phi
+        m[j] = left * m[j]

@@ -10,3 +10,33 @@ cdef void adamax(real* restrict w, const real* restrict g, real* restrict m, rea
         m[j] = b1 * m[j] + c1 * g[j]
         u[j] = larger(b2 * u[j], absolute(g[j]) + eps)
         w[j] = w[j] - rate * m[j] / u[j]
+
+
+cdef void adamax_missed(real* restrict w, const real* restrict g, real* restrict m, real* restrict u,
+                        const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    # at: a 3 x 3 matrix for (w, m / u while u falls, m / ε once it has come down to ε); β1^J, β2^J
+    cdef real sum_ = at[1], left = at[9], fallen = at[10], eps = h[4]
+    cdef real never = eps / larger(fallen, h[5])        # from here down, to come to ε matters
+    cdef Py_ssize_t j
+    for j in range(n):
+        if u[j] < never and m[j] != 0:
+            w[j] = w[j] + m[j] * <real>adamax_falls(<const Gap*>g, u[j], eps)
+        elif m[j] != 0:
+            w[j] = w[j] + m[j] / u[j] * sum_
+        m[j] = left * m[j]
+        u[j] = larger(fallen * u[j], eps)
+
+
+cdef double adamax_falls(const Gap* gap, double u, double eps) noexcept nogil:
+    # What an m of 1 adds: the first k steps with m / u, the others with m / ε
+    cdef double all_[9]
+    cdef double later[9]
+    cdef const Past* past = gap.past
+    cdef int64_t missed = past.now - gap.s, k = 0
+    cdef double one, other
+    if u > eps:
+        k = <int64_t>min(<double>missed, log(eps / u) / log(past.powers[1].low[1]))
+    one, other = power(&past.powers[0], k), power(&past.powers[1], k)
+    product_of(&past.products, gap.s - past.start, all_)
+    product_of(&past.products, gap.s + k - past.start, later)
+    return (all_[1] - one / other * later[1]) / u + one * later[2] / eps

@@ -1,7 +1,11 @@
 # What the rules need beyond + - * /.  One name for float and double: `sqrt` of libc.math alone would turn a float
 # rule into double arithmetic.  All of it is exactly rounded, so every instruction set gives the same bits.
 
-from libc.math cimport fabs, fabsf, sqrt, sqrtf
+from libc.float cimport DBL_MIN, FLT_MIN
+from libc.math cimport fabs, fabsf, log, sqrt, sqrtf
+
+cdef enum:
+    STRIP = 64          # elements of a row that are taken together where a rule needs memory of its own
 
 ctypedef fused real:
     float
@@ -28,6 +32,10 @@ cdef inline real larger(real x, real y) noexcept nogil:
 
 cdef inline real sign(real x) noexcept nogil:
     return <real>(x > 0) - <real>(x < 0) if x == x else x       # of a NaN: NaN
+
+
+cdef inline real tiny(real x) noexcept nogil:
+    return FLT_MIN if real is float else DBL_MIN        # the least normal number of x's type
 
 
 cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogil:

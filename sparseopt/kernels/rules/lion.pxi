@@ -8,3 +8,14 @@ cdef void lion(real* restrict w, const real* restrict g, real* restrict m,
     for j in range(n):
         w[j] = keep * w[j] - lr * sign(b1 * m[j] + c1 * g[j])
         m[j] = b2 * m[j] + c2 * g[j]
+
+
+cdef void lion_missed(real* restrict w, const real* restrict g, real* restrict m,
+                      const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    # m keeps its sign, however small it becomes, so it stops at the least number that is none too small
+    cdef real keep = at[0], moved = at[1], left = at[4]         # at: a matrix for (w, sign of m); β2^J
+    cdef real least = at[3] * tiny(left)                        # 0 if the sign does not last: β2 = 0
+    cdef Py_ssize_t j
+    for j in range(n):
+        w[j] = keep * w[j] - moved * sign(m[j])
+        m[j] = sign(m[j]) * larger(left * absolute(m[j]), least)

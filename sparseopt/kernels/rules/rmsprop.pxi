@@ -46,3 +46,32 @@ cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, re
         mean[j] = alpha * mean[j] + fresh * g[j]
         buf[j] = mu * buf[j] + g[j] / (deviation(v[j], mean[j]) + eps)
         w[j] = w[j] - lr * buf[j]
+
+
+# Missed steps.  at: the matrix that takes (w, buf) through them, with momentum; then α^J.
+
+
+cdef void rmsprop_missed(real* restrict w, const real* restrict g, real* restrict v,
+                         const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        v[j] = at[0] * v[j]
+
+
+cdef void rmsprop_momentum_missed(real* restrict w, const real* restrict g, real* restrict v, real* restrict buf,
+                                  const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    momentum_missed(w, g, buf, at, h, n)
+    rmsprop_missed(w, g, v, at + 4, h, n)
+
+
+cdef void rmsprop_centered_missed(real* restrict w, const real* restrict g, real* restrict v, real* restrict mean,
+                                  const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    rmsprop_missed(w, g, v, at, h, n)
+    rmsprop_missed(w, g, mean, at, h, n)
+
+
+cdef void rmsprop_centered_momentum_missed(real* restrict w, const real* restrict g, real* restrict v,
+                                           real* restrict mean, real* restrict buf,
+                                           const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    momentum_missed(w, g, buf, at, h, n)
+    rmsprop_centered_missed(w, g, v, mean, at + 4, h, n)

@@ -28,3 +28,21 @@ cdef void nesterov(real* restrict w, const real* restrict g, real* restrict buf,
     for j in range(n):
         buf[j] = mu * buf[j] + gain * g[j]
         w[j] = w[j] - lr * (g[j] + ahead * buf[j])
+
+
+cdef void sgd_missed(real* restrict w, const real* restrict g,
+                     const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j                           # at: what the decay leaves of w
+    for j in range(n):
+        w[j] = at[0] * w[j]
+
+
+cdef void momentum_missed(real* restrict w, const real* restrict g, real* restrict buf,
+                          const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    cdef real ww = at[0], wb = at[1], bw = at[2], bb = at[3]        # (w, buf) times a matrix
+    cdef real old
+    cdef Py_ssize_t j
+    for j in range(n):
+        old = w[j]
+        w[j] = ww * old + wb * buf[j]
+        buf[j] = bw * old + bb * buf[j]
