@@ -23,7 +23,7 @@ ALL = [
     Case(order="random"), Case(zipf=1.05, order="random"), Case(dtype="float64"),
     *(Case(form=form, rows=1_000) for form in ("csr", "csc", "coo")),
     Case(form="matmul", rows=4096, zipf=1.05),
-    *(Case(isa=isa) for isa in kernels.available[1:]),
+    *(Case(isa=isa) for isa in kernels.available[1:]), Case(missed="replay"), Case(missed="replay", zipf=1.05, order="random"),
 ]
 
 

@@ -32,6 +32,7 @@ FORMS = "rows", "csr", "csc", "coo", "dense", "matmul"
 PER_SAMPLE = 100            # nonzeros in each sample of the form "matmul"
 _OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times what a cache holds
 _MOST_BATCHES = 4096
+_EARLIER = 3000             # steps taken before, where missed steps are replayed: the first hundreds cost more
 # Rows between prefetch and use that the limit tries: (ahead, near).
 _DISTANCES = (8, 4), (16, 4), (16, 8), (32, 8), (64, 0), (64, 16)
 
@@ -54,10 +55,11 @@ class Case:
     dtype: str = "float32"
     threads: int = 1
     isa: str = kernels.isa
+    missed: str = "skip"            # or "replay"
 
     def __post_init__(self):
         allowed = {"rule": tuple(OPTIMIZERS), "order": ("rising", "random"), "form": FORMS,
-                   "dtype": ("float32", "float64"), "isa": tuple(kernels.available)}
+                   "dtype": ("float32", "float64"), "isa": tuple(kernels.available), "missed": ("skip", "replay")}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(values)}")
@@ -143,14 +145,9 @@ class Race:
         self.case = case
         rng = np.random.default_rng(0)
         dtype = np.dtype(case.dtype)
-        table = memory.normal((case.table, case.dim), dtype, scale=0.01, seed=0)
         module = importlib.import_module(f"sparseopt.kernels.{case.isa}")
-        chosen, kernels.Sweep = kernels.Sweep, module.Sweep
-        try:
-            self.opt = OPTIMIZERS[case.rule](table, num_threads=case.threads, nonfinite="allow")
-        finally:
-            kernels.Sweep = chosen
-        state = self.opt.state[0]
+        self.opt = self._optimizer(module, case.missed)
+        table, state = self.opt.params[0], self.opt.state[0]
         self.arrays = [table, *(array for array in state.values() if array.ndim == 2)]
         self.numbers = [array for name, array in state.items() if array.ndim == 1 and name != "step"]
         self.steps = state.get("step")
@@ -178,7 +175,26 @@ class Race:
                 self.contestants[f"limit {distances}"] = Contestant(self._limit(module.touch, *distances))
         if "forms" in wanted:
             self.contestants |= self._other_forms(module.touch)
+        if "forms" in wanted and case.missed == "replay":
+            skip, all_rows = (self._optimizer(module, missed) for missed in ("skip", "replay"))
+            self.contestants |= {
+                "missed skip": Contestant(lambda batch: skip.step(batch.gradient)),
+                "catch_up()": Contestant(lambda batch: all_rows.catch_up(), lambda batch: all_rows.step(batch.gradient))}
         self.contestants |= peers.contestants(case, table, self.batches, wanted)
+
+    def _optimizer(self, module, missed):
+        case = self.case
+        table = memory.normal((case.table, case.dim), np.dtype(case.dtype), scale=0.01, seed=0)
+        chosen, kernels.Sweep = kernels.Sweep, module.Sweep
+        try:
+            optimizer = OPTIMIZERS[case.rule](table, num_threads=case.threads, nonfinite="allow", missed=missed)
+        finally:
+            kernels.Sweep = chosen
+        if missed == "replay":
+            for _ in range(_EARLIER):
+                optimizer.step(RowGradient([], np.empty((0, case.dim), table.dtype)))
+            optimizer.catch_up()
+        return optimizer
 
     def _checked(self, batch):
         self.opt.nonfinite = "raise"
@@ -200,7 +216,7 @@ class Race:
     def _other_forms(self, touch):
         """The same gradient in other hands: what a form costs over the plainest way to the same rows."""
         if self.case.form == "rows" and self.case.zipf and self.case.order == "random":
-            return {"limit in place": Contestant(self._scattered(touch))}
+            return {"limit in place": Contestant(self._scattered(touch))} if self.case.missed == "skip" else {}
         if self.case.form == "matmul":
             return {"step on X.T @ dY": Contestant(lambda batch: self.opt.step(_product(batch))),
                     "step on its rows": Contestant(lambda batch: self.opt.step(_reduced(batch)))}

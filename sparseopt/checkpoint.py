@@ -63,6 +63,8 @@ def save(path, optimizer):
     tensors = {f"params/{name}": table for name, table in state.pop("params").items()}
     for name, arrays in state.pop("state").items():
         tensors |= {f"state/{name}/{key}": array for key, array in arrays.items()}
+    for name, arrays in state.pop("history", {}).items():
+        tensors |= {f"history/{name}/{key}": array for key, array in arrays.items()}
     for group in state["param_groups"]:
         group["lr"] = schedules.to_json(group["lr"])
     try:
@@ -178,12 +180,17 @@ def _state_dict(header, tensors):
         group["lr"] = schedules.from_json(group["lr"])
         for name in group["params"]:
             state["params"][name] = tensors.pop(f"params/{name}")
-            start = f"state/{name}/"
-            inside = [key for key in tensors if key.startswith(start) and "/" not in key[len(start):]]
-            state["state"][name] = {key[len(start):]: tensors.pop(key) for key in inside}
+            state["state"][name] = _below(f"state/{name}/", tensors)
+            if state["options"]["missed"] == "replay":
+                state.setdefault("history", {})[name] = _below(f"history/{name}/", tensors)
     if tensors:
         raise ValueError(f"it has tensors of no parameter: {', '.join(sorted(tensors))}")
     return state
+
+
+def _below(start, tensors):
+    inside = [key for key in tensors if key.startswith(start) and "/" not in key[len(start):]]
+    return {key[len(start):]: tensors.pop(key) for key in inside}
 
 
 def _rebuilt(state, structure):

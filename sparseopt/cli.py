@@ -90,6 +90,7 @@ def _add_bench(commands):
         "zipf": (float, "exponent of Zipf's law for the draws; 0: every row once"), "order": (str, "rising or random"),
         "form": (str, f"of the gradient: {', '.join(benchmark.FORMS)}"), "dtype": (str, "float32 or float64"),
         "threads": (int, "threads of a step"), "isa": (str, f"instruction sets: {', '.join(kernels.available)}"),
+        "missed": (str, "skip, or replay: after 3,000 steps; then also the same step under skip, and catch_up() of all rows"),
     }
     for name, (convert, text) in axes.items():
         bench.add_argument(_flag(name), type=_list_of(convert), default=[getattr(default, name)],
@@ -121,7 +122,8 @@ def _bench(options):
              for values in itertools.product(*(getattr(options, axis) for axis in benchmark.AXES))]
     absent = [name for name in wanted if name not in peers.installed()]
     varying = [axis for axis in benchmark.AXES if len(getattr(options, axis)) > 1]
-    fixed = ", ".join(f"{axis} {getattr(cases[0], axis)}" for axis in benchmark.AXES if axis not in (*varying, "rule"))
+    fixed = ", ".join(f"{axis} {getattr(cases[0], axis)}" for axis in benchmark.AXES
+                      if axis not in (*varying, "rule") and (axis, getattr(cases[0], axis)) != ("missed", "skip"))
     print(f"{fixed}; {os.cpu_count()} cores" + (f"; not installed: {', '.join(absent)}" if absent else ""))
     results = benchmark.report((benchmark.measure(case, wanted, options.repeats) for case in cases), varying)
     if options.picture:

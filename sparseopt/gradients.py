@@ -151,6 +151,11 @@ def entries(gradient, shape, dtype, what):
                     "or matrix, a RowGradient, a MatmulGradient or a NumPy array")
 
 
+def row_numbers(rows, what):
+    """Row numbers of any shape as the kernels read them; or raise."""
+    return _integers(_unmasked(rows, what).reshape(-1), what)
+
+
 def detached(form):
     """The same entries in memory of their own: for arrays that lie in what the step is about to write."""
     if form.sources is not None:        # of the values, as many rows as are needed

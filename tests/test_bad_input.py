@@ -666,7 +666,7 @@ def test_every_optimizer_checks_what_they_share(cls):
         ({"maximize": None}, TypeError, "maximize is None"),
         ({"nonfinite": "no"}, ValueError, "nonfinite is 'no'"),
         ({"weigth_decay": 0.1}, TypeError, "weigth_decay"),
-        ({"missed": "replay"}, NotImplementedError, 'missed="replay"'),
+        ({"missed": "replays"}, ValueError, r"missed is 'replays'; it must be 'skip' or 'replay'"),
     ]:
         with pytest.raises(error, match=message):
             cls(table(), **keywords)

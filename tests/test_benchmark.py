@@ -148,11 +148,21 @@ def test_a_case_runs_on_the_instruction_set_it_names(isa):
     ("threads", 5000, "threads is 5000; it must be an integer of at least 1 and at most 1024"),
     ("zipf", -0.5, "zipf is -0.5; it must be 0"),
     ("zipf", float("nan"), "zipf is nan; it must be 0"),
+    ("missed", "replays", "missed is 'replays'; it must be one of skip, replay"),
     ("rows", 2_000_000, "rows is 2000000; unique rows are at most as many as the table has, 1000000"),
 ])
 def test_a_wrong_axis_is_named(axis, value, said):
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
         Case(**{axis: value})
+
+
+def test_replay_runs_beside_skip_and_a_catch_up_of_all_rows():
+    race = Race(Case(**SMALL, missed="replay"), ["forms"])
+    assert race.opt.missed == "replay"
+    assert race.opt.steps == 3000
+    result = race.run(repeats=1, seconds=0.001)
+    assert result.peers == ["missed skip", "catch_up()"]
+    assert not race.opt.stale(race.batches[0].drawn).all()
 
 
 def test_the_command_prints_a_line_a_case_and_draws(tmp_path, capsys):

@@ -404,7 +404,7 @@ def test_counts_beyond_the_table_of_corrections_use_its_converged_end():
     opt.step(so.RowGradient([1], np.ones((1, 2))))
     np.testing.assert_allclose(table[1], -0.1 * 0.1 / np.sqrt(0.001), rtol=1e-6)
     assert opt.state[0]["step"].tolist() == [10_000_000, 10_000_001]
-    (_, by_count, _), = opt._resolved.values()
+    (_, by_count, *_), = opt._resolved.values()
     assert len(by_count.rows) < 100_000
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import config, gradients, kernels, memory
 from ..kernels import rowplan
+from ..kernels.replay import History, plan_of
 from ._hyper import CHECKS, not_negative, positive
 
 
@@ -26,6 +27,18 @@ class Rule(NamedTuple):
     counted: bool = False               # whether the update depends on how many steps were taken
 
 
+class Missed(NamedTuple):
+    """What steps without a gradient do to a row, as missed="replay" asks for it of the kernels: see kernels/replay.pyx."""
+
+    rule: str | None = None             # the row function for all missed steps together; None: nothing moves
+    size: int = 0                       # of the matrix that each step multiplies what is linear in it by
+    powers: tuple[float, ...] = ()      # the numbers whose powers it takes
+    betas: tuple[float, float, bool] | None = None      # Adam's β1 and β2, and whether v is the largest so far,
+    eps: float = 0.0                                    # and its ε
+    rated: bool = False                 # whether it takes one over the last rate
+    fixed: tuple[float, ...] = ()       # what else it reads
+
+
 class _Parameter:
     """One table: its name, its group, its state, and the sweep bound to them."""
 
@@ -33,27 +46,49 @@ class _Parameter:
         self.name = name
         self.title = title              # as error messages call it, and its gradient
         self.what = f"gradient of {title}" if title else "gradient"
+        self.rows_of_it = f"rows of {title}" if title else "rows"
         self.table = table
         self.shape = table.shape        # the sweep's, should anyone assign to that of the table
         self.group_index = group_index
         self.dim = table.shape[1] if table.ndim == 2 else 1
         self.count = 0                  # of its steps; no row has taken more
 
-    def bind(self, rule, group, step_count):
+    def bind(self, rule, group, step_count, missed=None):
         self.rule = rule
         self.made_for = dict(group)
         shape, dtype = self.table.shape, self.table.dtype
         self.state = {}
         steps = None
-        if rule.counted:
+        if missed is not None:          # the step that a row was last brought up to
+            self.state["step"] = steps = memory.aligned(shape[:1], np.int32)
+        elif rule.counted:
             self.state["step"] = memory.aligned(shape[:1] if step_count == "row" else (), np.int32)
             steps = self.state["step"] if step_count == "row" else None
         self.state |= {name: memory.aligned(shape, dtype, place=place) for place, name in enumerate(rule.state, start=1)}
         self.state |= {name: memory.aligned(shape[:1], dtype) for name in rule.row_state}
         arrays = [self.state[name] for name in rule.state + rule.row_state]
-        self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps)
+        self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps, missed and missed.rule)
+        self.history = self.missed = None
+        if missed is not None:
+            self.begin_history(missed)
+
+    def begin_history(self, missed):
+        """Of steps that rows may miss from now on: all rows stand at the last one."""
+        self.history = self.new_history(missed)
+        self.missed = missed
+        self.last_hyper = None          # of the last step in the history
+
+    def new_history(self, missed):
+        dtype = self.table.dtype
+        plan = plan_of(*missed.betas, dtype) if missed.betas else None
+        return History(self.count, missed.size, missed.powers, plan, missed.eps, dtype, missed.rated)
+
+    @property
+    def nbytes(self):
+        return self.table.nbytes + sum(array.nbytes for array in self.state.values())
 
 
+_LONG = 1 << 16                 # steps that a history always has room for
 _LARGEST_COUNT = np.iinfo(np.int32).max
 _UNCOUNTED = "params", "lr", "eps", "weight_decay", "maximize"        # hyper-parameters that no count table depends on
 
@@ -65,7 +100,7 @@ class _CountTable:
         self.group = {name: value for name, value in group.items() if name not in _UNCOUNTED}
         self.by_count = functools.partial(by_count, self.group)     # counts -> array (counts, columns) of float64
         self.dtype = dtype
-        self.rows = np.empty((0, 0), dtype)
+        self.rows = self.exact = np.empty((0, 0), dtype)        # the latter in float64
         self.converged = False
 
     def upto(self, count):
@@ -78,6 +113,7 @@ class _CountTable:
                 self.converged = True
                 moving = np.flatnonzero((exact != exact[-1]).any(axis=1))
                 exact = exact[:moving[-1] + 2 if len(moving) else 1]
+            self.exact = exact
             self.rows = exact.astype(self.dtype)        # by steps of 2: a late count finds out early what has converged
         return self.rows
 
@@ -136,8 +172,10 @@ class Optimizer:
         Ascend instead of descend.
     step_count : "row" or "global"
         The step count that bias correction uses: how many steps this row has taken, or how many its table has.
-    missed : "skip"
-        What happened to a row in the steps that did not touch it: nothing. ("replay" is not implemented yet.)
+    missed : "skip" or "replay"
+        What happened to a row in the steps that did not touch it: nothing, or exactly what the dense optimizer does with a
+        gradient of zeros. Under "replay" a row is brought up when a step touches it; `catch_up` brings up those about to be
+        read. What has no closed form raises.
     max_grad_norm : None or float
         Scale the gradients of a call down to this global 2-norm, taken over all its tables after repeats are summed.
     nonfinite : "raise", "skip" or "allow"
@@ -150,8 +188,6 @@ class Optimizer:
     ------
     TypeError, ValueError
         If a table or a hyper-parameter is not as said above, or two tables overlap.
-    NotImplementedError
-        For missed="replay".
 
     Attributes
     ----------
@@ -172,14 +208,13 @@ class Optimizer:
     """
 
     _floored: tuple[str, ...] = ("eps",)     # hyper-parameters for which 0 means "nothing, and 0/0 is 0"
+    _linear = False                          # whether w and its state are linear in a gradient that is linear in w
     _starting: tuple[str, ...] = ()          # hyper-parameters that only the first state depends on
 
     def __init__(self, params, defaults, *, maximize=False, step_count="row", missed="skip", max_grad_norm=None,
                  nonfinite="raise", num_threads=None):
         self.step_count = step_count
         self.missed = missed
-        if missed == "replay":
-            raise NotImplementedError('missed="replay" is not implemented yet; missed="skip" is')
         self.nonfinite = nonfinite
         self.max_grad_norm = max_grad_norm
         self.num_threads = num_threads
@@ -203,8 +238,9 @@ class Optimizer:
         _check_apart(self._parameters)
         for parameter in self._parameters:
             group = self.param_groups[parameter.group_index]
-            parameter.bind(self._rule(group), group, step_count)
+            parameter.bind(self._rule(group), group, step_count, self._replayed(group) if missed == "replay" else None)
             self._init_state(group, parameter.table, parameter.state)
+        self._replayed_as = {}
         self._by_name = {parameter.name: parameter for parameter in self._parameters}
         self._resolved = {}
         self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
@@ -239,6 +275,15 @@ class Optimizer:
     def _check_more(self, group, lr):
         """Raise if hyper-parameters, each all right alone, are wrong together."""
 
+    def _missed_steps(self, group):
+        """Return the Missed of a group; raise ValueError where missed steps cannot be done at once."""
+        raise ValueError(f'missed is "replay"; what missed steps come to is not known of {type(self).__name__}, so it must be '
+                         '"skip"')
+
+    def _missed_step(self, group, lr, k, at):
+        """Return what step k leaves to the rows that miss it: arguments of History.append. `at` is k's row of `_by_count`."""
+        return {}
+
     # The way of a step.
 
     def step(self, grads):
@@ -268,16 +313,136 @@ class Optimizer:
                 work[i] = parameter, finite, *settings
         clip = 1.0 if self._max_grad_norm is None else self._clip(work, threads)
         scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan, *_ in work]
-        for (parameter, plan, hyper, by_count, decay, sign), scratch in zip(work, scratches, strict=True):
-            counted = parameter.rule.counted
-            parameter.sweep.update(plan, hyper, by_count, parameter.count + 1 if counted else 1, sign * clip, decay, scratch)
+        if self._missed == "replay":
+            for parameter, *_ in work:
+                self._continue_history(parameter, self._replayed_as[parameter.group_index], threads)
+        for (parameter, plan, hyper, by_count, decay, sign, lr, at), scratch in zip(work, scratches, strict=True):
+            counted = parameter.rule.counted or parameter.history
+            parameter.sweep.update(plan, hyper, by_count, parameter.count + 1 if counted else 1, sign * clip, decay, scratch,
+                                   parameter.history)
             if parameter.count < _LARGEST_COUNT:
                 parameter.count += 1
+            if parameter.history:
+                step = self._missed_step(self.param_groups[parameter.group_index], lr, parameter.count, at)
+                parameter.history.append(rate=lr, **step)
+                parameter.last_hyper = hyper
+                continue
             if counted and self._step_count == "global":
                 parameter.state["step"][...] = parameter.count
         if left_out:
             self.nonfinite_rows += left_out
         self.steps += 1
+
+    def catch_up(self, rows=None):
+        """Bring rows up to the last step, under missed="replay": do it with those that are about to be read.
+
+        Idempotent; costs what it touches. A step brings up the rows of its gradient by itself.
+
+        Parameters
+        ----------
+        rows : None, array of integers, mapping or sequence
+            Row numbers in any shape, repeats allowed; for several parameters in their shape: a mapping from names (one left
+            out is not touched) or a sequence. None is all rows, of a table or of all tables.
+
+        Raises
+        ------
+        RuntimeError
+            Under missed="skip", where no row is ever behind.
+        TypeError, ValueError, KeyError, IndexError
+            If the rows are not those of the tables. Nothing has been written then.
+
+        Examples
+        --------
+        >>> import numpy as np, sparseopt as so
+        >>> table = so.zeros((4, 2))
+        >>> opt = so.SGD(table, lr=0.5, momentum=0.5, missed="replay")
+        >>> opt.step(so.RowGradient([2], np.ones((1, 2))))
+        >>> opt.step(so.RowGradient([3], np.ones((1, 2))))
+        >>> table[2], opt.stale()                               # row 2 has missed a step
+        (array([-0.5, -0.5], dtype=float32), array([2, 2, 1, 0]))
+        >>> opt.catch_up()
+        >>> table[2], opt.stale()                               # in which its momentum has moved it on
+        (array([-0.75, -0.75], dtype=float32), array([0, 0, 0, 0]))
+        """
+        self._check_replays("catch_up")
+        threads = config.threads_for(self._num_threads)
+        work = [(parameter, self._row_plan(parameter, numbers)) for parameter, numbers in self._rows_of(rows)
+                if parameter.last_hyper is not None]
+        scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan in work]
+        for (parameter, plan), scratch in zip(work, scratches, strict=True):
+            parameter.sweep.catch_up(plan, parameter.last_hyper, parameter.history, scratch)
+
+    def stale(self, rows=None):
+        """Return how many steps each row is behind, under missed="replay".
+
+        Parameters
+        ----------
+        rows : None, array of integers, mapping or sequence
+            As in `catch_up`.
+
+        Returns
+        -------
+        array of integers, or in the shape of several parameters, a dict or list of them
+            A table that has taken no step counts its rows as up to date.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError, KeyError, IndexError
+            As `catch_up`.
+        """
+        self._check_replays("stale")
+        behind = {}
+        for parameter, numbers in self._rows_of(rows):
+            if numbers is not None:
+                self._row_plan(parameter, numbers)          # checks them
+            steps = parameter.state["step"] if numbers is None else parameter.state["step"][numbers]
+            behind[parameter.name] = parameter.count - steps.astype(np.int64)
+        if self._structure == "single":
+            return behind[0]
+        return behind if self._structure == "mapping" else list(behind.values())
+
+    def _check_replays(self, what):
+        if self._missed != "replay":
+            raise RuntimeError(f'{what} is of missed="replay"; this optimizer has missed={self._missed!r}: no row is behind')
+
+    def _rows_of(self, rows):
+        """Pairs (parameter, row numbers or None for all)."""
+        if rows is None:
+            return [(parameter, None) for parameter in self._parameters]
+        return [(parameter, None if numbers is None else gradients.row_numbers(numbers, parameter.rows_of_it))
+                for parameter, numbers in self._pairs(rows)]
+
+    def _row_plan(self, parameter, rows):
+        what = parameter.rows_of_it
+        n = len(rows) if rows is not None else parameter.shape[0]
+        nothing = np.empty((n, 0), parameter.table.dtype)
+        return rowplan.plan(what, parameter.shape[0], parameter.dim, rows, nothing, rising=parameter.sweep.rising)
+
+    def _replayed(self, group):
+        """The Missed of a group, once it is sure that there is one."""
+        if self._coupled_decay(group) and not self._linear:
+            decay = group["weight_decay"]
+            raise ValueError(f'weight_decay is {decay} with missed="replay"; {type(self).__name__} would have to take '
+                             "missed steps one by one, for the gradient λ w never vanishes. Decoupled decay (AdamW, Lion, "
+                             "NAdam with decoupled_weight_decay) and SGD's can be replayed; missed=\"skip\" takes any")
+        missed = self._missed_steps(group)
+        for dtype in {table.dtype for table in group["params"].values()} if missed.betas else ():
+            try:
+                plan_of(*missed.betas, dtype)
+            except ValueError as error:
+                raise ValueError(f'{error}; missed="skip" takes them') from None
+        return missed
+
+    def _continue_history(self, parameter, missed, threads):
+        """Room for one step more; or a new history, where the one so far is too long or cannot express what comes."""
+        history = parameter.history
+        long = history.now - history.start >= _LONG and 16 * history.nbytes > parameter.nbytes
+        if long or missed != parameter.missed:
+            if parameter.last_hyper is not None:
+                plan = self._row_plan(parameter, None)
+                parameter.sweep.catch_up(plan, parameter.last_hyper, history, parameter.sweep.scratch(plan, threads))
+            parameter.begin_history(missed)
+        parameter.history.reserve()
 
     def _pairs(self, grads):
         if self._structure == "single":
@@ -316,28 +481,35 @@ class Optimizer:
         """The numbers of a parameter's group as the kernels take them; worked out again only where they changed."""
         group, dtype = self.param_groups[parameter.group_index], parameter.table.dtype
         key = parameter.group_index, dtype
-        seen, by_count, hyper = self._resolved.get(key, (None, None, None))
+        seen, by_count, hyper, lr = self._resolved.get(key, (None, None, None, None))
         if seen is None or _differ(group, seen):
             self._check_group(group)
             self._check_state_fits(group, parameter.made_for)
             if seen is None or any(group[name] != seen[name] for name in group if name not in _UNCOUNTED):
                 by_count = _CountTable(self._by_count, group, dtype)
+            if self._missed == "replay":
+                self._replayed_as[parameter.group_index] = self._replayed(group)
             seen, hyper = dict(group), None
-            self._resolved[key] = seen, by_count, hyper
+            self._resolved[key] = seen, by_count, hyper, lr
         if hyper is None:
             lr = group["lr"]
             scheduled = callable(lr)
             if scheduled:
                 lr = not_negative(f"lr (of the schedule at step {self.steps})", lr(self.steps))
                 self._check_more(group, lr)
-            tiny = float(np.finfo(dtype).tiny)
-            floored = {**group, **{name: max(group[name], tiny) for name in self._floored if name in group}}
-            hyper = _as_dtype((*self._hyper(floored, lr), group["weight_decay"]), dtype, {**group, "lr": lr})[:-1]
+            hyper = self._hyper_of(group, dtype, lr)
             if not scheduled:
-                self._resolved[key] = seen, by_count, hyper
+                self._resolved[key] = seen, by_count, hyper, lr
         count = parameter.count + 1 if parameter.rule.counted else 1
         sign = -1.0 if group["maximize"] else 1.0
-        return hyper, by_count.upto(count), self._coupled_decay(group), sign
+        rows = by_count.upto(count)
+        at = by_count.exact[min(count, len(rows)) - 1] if self._missed == "replay" else None
+        return hyper, rows, self._coupled_decay(group), sign, lr, at
+
+    def _hyper_of(self, group, dtype, lr):
+        tiny = float(np.finfo(dtype).tiny)
+        floored = {**group, **{name: max(group[name], tiny) for name in self._floored if name in group}}
+        return _as_dtype((*self._hyper(floored, lr), group["weight_decay"]), dtype, {**group, "lr": lr})[:-1]
 
     def _finite(self, parameter, plan, threads):
         """The plan itself if its gradient is finite, else less the rows that are not; or raise."""
@@ -419,6 +591,12 @@ class Optimizer:
         """
         for group in self.param_groups:
             self._check_group(group)
+        history = {}
+        if self._missed == "replay":
+            for parameter in self._parameters:
+                self._continue_history(parameter, self._replayed(self.param_groups[parameter.group_index]),
+                                       config.threads_for(self._num_threads))
+                history[parameter.name] = parameter.history.arrays()
         return {
             "optimizer": type(self).__name__,
             "params": dict(self.params),
@@ -429,7 +607,7 @@ class Optimizer:
             "steps": self.steps,
             "nonfinite_rows": self.nonfinite_rows,
             "metadata": self.metadata,
-        }
+        } | ({"history": history} if history else {})
 
     def load_state_dict(self, state_dict):
         """Take over what `state_dict` returned: parameters and state in place, hyper-parameters, counts and metadata.
@@ -461,6 +639,7 @@ class Optimizer:
         loaded |= {name: _count(name, state_dict[name]) for name in ("steps", "nonfinite_rows")}
         if not isinstance(state_dict["metadata"], Mapping):
             raise TypeError(f"metadata is {state_dict['metadata']!r}; it must be a mapping")
+        histories = self._matched_histories(state_dict, groups) if self._missed == "replay" else {}
 
         for target, source in copies:
             np.copyto(target, source)
@@ -468,10 +647,34 @@ class Optimizer:
             group.update(theirs)
         for parameter in self._parameters:
             parameter.made_for = dict(self.param_groups[parameter.group_index])
-            parameter.count = int(parameter.state["step"].max(initial=0)) if parameter.rule.counted else 0
+            if histories:
+                parameter.history, parameter.missed, parameter.last_hyper = histories[parameter.name]
+                parameter.count = parameter.history.now
+            else:
+                parameter.count = int(parameter.state["step"].max(initial=0)) if parameter.rule.counted else 0
         for name, value in loaded.items():
             setattr(self, name, value)
         self.metadata = dict(state_dict["metadata"])
+
+    def _matched_histories(self, state_dict, groups):
+        """From names to history, Missed, and the hyper-parameters that catching up reads."""
+        _same_names("history", state_dict["history"], self.params)
+        matched = {}
+        for parameter in self._parameters:
+            group = groups[parameter.group_index]
+            missed = self._replayed(group)
+            history = parameter.new_history(missed)
+            try:
+                history.restore(state_dict["history"][parameter.name])
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"state_dict has a history of {parameter.name!r} that is none of these hyper-parameters: "
+                                 f"{error}") from error
+            steps = np.asarray(state_dict["state"][parameter.name]["step"])
+            if steps.size and not history.start <= steps.min() <= steps.max() <= history.now:
+                raise ValueError(f"state_dict has steps of {parameter.name!r} from {steps.min()} to {steps.max()}; its history "
+                                 f"goes from {history.start} to {history.now}")
+            matched[parameter.name] = history, missed, self._hyper_of(group, parameter.table.dtype, 1.0)
+        return matched
 
     def _matched_groups(self, groups):
         if len(groups) != len(self.param_groups):

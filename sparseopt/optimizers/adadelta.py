@@ -1,6 +1,6 @@
 """Adadelta."""
 
-from ._base import Optimizer, Rule
+from ._base import Missed, Optimizer, Rule
 
 
 class Adadelta(Optimizer):
@@ -51,3 +51,6 @@ class Adadelta(Optimizer):
 
     def _hyper(self, group, lr):
         return lr, group["rho"], 1 - group["rho"], group["eps"]
+
+    def _missed_steps(self, group):
+        return Missed("adadelta_missed", powers=(group["rho"],))

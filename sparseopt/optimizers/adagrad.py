@@ -1,6 +1,6 @@
 """Adagrad, with one accumulator an element or one a row."""
 
-from ._base import Optimizer, Rule
+from ._base import Missed, Optimizer, Rule
 
 
 class Adagrad(Optimizer):
@@ -61,6 +61,9 @@ class Adagrad(Optimizer):
 
     def _by_count(self, group, k):
         return (1 + (k - 1) * group["lr_decay"])[:, None]
+
+    def _missed_steps(self, group):
+        return Missed()                 # without a gradient, nothing moves
 
 
 class RowwiseAdagrad(Adagrad):

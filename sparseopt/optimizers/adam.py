@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._base import Optimizer, Rule
+from ._base import Missed, Optimizer, Rule
 
 
 class Adam(Optimizer):
@@ -67,6 +67,15 @@ class Adam(Optimizer):
     def _by_count(self, group, k):
         b1, b2 = group["betas"]
         return np.stack([1 - b1**k, 1 / np.sqrt(1 - b2**k)], axis=1)
+
+    def _missed_steps(self, group):
+        b1, b2 = group["betas"]
+        return Missed(f"{self._rule(group).name}_missed", size=0 if self._coupled_decay(group) == group["weight_decay"] else 1,
+                      powers=(b1, b2), betas=(b1, b2, group.get("amsgrad", False)), eps=group["eps"])
+
+    def _missed_step(self, group, lr, k, at):
+        decay = group["weight_decay"] - self._coupled_decay(group)
+        return {"matrix": (1 - lr * decay,), "factor": 1 / at[0], "fresh": at[1] ** -2}
 
 
 class AdamW(Adam):
@@ -144,3 +153,5 @@ class RowwiseAdam(Optimizer):
 
     _hyper = Adam._hyper
     _by_count = Adam._by_count
+    _missed_steps = Adam._missed_steps
+    _missed_step = Adam._missed_step

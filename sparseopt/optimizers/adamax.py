@@ -1,6 +1,8 @@
 """Adamax."""
 
-from ._base import Optimizer, Rule
+import math
+
+from ._base import Missed, Optimizer, Rule
 
 
 class Adamax(Optimizer):
@@ -50,7 +52,25 @@ class Adamax(Optimizer):
 
     def _hyper(self, group, lr):
         b1, b2 = group["betas"]
-        return lr, b1, 1 - b1, b2, group["eps"]
+        return lr, b1, 1 - b1, b2, group["eps"], b2 ** self._window(group)
 
     def _by_count(self, group, k):
         return (1 - group["betas"][0]**k)[:, None]
+
+    @staticmethod
+    def _window(group):
+        """The number of missed steps after which m / u is nothing beside what it was."""
+        b1, b2 = group["betas"]
+        return math.log(1e-17) / math.log(b1 / b2) if 0 < b1 < b2 else 0
+
+    def _missed_steps(self, group):
+        b1, b2 = group["betas"]
+        if b1 >= b2 > 0 or b1 > b2:
+            raise ValueError(f'betas are {b1} and {b2} with missed="replay"; β1 must be below β2, or u falls faster than m and '
+                             'steps without gradient grow; missed="skip" takes them')
+        return Missed("adamax_missed", size=3, powers=(b1, b2), fixed=(group["eps"],))
+
+    def _missed_step(self, group, lr, k, at):
+        b1, b2 = group["betas"]
+        rate, ratio = lr / at[0], b1 / b2 if b1 else 0.0
+        return {"matrix": (1.0, -rate * ratio, -rate * b1, 0.0, ratio, 0.0, 0.0, 0.0, b1)}

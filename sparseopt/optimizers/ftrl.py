@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._base import Optimizer, Rule
+from ._base import Missed, Optimizer, Rule
 from ._hyper import positive
 
 
@@ -72,3 +72,6 @@ class Ftrl(Optimizer):
 
     def _hyper(self, group, lr):
         return 1 / lr, group["beta"], group["l1"], group["l2"]
+
+    def _missed_steps(self, group):
+        return Missed("ftrl_missed", rated=True, fixed=(group["beta"], group["l1"], group["l2"]))

@@ -1,6 +1,6 @@
 """Lion."""
 
-from ._base import Optimizer, Rule
+from ._base import Missed, Optimizer, Rule
 
 
 class Lion(Optimizer):
@@ -54,3 +54,10 @@ class Lion(Optimizer):
 
     def _coupled_decay(self, group):
         return 0.0
+
+    def _missed_steps(self, group):
+        return Missed("lion_missed", size=2, powers=group["betas"][1:])
+
+    def _missed_step(self, group, lr, k, at):
+        b1, b2 = group["betas"]     # for (w, sign of m): a sign that β1 = 0 does not read, and β2 = 0 keeps for one step
+        return {"matrix": (1 - lr * group["weight_decay"], lr if b1 else 0.0, 0.0, 1.0 if b2 else 0.0)}

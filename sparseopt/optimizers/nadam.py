@@ -3,6 +3,7 @@
 import numpy as np
 
 from ._base import Optimizer, Rule
+from .adam import Adam
 
 
 class NAdam(Optimizer):
@@ -72,3 +73,10 @@ class NAdam(Optimizer):
 
     def _coupled_decay(self, group):
         return 0.0 if group["decoupled_weight_decay"] else group["weight_decay"]
+
+    def _missed_steps(self, group):
+        return Adam._missed_steps(self, group)._replace(rule="adam_missed", fixed=(group["momentum_decay"],))
+
+    def _missed_step(self, group, lr, k, at):
+        decay = group["weight_decay"] - self._coupled_decay(group)
+        return {"matrix": (1 - lr * decay,), "factor": at[1], "fresh": at[2] ** -2}

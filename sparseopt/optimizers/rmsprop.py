@@ -1,6 +1,6 @@
 """RMSprop."""
 
-from ._base import Optimizer, Rule
+from ._base import Missed, Optimizer, Rule
 
 
 class RMSprop(Optimizer):
@@ -63,3 +63,10 @@ class RMSprop(Optimizer):
 
     def _hyper(self, group, lr):
         return lr, group["alpha"], 1 - group["alpha"], group["eps"], group["momentum"]
+
+    def _missed_steps(self, group):
+        return Missed(f"{self._rule(group).name}_missed", size=2 if group["momentum"] else 0, powers=(group["alpha"],))
+
+    def _missed_step(self, group, lr, k, at):
+        mu = group["momentum"]
+        return {"matrix": (1.0, -lr * mu, 0.0, mu)}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._base import Optimizer, Rule
+from ._base import Missed, Optimizer, Rule
 
 
 class SGD(Optimizer):
@@ -70,3 +70,22 @@ class SGD(Optimizer):
     def _by_count(self, group, k):
         first = k == 1
         return np.stack([np.where(first, 0, group["momentum"]), np.where(first, 1, 1 - group["dampening"])], axis=1)
+
+    _linear = True
+
+    def _missed_steps(self, group):
+        if group["momentum"]:
+            return Missed("momentum_missed", size=2)
+        return Missed("sgd_missed", size=1) if group["weight_decay"] else Missed()
+
+    def _missed_step(self, group, lr, k, at):
+        decay, mu, ahead = group["weight_decay"], group["momentum"], 0.0
+        if mu == 0:
+            return {"matrix": (1 - lr * decay,)}
+        kept, gain = (0.0, 1.0) if k == 1 else (mu, 1 - group["dampening"])
+        if group["nesterov"]:
+            ahead, lr_buf = lr * decay, lr * mu
+        else:
+            lr_buf = lr
+        # buf' = gain λ w + kept buf, and w' = w - lr buf', with Nesterov's w - lr (λ w + μ buf')
+        return {"matrix": (1 - ahead - lr_buf * gain * decay, -lr_buf * kept, gain * decay, kept)}
