@@ -23,6 +23,7 @@ _SETTINGS = {
     "window": (int, 10, "largest distance of a pair"),
     "batch_size": (int, _MODEL.batch_size, "pairs a step"),
     "x_max": (float, _MODEL.x_max, "count from which on pairs weigh fully"),
+    "missed": (str, _MODEL.missed, "what steps without a word do to it: skip, replay or dense"),
     "random_state": (int, _MODEL.random_state, "seed of starting values and order"),
 }
 

@@ -527,7 +527,7 @@ cdef class Sweep:
         how.n_by_count = by_count.shape[1]
         how.count = count
         how.past = &history.past if history is not None else NULL
-        if history is not None and 0 < 2 * history.past.resolvent.window < plan.n:
+        if history is not None and 0 < history.past.resolvent.window < 2 * plan.n:
             make_ready(&history.past)
         self.run(plan, &how, scratch)
 
@@ -540,7 +540,7 @@ cdef class Sweep:
         how.n_counts = how.n_by_count = 1
         how.past = &history.past
         how.count = history.past.now
-        if 0 < 2 * history.past.resolvent.window < plan.n:
+        if 0 < history.past.resolvent.window < 2 * plan.n:
             make_ready(&history.past)
         self.run(plan, &how, scratch)
 

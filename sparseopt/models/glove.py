@@ -110,6 +110,10 @@ class GloVe:
         Entries a step.
     x_max, alpha : float
         Of the weight f; x_max of the paper is 100, for texts of billions of words.
+    missed : "skip", "replay" or "dense"
+        What happens to words in the steps of batches without them, with an optimizer given by name: nothing; what the dense
+        optimizer does, caught up when a batch or a reader needs them; or that very thing, by gradients of all rows, which
+        is slow and there to compare with.
     random_state : int
         Seed of the starting values and of the order of entries.
 
@@ -140,7 +144,7 @@ class GloVe:
     """
 
     def __init__(self, dim=100, optimizer="Adagrad", lr=None, epochs=30, batch_size=4096, x_max=10.0, alpha=0.75,
-                 random_state=0):
+                 missed="skip", random_state=0):
         self.dim = dim
         self.optimizer = optimizer
         self.lr = lr
@@ -148,6 +152,7 @@ class GloVe:
         self.batch_size = batch_size
         self.x_max = x_max
         self.alpha = alpha
+        self.missed = missed
         self.random_state = random_state
 
     def fit(self, X, callback=None):
@@ -193,6 +198,10 @@ class GloVe:
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < np.inf:
                 raise ValueError(f"{name} is {value!r}; it must be finite and above 0")
+        if self.missed not in ("skip", "replay", "dense"):
+            raise ValueError(f"missed is {self.missed!r}; it must be 'skip', 'replay' or 'dense'")
+        if callable(self.optimizer) and self.missed == "replay":
+            raise ValueError("missed is 'replay' and optimizer a callable, which says that itself; leave missed at 'skip'")
         if callable(self.optimizer) and self.lr is not None:
             raise ValueError(f"lr is {self.lr!r} and optimizer a callable, which says the rate itself; leave lr at None")
 
@@ -216,7 +225,8 @@ class GloVe:
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(OPTIMIZERS)}, or a callable")
         name = names[self.optimizer.lower()]
         lr = LEARNING_RATES.get(name) if self.lr is None else self.lr
-        return OPTIMIZERS[name](tables) if lr is None else OPTIMIZERS[name](tables, lr=lr)
+        missed = "replay" if self.missed == "replay" else "skip"
+        return OPTIMIZERS[name](tables, missed=missed, **({} if lr is None else {"lr": lr}))
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
@@ -235,19 +245,28 @@ class GloVe:
         """One step on the entries (i, j); returns the sum of their losses."""
         tables = self.optimizer_.params
         n_words = len(tables["words"])
+        if self.optimizer_.missed == "replay":          # before rows are read
+            self.optimizer_.catch_up({"words": i, "contexts": j, "word_bias": i, "context_bias": j})
         word, context = tables["words"][i], tables["contexts"][j]
         error = np.einsum("bd,bd->b", word, context) + tables["word_bias"][i] + tables["context_bias"][j] - target
         slope = weight * error                  # of half the loss, as in the paper's code
-        self.optimizer_.step({
+        gradients = {
             "words": MatmulGradient(_one_a_row(slope, i, n_words), context),
             "contexts": MatmulGradient(_one_a_row(slope, j, n_words), word),
             "word_bias": RowGradient(i, slope),
             "context_bias": RowGradient(j, slope),
-        })
+        }
+        if self.missed == "dense":
+            gradients = {"words": gradients["words"].X.T @ context, "contexts": gradients["contexts"].X.T @ word,
+                         "word_bias": np.bincount(i, slope, n_words).astype(slope.dtype),
+                         "context_bias": np.bincount(j, slope, n_words).astype(slope.dtype)}
+        self.optimizer_.step(gradients)
         return float(slope @ error)
 
     @property
     def vectors_(self):
+        if self.optimizer_.missed == "replay":
+            self.optimizer_.catch_up()
         return self.optimizer_.params["words"] + self.optimizer_.params["contexts"]
 
     def nearest(self, row, n=10):

@@ -17,12 +17,15 @@ cdef void adamax_missed(real* restrict w, const real* restrict g, real* restrict
     # at: a 3 x 3 matrix for (w, m / u while u falls, m / ε once it has come down to ε); β1^J, β2^J
     cdef real sum_ = at[1], left = at[9], fallen = at[10], eps = h[4]
     cdef real never = eps / larger(fallen, h[5])        # from here down, to come to ε matters
+    cdef int reach = 0
     cdef Py_ssize_t j
     for j in range(n):
-        if u[j] < never and m[j] != 0:
-            w[j] = w[j] + m[j] * <real>adamax_falls(<const Gap*>g, u[j], eps)
+        reach |= (u[j] < never) & (m[j] != 0)
+    for j in range(n):
+        if not reach:
+            w[j] = w[j] + m[j] / larger(u[j], eps) * sum_
         elif m[j] != 0:
-            w[j] = w[j] + m[j] / u[j] * sum_
+            w[j] = w[j] + m[j] * <real>(adamax_falls(<const Gap*>g, u[j], eps) if u[j] < never else sum_ / u[j])
         m[j] = left * m[j]
         u[j] = larger(fallen * u[j], eps)
 
