@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections import defaultdict
 
 import hypothesis.strategies as st
@@ -234,14 +235,16 @@ def run(opt, steps, seed, n_rows, dim, dtype=np.float32):
         opt.step(so.RowGradient(rows, rng.standard_normal((3, dim)).astype(dtype)))
 
 
-@pytest.mark.parametrize("cls", [so.SGD, so.Adagrad, so.RMSprop, so.Adam, so.AdamW, so.NAdam, so.Adamax, so.Lion, so.Ftrl])
-def test_a_resumed_run_gives_the_same_bits(cls, tmp_path):
-    opt = cls({"a": so.normal((60, 3), seed=0), "b": so.normal((4, 1), np.float64, seed=1)}, lr=0.01, missed="replay")
+@pytest.mark.parametrize(("cls", "hyper"), [
+    (so.SGD, {}), (so.SGD, dict(weight_decay=0.1)), (so.SGD, dict(momentum=0.9)), (so.Adagrad, {}), (so.RMSprop, {}),
+    (so.Adam, {}), (so.AdamW, {}), (so.NAdam, {}), (so.Adamax, {}), (so.Lion, {}), (so.Ftrl, {})], ids=str)
+def test_a_resumed_run_gives_the_same_bits(cls, hyper, tmp_path):
+    opt = cls({"a": so.normal((60, 3), seed=0), "b": so.normal((4, 1), np.float64, seed=1)}, lr=0.01, missed="replay", **hyper)
     for k in range(700):
         opt.step({"a": so.RowGradient([k % 7], np.ones((1, 3)))} | ({"b": so.RowGradient([1], [2.0])} if k % 3 else {}))
     so.save(tmp_path / "run", opt)
     again = so.load(tmp_path / "run")
-    inside = cls({"a": so.zeros((60, 3)), "b": so.zeros((4, 1), np.float64)}, lr=0.01, missed="replay")
+    inside = cls({"a": so.zeros((60, 3)), "b": so.zeros((4, 1), np.float64)}, lr=0.01, missed="replay", **hyper)
     inside.load_state_dict(copy.deepcopy(opt.state_dict()))
     for one in (opt, again, inside):
         one.step({"a": so.RowGradient([50, 3], np.ones((2, 3))), "b": so.RowGradient([0, 1], [1.0, 2.0])})
@@ -289,6 +292,93 @@ def test_hyper_parameters_may_change_on_the_way():
     assert np.abs(table - w).max() < 1e-9
 
 
+def test_a_decay_that_is_switched_on_later_counts_from_there():
+    nothing = so.RowGradient([], np.empty((0, 2)))
+    table = np.ones((3, 2))
+    opt = so.SGD(table, lr=0.1, missed="replay")
+    opt.step(nothing)
+    opt.param_groups[0]["weight_decay"] = 0.5
+    for _ in range(10):
+        opt.step(nothing)
+    kept = copy.deepcopy(opt.state_dict())
+    opt.catch_up()
+    np.testing.assert_allclose(table, 0.95**10, rtol=1e-14)
+    other = np.zeros((3, 2))
+    again = so.SGD(other, lr=0.1, missed="replay")          # made without decay
+    again.load_state_dict(kept)
+    again.catch_up()
+    np.testing.assert_array_equal(other, table)
+
+
+def test_each_dtype_of_a_group_has_its_own_history():
+    a, b, alone = np.ones((2, 1), np.float32), np.ones((2, 1)), np.ones((2, 1))
+    opt = so.AdamW([a, b], lr=0.1, weight_decay=0.0, missed="replay")
+    opt.step([so.RowGradient([1], np.float32([[1]])), so.RowGradient([1], [[1.0]])])
+    opt.param_groups[0]["eps"] = 1.0
+    opt.step([so.RowGradient([1], np.float32([[1]])), None])
+    opt.param_groups[0]["eps"] = 1e-8
+    same = so.AdamW(alone, lr=0.1, weight_decay=0.0, missed="replay")
+    same.step(so.RowGradient([1], [[1.0]]))
+    for _ in range(20):
+        opt.step([None, so.RowGradient([], [])])
+        same.step(so.RowGradient([], []))
+    opt.catch_up()
+    same.catch_up()
+    np.testing.assert_array_equal(b, alone)
+
+
+def test_a_row_that_was_reset_can_be_saved_and_loaded(tmp_path):
+    table = np.ones((3, 2))
+    opt = so.Adam(table, lr=0.1, missed="replay")
+    run(opt, 5, 0, 3, 2, np.float64)
+    opt.param_groups[0]["eps"] = 1e-6               # a new history, from step 5 on
+    run(opt, 5, 0, 3, 2, np.float64)
+    for array in opt.state[0].values():
+        array[1] = 0
+    so.save(tmp_path / "run", opt)
+    again = so.load(tmp_path / "run")
+    for one in (opt, again):
+        one.catch_up()
+        assert not one.stale().any()
+    np.testing.assert_array_equal(again.params[0], table)
+
+
+def test_a_load_that_fails_writes_nothing_even_where_all_rows_would_be_caught_up():
+    table = np.ones((4, 2))
+    opt = so.AdamW(table, lr=0.1, missed="replay")
+    run(opt, 30, 0, 3, 2, np.float64)
+    opt.param_groups[0]["eps"] = 1e-3
+    before = table.copy(), opt.state[0]["step"].copy()
+    with pytest.raises(KeyError, match="state_dict has no"):
+        opt.load_state_dict({})
+    np.testing.assert_array_equal(table, before[0])
+    np.testing.assert_array_equal(opt.state[0]["step"], before[1])
+
+
+def test_rows_that_lie_in_the_step_counts_are_read_before_these_are_written():
+    opt = so.SGD(np.ones((8, 1)), lr=0.1, momentum=0.5, missed="replay")
+    for _ in range(50):
+        opt.step(so.RowGradient([], np.empty((0, 1))))
+    steps = opt.state[0]["step"]
+    steps[:] = [1, 2, 3, 4, 5, 6, 7, 7]
+    opt.catch_up(steps[:6])
+    assert steps.tolist() == [1, 50, 50, 50, 50, 50, 50, 7]
+
+
+def test_adamax_near_epsilon_and_beta1_near_beta2_is_no_nan():
+    for betas in [(0.9, 0.93), (0.98, 0.985)]:
+        table, w, state = np.ones((2, 1)), np.ones((2, 1)), defaultdict(float)
+        opt = so.Adamax(table, lr=0.1, betas=betas, eps=1e-30, missed="replay")
+        for k in range(9000):
+            rows = [1] if k == 0 else []
+            opt.step(so.RowGradient(rows, np.full((len(rows), 1), 0.3)))
+            g = np.zeros((2, 1))
+            g[rows] = 0.3
+            adamax(w, g, state, k + 1, lr=0.1, betas=betas, eps=1e-30)
+        opt.catch_up()
+        np.testing.assert_allclose(table, w, rtol=1e-10)
+
+
 def test_a_table_of_one_dimension_and_parameters_that_step_by_themselves():
     a, b = so.zeros(5) + np.float32(1), so.zeros((4, 2))
     opt = so.SGD([{"params": [a], "lr": 0.5}, {"params": [b], "lr": 0.25}], lr=0.1, momentum=0.5, missed="replay")
@@ -334,6 +424,11 @@ def test_what_cannot_be_replayed_says_so_at_construction():
             cls(table, weight_decay=0.1, missed="replay")
     with pytest.raises(ValueError, match=r'betas are 0\.9 and 0\.5.*missed="skip"'):
         so.Adam(table, betas=(0.9, 0.5), missed="replay")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for betas in [(0.9, 0.815), (0.3, 0.1), (0.9, 0.0), (0.9999, 0.9999)]:
+            with pytest.raises(ValueError, match="betas are"):
+                so.Adam(table, betas=betas, missed="replay")
     with pytest.raises(ValueError, match=r'betas are 0\.9 and 0\.5 with missed="replay"'):
         so.Adamax(table, betas=(0.9, 0.5), missed="replay")
     opt = so.Adam(table, missed="replay")
@@ -346,15 +441,14 @@ def test_what_cannot_be_replayed_says_so_at_construction():
 
 def test_bad_rows_to_catch_up():
     opt = so.Adam({"a": so.zeros((3, 2)), "b": so.zeros((2, 2))}, missed="replay")
-    opt.step({"a": so.RowGradient([1], np.ones((1, 2))), "b": so.RowGradient([1], np.ones((1, 2)))})
     for method in (opt.catch_up, opt.stale):
         with pytest.raises(IndexError, match='rows of "a" has row 3 at position 1; the table has 3 rows'):
             method({"a": [0, 3]})
         with pytest.raises(TypeError, match='rows of "a" have dtype float64'):
             method({"a": [0.5]})
-        with pytest.raises(KeyError, match="'c'"):
+        with pytest.raises(KeyError, match="rows names 'c'"):
             method({"c": [0]})
-        with pytest.raises(TypeError, match="mapping"):
+        with pytest.raises(TypeError, match="rows is a list; the parameters are a mapping"):
             method([0])
         with pytest.raises(RuntimeError, match=r'is of missed="replay"; this optimizer has missed=\'skip\''):
             getattr(so.Adam(so.zeros((3, 2))), method.__name__)()
@@ -365,7 +459,9 @@ def test_a_damaged_history_is_refused_and_nothing_written():
     run(opt, 400, 0, 30, 2)
     good = copy.deepcopy(opt.state_dict())
     for key, spoil in [("counts", lambda a: a + 1), ("within", lambda a: a[:-1]), ("open", lambda a: a.astype(np.float32)),
-                       ("offsets", lambda a: a + 10_000), ("records", lambda a: a[:-4]), ("counts", lambda a: -a)]:
+                       ("records", lambda a: a[:-4]), ("counts", lambda a: -a), ("counts", lambda a: a[:3]),
+                       ("counts", lambda a: np.array([a[0], a[1], a[2], a[1]])),        # the window's memory begins too late,
+                       ("counts", lambda a: np.array([a[0], 1 << 40, a[2], a[3]])), ("rate", lambda a: a[:0])]:
         bad = copy.deepcopy(good)
         bad["history"][0][key] = spoil(bad["history"][0][key])
         table = so.zeros((30, 2))
@@ -376,7 +472,7 @@ def test_a_damaged_history_is_refused_and_nothing_written():
         assert fresh.steps == 0
     bad = copy.deepcopy(good)
     bad["state"][0]["step"][3] = 401
-    with pytest.raises(ValueError, match="its history goes from 0 to 400"):
+    with pytest.raises(ValueError, match="up to 401; its history ends at 400"):
         so.AdamW(so.zeros((30, 2)), missed="replay").load_state_dict(bad)
 
 

@@ -61,6 +61,11 @@ class Plan(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def plan_of(b1, b2, amsgrad, dtype):
     """The Plan for a pair of betas.  Raises ValueError where there is none."""
+    with np.errstate(all="ignore"):             # what overflows on the way is what leads to no plan
+        return _planned(b1, b2, amsgrad, dtype)
+
+
+def _planned(b1, b2, amsgrad, dtype):
     tolerance, cut = _ACCURACY[np.dtype(dtype)]
     # Under amsgrad the denominator does not fall with v.
     growth = 0.0 if amsgrad else -0.5 * np.log(b2) if b2 else np.inf
@@ -409,13 +414,12 @@ cdef class History:
         cdef Resolvent* r = &past.resolvent
         cdef Py_ssize_t cells = past.products.size * past.products.size, room = 2 * r.window + 1 if r.window else 0
         kept = {
-            "counts": np.array([past.start, past.now, past.rate_changed, past.products.n_blocks, r.base, r.recorded, r.n_numbers]),
+            "counts": np.array([past.start, past.now, past.rate_changed, r.base], dtype=np.int64),
             "rate": np.array([past.rate]),
             "within": doubles(past.products.within, (past.now - past.start + 1) * cells),
             "later": doubles(past.products.later, past.products.n_blocks * cells),
             "open": doubles(r.C, r.planes * room),
             "centres": doubles(r.K, room),
-            "offsets": np.array([r.offset[i] for i in range(r.n_bands)], dtype=np.int64),
             "records": np.empty(r.n_numbers, dtype=np.float32 if r.single else np.float64),
         }
         memcpy(cnp.PyArray_DATA(kept["records"]), r.records, kept["records"].nbytes)
@@ -430,21 +434,22 @@ cdef class History:
         arrays = {name: np.ascontiguousarray(kept[name]) for name in mine}
         if set(kept) != set(mine) or {name: (a.dtype, a.ndim) for name, a in arrays.items()} != mine:
             raise ValueError(f"its arrays are {sorted(kept)}; they must be {sorted(mine)}, of the same types")
-        start, now, changed, n_blocks, base, recorded, n_numbers = (int(x) for x in arrays["counts"])
-        sizes = {"rate": 1, "within": (now - start + 1) * cells, "later": n_blocks * cells, "open": r.planes * room,
-                 "centres": room, "offsets": r.n_bands, "records": n_numbers}
+        if arrays["counts"].size != 4:
+            raise ValueError("its counts do not fit")
+        start, now, changed, base = (int(x) for x in arrays["counts"])
+        if not (0 <= start <= now < 2**31 - 1 and (not r.window or start <= base <= max(start, now - r.window)
+                                                    <= now <= base + 2 * r.window)):
+            raise ValueError(f"its counts {start}, {now} and {base} do not fit")
+        r.recorded = max(1, start)
+        set_offsets(r, now)
+        past.products.n_blocks = (now - start) // past.products.block if cells else 0
+        sizes = {"rate": 1, "within": (now - start + 1) * cells, "later": past.products.n_blocks * cells,
+                 "open": r.planes * room, "centres": room, "records": r.n_numbers}
         wrong = [name for name, size in sizes.items() if arrays[name].size != size]
-        sound = (0 <= start <= now and n_blocks == ((now - start) // past.products.block if cells else 0)
-                 and (not r.window or (recorded == max(1, start) and start <= base <= now <= base + 2 * r.window)))
-        if wrong or not sound:
-            raise ValueError(f"its arrays {wrong or 'counts'} do not fit")
-        past.start, past.now, past.rate_changed, past.rate = start, now, changed, arrays["rate"][0]
-        past.products.n_blocks, r.base, r.recorded, r.n_numbers, r.ready_at = n_blocks, base, recorded, n_numbers, -1
+        if wrong:
+            raise ValueError(f"its arrays {wrong} do not fit")
+        past.start, past.now, past.rate_changed, past.rate, r.base, r.ready_at = start, now, changed, arrays["rate"][0], base, -1
         self.reserve()
-        for i in range(r.n_bands):
-            r.offset[i] = arrays["offsets"][i]
-        if r.window and not records_fit(r, now):
-            raise ValueError("its offsets do not fit")
         for name, memory in (("within", <size_t>past.products.within), ("later", <size_t>past.products.later),
                              ("open", <size_t>r.C), ("centres", <size_t>r.K), ("records", <size_t>r.records)):
             memcpy(<void*><size_t>memory, cnp.PyArray_DATA(arrays[name]), arrays[name].nbytes)
@@ -472,20 +477,17 @@ cdef doubles(const double* memory, Py_ssize_t n):
     return array
 
 
-cdef bint records_fit(const Resolvent* r, int64_t now) noexcept:
-    """Whether every record that there must be lies where there is memory for it."""
-    cdef int64_t s, at
+cdef void set_offsets(Resolvent* r, int64_t now) noexcept:
+    """Where the records of each band begin, once `now` steps are taken, and how many numbers there are in all."""
     cdef int band
+    cdef int64_t lo, hi
+    r.n_numbers = 0
     for band in range(r.n_bands):
-        s = max(r.first[band], r.recorded)
-        if s <= now - r.window and (band + 1 == r.n_bands or s < r.first[band + 1]):
-            if r.offset[band] < 0:
-                return False
-            s = min(now - r.window, r.first[band + 1] - 1 if band + 1 < r.n_bands else now)
-            at = record_at(r, s)
-            if at + r.degree[band] + 2 > r.n_numbers:
-                return False
-    return True
+        lo = max(r.first[band], r.recorded)
+        hi = min(now - r.window + 1, r.first[band + 1] if band + 1 < r.n_bands else now)
+        r.offset[band] = r.n_numbers if lo < hi else -1
+        if lo < hi:
+            r.n_numbers += (hi - lo) * (r.degree[band] + 2)
 
 
 cdef double* zeros(Py_ssize_t n) except NULL:

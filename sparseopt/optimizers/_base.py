@@ -155,7 +155,7 @@ class Optimizer:
     """Base of all optimizers: updates tables in place, only in the rows that a gradient touches.
 
     A row is touched by a gradient that has a stored entry in it, an explicit zero included. Other rows keep their bits, and
-    so does their state.
+    so does their state; under missed="replay" until `catch_up` or a later touch brings them up.
 
     Parameters
     ----------
@@ -171,7 +171,8 @@ class Optimizer:
     maximize : bool
         Ascend instead of descend.
     step_count : "row" or "global"
-        The step count that bias correction uses: how many steps this row has taken, or how many its table has.
+        The step count that bias correction uses: how many steps this row has taken, or how many its table has. Under
+        missed="replay" every row takes every step, so both are one.
     missed : "skip" or "replay"
         What happened to a row in the steps that did not touch it: nothing, or exactly what the dense optimizer does with a
         gradient of zeros. Under "replay" a row is brought up when a step touches it; `catch_up` brings up those about to be
@@ -196,7 +197,9 @@ class Optimizer:
     state : mapping
         From the name of a parameter (its position, if it has none) to its state arrays, under torch's names. `step` counts
         the steps of each row (int32); optimizers that need no count keep none. The arrays may be written to, to reset a
-        row for instance; counts above those of any row so far take effect through `load_state_dict`.
+        row for instance; counts above those of any row so far take effect through `load_state_dict`. Under
+        missed="replay" `step` is the step that a row was last brought up to: to reset a row, catch it up and clear the rest
+        of its state, not its step.
     params : mapping
         From names to tables.
     steps : int
@@ -240,7 +243,6 @@ class Optimizer:
             group = self.param_groups[parameter.group_index]
             parameter.bind(self._rule(group), group, step_count, self._replayed(group) if missed == "replay" else None)
             self._init_state(group, parameter.table, parameter.state)
-        self._replayed_as = {}
         self._by_name = {parameter.name: parameter for parameter in self._parameters}
         self._resolved = {}
         self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
@@ -314,19 +316,19 @@ class Optimizer:
         clip = 1.0 if self._max_grad_norm is None else self._clip(work, threads)
         scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan, *_ in work]
         if self._missed == "replay":
-            for parameter, *_ in work:
-                self._continue_history(parameter, self._replayed_as[parameter.group_index], threads)
-        for (parameter, plan, hyper, by_count, decay, sign, lr, at), scratch in zip(work, scratches, strict=True):
+            for parameter, *_, (missed, _) in work:
+                self._continue_history(parameter, missed, threads)
+        for (parameter, plan, hyper, by_count, decay, sign, past), scratch in zip(work, scratches, strict=True):
             counted = parameter.rule.counted or parameter.history
             parameter.sweep.update(plan, hyper, by_count, parameter.count + 1 if counted else 1, sign * clip, decay, scratch,
                                    parameter.history)
-            if parameter.count < _LARGEST_COUNT:
-                parameter.count += 1
-            if parameter.history:
-                step = self._missed_step(self.param_groups[parameter.group_index], lr, parameter.count, at)
-                parameter.history.append(rate=lr, **step)
+            if past is not None:
+                parameter.history.append(**past[1])
+                parameter.count = parameter.history.now
                 parameter.last_hyper = hyper
                 continue
+            if parameter.count < _LARGEST_COUNT:
+                parameter.count += 1
             if counted and self._step_count == "global":
                 parameter.state["step"][...] = parameter.count
         if left_out:
@@ -366,8 +368,8 @@ class Optimizer:
         """
         self._check_replays("catch_up")
         threads = config.threads_for(self._num_threads)
-        work = [(parameter, self._row_plan(parameter, numbers)) for parameter, numbers in self._rows_of(rows)
-                if parameter.last_hyper is not None]
+        work = [(parameter, self._row_plan(parameter, numbers)) for parameter, numbers in self._rows_of(rows)]
+        work = [(parameter, plan) for parameter, plan in work if parameter.last_hyper is not None]     # have taken a step
         scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan in work]
         for (parameter, plan), scratch in zip(work, scratches, strict=True):
             parameter.sweep.catch_up(plan, parameter.last_hyper, parameter.history, scratch)
@@ -383,7 +385,7 @@ class Optimizer:
         Returns
         -------
         array of integers, or in the shape of several parameters, a dict or list of them
-            A table that has taken no step counts its rows as up to date.
+            One number a row, flat whatever the shape of `rows`. Before a table's first step no row of it is behind.
 
         Raises
         ------
@@ -410,10 +412,12 @@ class Optimizer:
         if rows is None:
             return [(parameter, None) for parameter in self._parameters]
         return [(parameter, None if numbers is None else gradients.row_numbers(numbers, parameter.rows_of_it))
-                for parameter, numbers in self._pairs(rows)]
+                for parameter, numbers in self._pairs(rows, "rows", "row numbers")]
 
     def _row_plan(self, parameter, rows):
         what = parameter.rows_of_it
+        if rowplan.overlap((rows,), self._written):
+            rows = rows.copy()
         n = len(rows) if rows is not None else parameter.shape[0]
         nothing = np.empty((n, 0), parameter.table.dtype)
         return rowplan.plan(what, parameter.shape[0], parameter.dim, rows, nothing, rising=parameter.sweep.rising)
@@ -436,6 +440,8 @@ class Optimizer:
     def _continue_history(self, parameter, missed, threads):
         """Room for one step more; or a new history, where the one so far is too long or cannot express what comes."""
         history = parameter.history
+        if history.now >= _LARGEST_COUNT - 1:
+            raise OverflowError(f"{parameter.title or 'the table'} has taken {history.now} steps; replay counts no further")
         long = history.now - history.start >= _LONG and 16 * history.nbytes > parameter.nbytes
         if long or missed != parameter.missed:
             if parameter.last_hyper is not None:
@@ -444,26 +450,27 @@ class Optimizer:
             parameter.begin_history(missed)
         parameter.history.reserve()
 
-    def _pairs(self, grads):
+    def _pairs(self, given, name="grads", kind="gradients"):
+        """Pairs (parameter, what is given for it)."""
         if self._structure == "single":
-            if grads is None:
-                raise TypeError("grads is None; there is one table, so it must be a gradient")
-            return [(self._parameters[0], grads)]
+            if given is None:
+                raise TypeError(f"{name} is None; there is one table, so it must be a gradient")
+            return [(self._parameters[0], given)]
         if self._structure == "mapping":
-            if not isinstance(grads, Mapping):
-                raise TypeError(f"grads is a {type(grads).__name__}; the parameters are a mapping, so it must be one, with "
+            if not isinstance(given, Mapping):
+                raise TypeError(f"{name} is a {type(given).__name__}; the parameters are a mapping, so it must be one, with "
                                 f"names among {', '.join(map(repr, self._by_name))}")
-            for name in grads:
-                if name not in self._by_name:
-                    raise KeyError(f"grads names {name!r}; the parameters are {', '.join(map(repr, self._by_name))}")
-            return [(self._by_name[name], gradient) for name, gradient in grads.items()]
-        if not isinstance(grads, (list, tuple)):
-            raise TypeError(f"grads is a {type(grads).__name__}; the parameters are a sequence, so it must be a list or "
-                            f"tuple of {len(self._parameters)} gradients")
-        if len(grads) != len(self._parameters):
-            raise ValueError(f"grads has {len(grads)} gradients; there are {len(self._parameters)} parameters "
-                             "(None skips one)")
-        return list(zip(self._parameters, grads, strict=True))
+            for key in given:
+                if key not in self._by_name:
+                    raise KeyError(f"{name} names {key!r}; the parameters are {', '.join(map(repr, self._by_name))}")
+            return [(self._by_name[key], one) for key, one in given.items()]
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"{name} is a {type(given).__name__}; the parameters are a sequence, so it must be a list or "
+                            f"tuple of {len(self._parameters)} {kind}")
+        if len(given) != len(self._parameters):
+            raise ValueError(f"{name} has {len(given)} {kind}; there are {len(self._parameters)} parameters"
+                             + (" (None skips one)" if kind == "gradients" else ""))
+        return list(zip(self._parameters, given, strict=True))
 
     def _plan(self, parameter, gradient):
         what, table, shape = parameter.what, parameter.table, parameter.shape
@@ -481,16 +488,15 @@ class Optimizer:
         """The numbers of a parameter's group as the kernels take them; worked out again only where they changed."""
         group, dtype = self.param_groups[parameter.group_index], parameter.table.dtype
         key = parameter.group_index, dtype
-        seen, by_count, hyper, lr = self._resolved.get(key, (None, None, None, None))
+        seen, by_count, hyper, lr, missed = self._resolved.get(key, (None, None, None, None, None))
         if seen is None or _differ(group, seen):
             self._check_group(group)
             self._check_state_fits(group, parameter.made_for)
             if seen is None or any(group[name] != seen[name] for name in group if name not in _UNCOUNTED):
                 by_count = _CountTable(self._by_count, group, dtype)
-            if self._missed == "replay":
-                self._replayed_as[parameter.group_index] = self._replayed(group)
+            missed = self._replayed(group) if self._missed == "replay" else None
             seen, hyper = dict(group), None
-            self._resolved[key] = seen, by_count, hyper, lr
+            self._resolved[key] = seen, by_count, hyper, lr, missed
         if hyper is None:
             lr = group["lr"]
             scheduled = callable(lr)
@@ -499,12 +505,15 @@ class Optimizer:
                 self._check_more(group, lr)
             hyper = self._hyper_of(group, dtype, lr)
             if not scheduled:
-                self._resolved[key] = seen, by_count, hyper, lr
+                self._resolved[key] = seen, by_count, hyper, lr, missed
         count = parameter.count + 1 if parameter.rule.counted else 1
         sign = -1.0 if group["maximize"] else 1.0
         rows = by_count.upto(count)
-        at = by_count.exact[min(count, len(rows)) - 1] if self._missed == "replay" else None
-        return hyper, rows, self._coupled_decay(group), sign, lr, at
+        past = None
+        if missed is not None:
+            step = self._missed_step(group, lr, parameter.count + 1, by_count.exact[min(count, len(rows)) - 1])
+            past = missed, {"rate": lr, **step}
+        return hyper, rows, self._coupled_decay(group), sign, past
 
     def _hyper_of(self, group, dtype, lr):
         tiny = float(np.finfo(dtype).tiny)
@@ -577,7 +586,8 @@ class Optimizer:
     def state_dict(self):
         """Return all that a resumed run needs: parameters, state, hyper-parameters, counts and metadata.
 
-        The arrays in it are the live ones, as in torch: `copy.deepcopy` keeps a moment.
+        The arrays in it are the live ones, as in torch: `copy.deepcopy` keeps a moment. Under missed="replay" the history of
+        the steps is in it too, and if hyper-parameters have changed that it is made for, all rows are caught up first.
 
         Examples
         --------
@@ -589,14 +599,18 @@ class Optimizer:
         >>> opt.params[0].any(), opt.steps
         (np.False_, 0)
         """
+        kept = self._without_history()
+        if self._missed == "replay":
+            threads = config.threads_for(self._num_threads)
+            missed = [self._replayed(self.param_groups[parameter.group_index]) for parameter in self._parameters]
+            for parameter, wanted in zip(self._parameters, missed, strict=True):
+                self._continue_history(parameter, wanted, threads)
+            kept["history"] = {parameter.name: parameter.history.arrays() for parameter in self._parameters}
+        return kept
+
+    def _without_history(self):
         for group in self.param_groups:
             self._check_group(group)
-        history = {}
-        if self._missed == "replay":
-            for parameter in self._parameters:
-                self._continue_history(parameter, self._replayed(self.param_groups[parameter.group_index]),
-                                       config.threads_for(self._num_threads))
-                history[parameter.name] = parameter.history.arrays()
         return {
             "optimizer": type(self).__name__,
             "params": dict(self.params),
@@ -607,7 +621,7 @@ class Optimizer:
             "steps": self.steps,
             "nonfinite_rows": self.nonfinite_rows,
             "metadata": self.metadata,
-        } | ({"history": history} if history else {})
+        }
 
     def load_state_dict(self, state_dict):
         """Take over what `state_dict` returned: parameters and state in place, hyper-parameters, counts and metadata.
@@ -619,8 +633,8 @@ class Optimizer:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict is a {type(state_dict).__name__}; it must be a mapping, as state_dict() returns")
-        ours = self.state_dict()
-        missing = [key for key in ours if key not in state_dict]
+        ours = self._without_history()
+        missing = [key for key in (*ours, *(["history"] if self._missed == "replay" else [])) if key not in state_dict]
         if missing:
             raise KeyError(f"state_dict has no {missing[0]!r}")
         if state_dict["optimizer"] != ours["optimizer"]:
@@ -670,9 +684,9 @@ class Optimizer:
                 raise ValueError(f"state_dict has a history of {parameter.name!r} that is none of these hyper-parameters: "
                                  f"{error}") from error
             steps = np.asarray(state_dict["state"][parameter.name]["step"])
-            if steps.size and not history.start <= steps.min() <= steps.max() <= history.now:
-                raise ValueError(f"state_dict has steps of {parameter.name!r} from {steps.min()} to {steps.max()}; its history "
-                                 f"goes from {history.start} to {history.now}")
+            if steps.max(initial=0) > history.now:
+                raise ValueError(f"state_dict has steps of {parameter.name!r} up to {steps.max()}; its history ends at "
+                                 f"{history.now}")
             matched[parameter.name] = history, missed, self._hyper_of(group, parameter.table.dtype, 1.0)
         return matched
 

@@ -86,7 +86,7 @@ class AdamW(Adam):
     params, lr, betas, eps, amsgrad
         As `Adam`.
     weight_decay : float
-        λ, 0 or more. It acts on touched rows only.
+        λ, 0 or more. It acts on touched rows only, with missed="replay" on all.
 
     Raises
     ------

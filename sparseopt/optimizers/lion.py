@@ -20,7 +20,7 @@ class Lion(Optimizer):
     betas : pair of float
         β1 and β2, in [0, 1).
     weight_decay : float
-        λ, decoupled, on touched rows only.
+        λ, decoupled, on touched rows only; with missed="replay" on all.
 
     State: `exp_avg` (m).
 

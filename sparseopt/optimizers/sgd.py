@@ -76,7 +76,7 @@ class SGD(Optimizer):
     def _missed_steps(self, group):
         if group["momentum"]:
             return Missed("momentum_missed", size=2)
-        return Missed("sgd_missed", size=1) if group["weight_decay"] else Missed()
+        return Missed("sgd_missed", size=1 if group["weight_decay"] else 0)
 
     def _missed_step(self, group, lr, k, at):
         decay, mu, ahead = group["weight_decay"], group["momentum"], 0.0

@@ -25,21 +25,20 @@ cdef void adamax_missed(real* restrict w, const real* restrict g, real* restrict
         if not reach:
             w[j] = w[j] + m[j] / larger(u[j], eps) * sum_
         elif m[j] != 0:
-            w[j] = w[j] + m[j] * <real>(adamax_falls(<const Gap*>g, u[j], eps) if u[j] < never else sum_ / u[j])
+            w[j] = w[j] + (<real>adamax_falls(<const Gap*>g, m[j], u[j], eps) if u[j] < never else m[j] / u[j] * sum_)
         m[j] = left * m[j]
         u[j] = larger(fallen * u[j], eps)
 
 
-cdef double adamax_falls(const Gap* gap, double u, double eps) noexcept nogil:
-    # What an m of 1 adds: the first k steps with m / u, the others with m / ε
+cdef double adamax_falls(const Gap* gap, double m, double u, double eps) noexcept nogil:
+    # What an element adds: the first k steps with m / u, the others with m / ε
     cdef double all_[9]
     cdef double later[9]
     cdef const Past* past = gap.past
     cdef int64_t missed = past.now - gap.s, k = 0
-    cdef double one, other
+    cdef double b1 = past.powers[0].low[1], b2 = past.powers[1].low[1]
     if u > eps:
-        k = <int64_t>min(<double>missed, log(eps / u) / log(past.powers[1].low[1]))
-    one, other = power(&past.powers[0], k), power(&past.powers[1], k)
+        k = <int64_t>min(<double>missed, log(eps / u) / log(b2))
     product_of(&past.products, gap.s - past.start, all_)
     product_of(&past.products, gap.s + k - past.start, later)
-    return (all_[1] - one / other * later[1]) / u + one * later[2] / eps
+    return m / u * (all_[1] - pow(b1 / b2, <double>k) * later[1]) + m / eps * power(&past.powers[0], k) * later[2]
