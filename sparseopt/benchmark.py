@@ -192,6 +192,8 @@ class Race:
             optimizer = OPTIMIZERS[case.rule](table, num_threads=case.threads, nonfinite="allow", missed=missed)
         finally:
             kernels.Sweep = chosen
+        for array in optimizer.state[0].values():       # pages come to be when they are first written: not within a step
+            array += 0
         if missed == "replay":
             for _ in range(_EARLIER):
                 optimizer.step(RowGradient([], np.empty((0, case.dim), table.dtype)))
