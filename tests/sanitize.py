@@ -1,4 +1,4 @@
-"""Build with AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of gradients and optimizers on that build.
+"""Build with AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of gradients, plans and replay on that build.
 
     python tests/sanitize.py [pytest arguments]
 
@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = ["tests/test_gradients.py", "tests/test_bad_input.py", "tests/test_properties.py"]
+TESTS = ["tests/test_gradients.py", "tests/test_bad_input.py", "tests/test_properties.py", "tests/test_replay.py",
+         "-k", "not torchs and not papers and not million"]         # long runs, which reach no code that others do not
 
 
 def main():
@@ -30,7 +31,7 @@ def main():
         environment = {**os.environ, "PYTHONPATH": str(target), "LD_PRELOAD": " ".join(runtimes), "PYTHONMALLOC": "malloc",
                        "ASAN_OPTIONS": "detect_leaks=0"}
         pytest = Path(sys.executable).with_name("pytest")
-        return subprocess.run([pytest, "-q", "-p", "no:cacheprovider", *(sys.argv[1:] or TESTS)], cwd=ROOT, env=environment,
+        return subprocess.run([pytest, "-q", "-s", "-p", "no:cacheprovider", *(sys.argv[1:] or TESTS)], cwd=ROOT, env=environment,
                               check=False).returncode
 
 

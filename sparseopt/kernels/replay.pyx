@@ -165,6 +165,8 @@ cdef int product_of(const Products* p, int64_t s, double* out) noexcept nogil:
     """The product of the steps after s, counted from the start; returns how many numbers it has."""
     cdef int cells = p.size * p.size
     cdef Py_ssize_t block = s // p.block
+    if cells == 0:
+        return 0
     memcpy(out, p.within + s * cells, cells * sizeof(double))
     if block < p.n_blocks:
         multiply(p.size, p.later + block * cells, out)
@@ -352,7 +354,8 @@ cdef class History:
         if plan is not None:
             set_resolvent(&past.resolvent, plan, eps, np.dtype(dtype), start)
         self.reserve()
-        identity(size, past.products.within)
+        if size:
+            identity(size, past.products.within)
 
     def __dealloc__(self):
         PyMem_RawFree(self.past.products.within)
@@ -422,7 +425,8 @@ cdef class History:
             "centres": doubles(r.K, room),
             "records": np.empty(r.n_numbers, dtype=np.float32 if r.single else np.float64),
         }
-        memcpy(cnp.PyArray_DATA(kept["records"]), r.records, kept["records"].nbytes)
+        if r.n_numbers:
+            memcpy(cnp.PyArray_DATA(kept["records"]), r.records, kept["records"].nbytes)
         return kept
 
     def restore(self, dict kept):
@@ -452,7 +456,8 @@ cdef class History:
         self.reserve()
         for name, memory in (("within", <size_t>past.products.within), ("later", <size_t>past.products.later),
                              ("open", <size_t>r.C), ("centres", <size_t>r.K), ("records", <size_t>r.records)):
-            memcpy(<void*><size_t>memory, cnp.PyArray_DATA(arrays[name]), arrays[name].nbytes)
+            if arrays[name].nbytes:
+                memcpy(<void*><size_t>memory, cnp.PyArray_DATA(arrays[name]), arrays[name].nbytes)
 
     def numbers(self, int64_t s):
         """What the missed steps of a row at s come to, as the row functions take it."""
@@ -473,7 +478,8 @@ cdef void* grown(void* memory, Py_ssize_t* room, Py_ssize_t needed, Py_ssize_t i
 
 cdef doubles(const double* memory, Py_ssize_t n):
     array = np.empty(n)
-    memcpy(cnp.PyArray_DATA(array), memory, n * sizeof(double))
+    if n:
+        memcpy(cnp.PyArray_DATA(array), memory, n * sizeof(double))
     return array
 
 
