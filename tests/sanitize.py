@@ -31,8 +31,8 @@ def main():
         environment = {**os.environ, "PYTHONPATH": str(target), "LD_PRELOAD": " ".join(runtimes), "PYTHONMALLOC": "malloc",
                        "ASAN_OPTIONS": "detect_leaks=0"}
         pytest = Path(sys.executable).with_name("pytest")
-        return subprocess.run([pytest, "-q", "-s", "-p", "no:cacheprovider", *(sys.argv[1:] or TESTS)], cwd=ROOT, env=environment,
-                              check=False).returncode
+        command = [pytest, "-q", "-s", "-p", "no:cacheprovider", *(sys.argv[1:] or TESTS)]
+        return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":
