@@ -79,13 +79,10 @@ class SGD(Optimizer):
         return Missed("sgd_missed", size=1 if group["weight_decay"] else 0)
 
     def _missed_step(self, group, lr, k, at):
-        decay, mu, ahead = group["weight_decay"], group["momentum"], 0.0
+        decay, mu = group["weight_decay"], group["momentum"]
         if mu == 0:
             return {"matrix": (1 - lr * decay,)}
-        kept, gain = (0.0, 1.0) if k == 1 else (mu, 1 - group["dampening"])
-        if group["nesterov"]:
-            ahead, lr_buf = lr * decay, lr * mu
-        else:
-            lr_buf = lr
-        # buf' = gain λ w + kept buf, and w' = w - lr buf', with Nesterov's w - lr (λ w + μ buf')
-        return {"matrix": (1 - ahead - lr_buf * gain * decay, -lr_buf * kept, gain * decay, kept)}
+        kept, gain = at
+        # buf' = gain λ w + kept buf, and w' = w - of_buf buf', Nesterov's w' = w - of_w w - of_buf buf'
+        of_w, of_buf = (lr * decay, lr * mu) if group["nesterov"] else (0.0, lr)
+        return {"matrix": (1 - of_w - of_buf * gain * decay, -of_buf * kept, gain * decay, kept)}
