@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """From the rows that a gradient names to the rows that an update visits.
 
-An update visits every touched row once.  Row numbers that rise are used as they stand.  Others are sorted by a stable radix
-sort of (row, position) pairs, which finds the repeats.  If there are none, the rows may be visited as they stand after all,
-since that is the order of their values; else in rising order.  The values stay where they are, and a row's repeats are summed
-in the order in which they stand.
+An update visits every touched row once.  Row numbers that rise are used as they stand.  So are others that name no row twice,
+unless the table is so large that rows are better visited in rising order: theirs is the order of the values.  One bit for each
+row of the table tells, where it has not many more rows than the gradient.  All else is sorted by a stable radix sort of
+(row, position) pairs.  The values stay where they are, and a row's repeats are summed in the order in which they stand.
 """
 
 cimport numpy as cnp
@@ -20,6 +20,7 @@ ctypedef fused index:
     int64_t
 
 cdef enum:
+    MARKED = 32             # rows of a table for each entry of a gradient up to which all of them are marked to find repeats
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
     MOST_KEPT = 1 << 19     # words: larger arrays come on huge pages, which cost little
 
@@ -263,6 +264,9 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising):
     cdef uint64_t* first
     cdef int64_t row, last = -1
 
+    if not rising and n_rows <= MARKED * n and no_repeats(numbers, wide, n, n_rows):
+        set_rows(plan, rows, None, None, None)
+        return
     while bits < 62 and (<int64_t>1 << bits) < n_rows:
         bits += 1
     if bits > 32 or n >= (<int64_t>1 << 32):
@@ -327,6 +331,27 @@ cdef keep_work(work):
     global kept_work
     if len(work) <= MOST_KEPT:
         kept_work = work
+
+
+cdef bint no_repeats(const void* rows, bint wide, Py_ssize_t n, int64_t n_rows) except -1:
+    """Whether every row is named once at the most: one bit for each row of the table says whether it has been."""
+    cdef Py_ssize_t i, block, n_words = (n_rows + 63) // 64
+    cdef int64_t row
+    cdef uint64_t seen = 0, bit
+    work = take_work(n_words)
+    cdef uint64_t* named = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
+    with nogil:
+        memset(named, 0, n_words * sizeof(uint64_t))
+        for block in range((n + TOGETHER - 1) // TOGETHER):
+            for i in range(block * TOGETHER, min(n, (block + 1) * TOGETHER)):
+                row = number(rows, wide, i)
+                bit = <uint64_t>1 << (row & 63)
+                seen |= named[row >> 6] & bit
+                named[row >> 6] |= bit
+            if seen:
+                break
+    keep_work(work)
+    return seen == 0
 
 
 cdef set_segments(RowPlan plan, unique, bounds, order):

@@ -73,7 +73,7 @@ cdef enum:
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
     STREAMS = 12            # rows of all arrays together that processors follow at a time
-    REACH = 1 << 30         # bytes of table and states beyond which rows in random order wait for the addresses of their pages
+    REACH = 3 << 28         # bytes of table and states beyond which rows in random order wait for the addresses of their pages
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
