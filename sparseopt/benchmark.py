@@ -33,8 +33,8 @@ PER_SAMPLE = 100            # nonzeros in each sample of the form "matmul"
 _OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times what a cache holds
 _MOST_BATCHES = 4096
 _EARLIER = 3000             # steps taken before, where missed steps are replayed: the first hundreds cost more
-# Rows between prefetch and use that the limit tries: (ahead, near).
-_DISTANCES = (8, 4), (16, 4), (16, 8), (32, 8), (64, 0), (64, 16)
+# Rows between prefetch and use that the limit tries: (ahead, near, together).
+_DISTANCES = (8, 4, 0), (16, 4, 0), (16, 8, 0), (32, 8, 0), (64, 0, 0), (64, 16, 0), (16, 4, 8), (16, 8, 8)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Race:
         self.contestants["check"] = Contestant(self._checked)
         if case.form in ("rows", "dense"):
             for distances in _DISTANCES:
-                self.contestants[f"limit {distances}"] = Contestant(self._limit(module.touch, *distances))
+                self.contestants[f"limit {distances}"] = Contestant(self._limit(module.touch, distances))
         if "forms" in wanted:
             self.contestants |= self._other_forms(module.touch)
         if "forms" in wanted and case.missed == "replay":
@@ -205,10 +205,10 @@ class Race:
         self.opt.step(batch.gradient)
         self.opt.nonfinite = "allow"
 
-    def _limit(self, touch, ahead, near):
+    def _limit(self, touch, distances):
         def step(batch):
             rows, values, starts = batch.grouped
-            touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, ahead, near, self.case.threads)
+            touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, *distances, self.case.threads)
         return step
 
     def _scattered(self, touch):

@@ -66,7 +66,7 @@ def test_the_limit_adds_the_gradient_to_all_that_the_rule_writes(rule, zipf, dty
 def test_the_limit_of_a_dense_gradient_touches_all_rows():
     race = Race(Case(table=3000, rows=100, dim=16, form="dense", rule="SGD"), [])
     batch, before = race.batches[0], race.arrays[0].copy()
-    race.contestants["limit (16, 4)"].step(batch)
+    race.contestants["limit (16, 4, 0)"].step(batch)
     np.testing.assert_allclose(race.arrays[0], before + batch.gradient, rtol=1e-6)
 
 
@@ -122,9 +122,11 @@ def test_torch_takes_part_with_sparse_and_dense_steps():
 def test_extra_memory_counts_the_plan_and_the_scratch():
     rising = Race(Case(table=5000, rows=2000, dim=8), []).extra_memory()
     random = Race(Case(table=5000, rows=2000, dim=8, order="random"), []).extra_memory()
+    few = Race(Case(table=5000, rows=100, dim=8, order="random"), []).extra_memory()
     repeated = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
     assert 0 < rising < 4096                                # no plan: the rows are used as they stand
-    assert 2 * 8 * 2000 <= random < 2 * 8 * 2000 + 8192     # two words a row, while it is sorted
+    assert 5000 / 8 <= random < 5000 / 8 + 4096             # a bit a row of the table, to see that none repeats
+    assert 2 * 8 * 100 <= few < 2 * 8 * 100 + 4096          # two words a row, while it is sorted
     assert 3 * 8 * 2000 <= repeated < 5 * 8 * 2000 + 8192
     large = Race(Case(table=50_000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
     assert large < 5 * 8 * 2000 + 8192                      # whatever the table's size

@@ -124,6 +124,10 @@ def test_a_large_row_plan_is_numpys_stable_sort():
             rows = np.arange(600)
             rows[position] = row
             assert rowplan.plan("gradient", 600, 1, rows, np.ones((600, 1))).n == 599
+    rows = rng.permutation(100_000)     # that repeat in the last entry alone, and in a table's last row
+    rows[-1] = rows[0]
+    assert rowplan.plan("gradient", 100_001, 1, rows, np.ones((100_000, 1))).n == 99_999
+    assert rowplan.plan("gradient", 65, 1, np.array([64, 1, 64]), np.ones((3, 1))).n == 2
     for n_rows in (100_000, 2**40):     # and without
         rows = rng.permutation(100_000)
         plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((100_000, 1)), rising=True)

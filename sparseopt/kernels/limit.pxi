@@ -17,6 +17,7 @@ cdef struct Touch:
     int32_t* steps
     Py_ssize_t ahead
     Py_ssize_t near
+    Py_ssize_t together
 
 
 cdef inline const real* values_of(const Touch* t, Py_ssize_t i, const real* values, real* sum_) noexcept nogil:
@@ -37,6 +38,18 @@ cdef inline const real* values_of(const Touch* t, Py_ssize_t i, const real* valu
     return g if alone else sum_
 
 
+cdef void touch_together(const Touch* t, Py_ssize_t lo, Py_ssize_t hi, const real* values) noexcept nogil:
+    # values: for their type
+    cdef Py_ssize_t i
+    cdef int a
+    for a in range(t.n_arrays):
+        for i in range(lo, hi):
+            prefetch(<real*>t.arrays[a] + number(t.rows, t.wide, i) * t.dim)
+    if t.steps:
+        for i in range(lo, hi):
+            prefetch(t.steps + number(t.rows, t.wide, i))
+
+
 cdef void touch_rows(const Touch* touched, Py_ssize_t lo, Py_ssize_t hi, const real* values, real* sum_) noexcept nogil:
     cdef Touch t = touched[0]
     cdef Py_ssize_t i, j
@@ -47,6 +60,8 @@ cdef void touch_rows(const Touch* touched, Py_ssize_t lo, Py_ssize_t hi, const r
     for i in range(lo - t.ahead, hi):
         row = number(t.rows, t.wide, max(i, lo)) if t.rows else max(i, lo)
         later = number(t.rows, t.wide, i + t.ahead) if t.rows and i + t.ahead < t.n else i + t.ahead
+        if t.together and t.rows and i >= lo and (i - lo) % t.together == 0:
+            touch_together(&t, min(t.n, i + t.ahead + t.together), min(t.n, i + t.ahead + 2 * t.together), values)
         if i + t.ahead < t.n and (i <= lo or later != row + t.ahead):
             for a in range(t.n_arrays):
                 prefetch_row(<const char*>(<real*>t.arrays[a] + later * t.dim), t.dim * sizeof(real))
@@ -81,12 +96,13 @@ cdef void touch_all(const Touch* t, const real* values, int threads, real* sums,
 
 
 def touch(rows, cnp.ndarray values, starts, order, list arrays, list numbers, steps, Py_ssize_t ahead, Py_ssize_t near,
-          int threads):
+          Py_ssize_t together, int threads):
     """Add `values` to the given rows of arrays (n_rows, dim), and 1 to those of `numbers` and `steps` (n_rows,).
 
     Without rows, to the first ones.  Row `rows[i]` gets `values[i]`, or, with `starts` (int64, one more than rows), the sum
     of values[starts[i]:starts[i + 1]], or, with `order` (int64) too, of values[order[starts[i]:starts[i + 1]]].
-    Whole rows are prefetched `ahead` rows before their use, and their first lines once more `near` rows before it.
+    Whole rows are prefetched `ahead` rows before their use, and their first lines once more `near` rows before it, and, if
+    `together` is not 0, already `together` rows before the rest, and so many at a time.
     """
     cdef Touch t
     t.n = len(rows) if rows is not None else len(values)
@@ -99,6 +115,7 @@ def touch(rows, cnp.ndarray values, starts, order, list arrays, list numbers, st
     t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
     t.ahead = ahead
     t.near = near
+    t.together = together
     t.n_arrays = len(arrays)
     t.n_numbers = len(numbers)
     cdef const void* v = cnp.PyArray_DATA(values)

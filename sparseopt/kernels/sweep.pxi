@@ -73,7 +73,9 @@ cdef enum:
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
     STREAMS = 12            # rows of all arrays together that processors follow at a time
-    REACH = 3 << 28         # bytes of table and states beyond which rows in random order wait for the addresses of their pages
+    TOGETHER = 8            # rows whose pages are looked up at the same time
+    KEPT = 3 << 27          # bytes of table and states beyond which a processor does not keep the addresses of most pages
+    REACH = 1 << 30         # and beyond which even looking them up together keeps rows in random order waiting
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
@@ -91,6 +93,7 @@ cdef struct Target:
     uintptr_t missed        # the same for all steps that a row has missed together, or 0 where it does not move in them
     Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
+    bint walks              # whether the processor has to look up the pages of most rows
 
 
 cdef struct Settings:
@@ -128,13 +131,30 @@ cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nog
         prefetch_near(t.state[i] + row * t.state_bytes[i])
 
 
-cdef void set_distances(Target* t) noexcept:
+cdef void prefetch_first_lines_together(const Target* t, const Source* s, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+    # A prefetch waits for the address of its page, and what follows it waits too, but for the next few hundred
+    # instructions: so many rows' prefetches stand close together, and their pages are looked up at the same time.
+    cdef Py_ssize_t i, j
+    if row_number(s, hi - 1) - row_number(s, lo) == hi - 1 - lo:    # neighbours
+        return
+    for i in range(lo, hi):
+        prefetch(t.table + row_number(s, i) * t.row_bytes)
+    for j in range(t.n_states):
+        for i in range(lo, hi):
+            prefetch(t.state[j] + row_number(s, i) * t.state_bytes[j])
+    if t.steps:
+        for i in range(lo, hi):
+            prefetch(t.steps + row_number(s, i))
+
+
+cdef void set_distances(Target* t, Py_ssize_t n_bytes) noexcept:
     cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
     t.ahead = max(LEAST_AHEAD, FAR // lines)
     if lines > 1:
         t.near = min(t.ahead // 2, STREAMS // (1 + t.n_states))
     else:                                           # short rows come fast: sooner, and only where there is much to fetch
         t.near = 16 if t.n_states and t.state_bytes[0] >= LINE else 0
+    t.walks = lines > 1 and n_bytes > KEPT          # short rows come so fast that several of them wait together anyhow
 
 
 cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
@@ -283,6 +303,8 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
         prefetch_target(&t, row_number(&s, i))
     for i in range(lo, hi):
         row = row_number(&s, i)
+        if t.walks and (i - lo) % TOGETHER == 0 and i + t.ahead + TOGETHER < n:
+            prefetch_first_lines_together(&t, &s, i + t.ahead + TOGETHER, min(n, i + t.ahead + 2 * TOGETHER))
         if i + t.ahead < n:
             later = row_number(&s, i + t.ahead)
             if later != row + t.ahead:              # neighbours the processor foresees by itself
@@ -444,8 +466,9 @@ cdef class Sweep:
             t.state[i] = <char*>cnp.PyArray_DATA(state)
             t.state_bytes[i] = state.strides[0] if state.size else 0
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
-        set_distances(t)
-        self.rising = sum(array.nbytes for array in self.arrays if array is not None) > REACH
+        n_bytes = sum(array.nbytes for array in self.arrays if array is not None)
+        set_distances(t, n_bytes)
+        self.rising = n_bytes > REACH
 
     cdef uintptr_t function(self, str rule, n_states) except 0:
         taken, rule32, rule64 = RULES[rule]

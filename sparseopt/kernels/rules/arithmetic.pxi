@@ -30,8 +30,8 @@ cdef inline real larger(real x, real y) noexcept nogil:
     return x if x > y else y
 
 
-cdef inline real sign(real x) noexcept nogil:
-    return <real>(x > 0) - <real>(x < 0) if x == x else x       # of a NaN: NaN
+cdef inline real signed(real size, real x) noexcept nogil:
+    return size if x > 0 else -size if x < 0 else x             # size * sign(x); of a NaN: NaN
 
 
 cdef inline real tiny(real x) noexcept nogil:

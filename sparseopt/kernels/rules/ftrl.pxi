@@ -2,7 +2,7 @@
 
 
 cdef inline real ftrl_weight(real z, real s_root, real rate, real beta, real l1, real l2) noexcept nogil:
-    return 0 - sign(z) * larger(absolute(z) - l1, <real>0) / ((beta + s_root) * rate + l2)      # 0 - x: no weight becomes -0
+    return 0 - signed(larger(absolute(z) - l1, <real>0), z) / ((beta + s_root) * rate + l2)      # 0 - x: no weight becomes -0
 
 
 cdef void ftrl(real* restrict w, const real* restrict g, real* restrict z, real* restrict s,

@@ -6,7 +6,7 @@ cdef void lion(real* restrict w, const real* restrict g, real* restrict m,
     cdef real lr = h[0], b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], keep = h[5]    # keep = 1 - lr λ
     cdef Py_ssize_t j
     for j in range(n):
-        w[j] = keep * w[j] - lr * sign(b1 * m[j] + c1 * g[j])
+        w[j] = keep * w[j] - signed(lr, b1 * m[j] + c1 * g[j])
         m[j] = b2 * m[j] + c2 * g[j]
 
 
@@ -17,5 +17,5 @@ cdef void lion_missed(real* restrict w, const real* restrict g, real* restrict m
     cdef real least = at[3] * tiny(left)                        # 0 if the sign does not last: β2 = 0
     cdef Py_ssize_t j
     for j in range(n):
-        w[j] = keep * w[j] - moved * sign(m[j])
-        m[j] = sign(m[j]) * larger(left * absolute(m[j]), least)
+        w[j] = keep * w[j] - signed(moved, m[j])
+        m[j] = signed(larger(left * absolute(m[j]), least), m[j])
