@@ -12,7 +12,8 @@ import numpy as np
 
 from sparseopt import datasets
 from sparseopt.models import GloVe
-from sparseopt.models.glove import cooccurrence, tokenize, vocabulary
+from sparseopt.models.glove import cooccurrence
+from sparseopt.models.words import tokenize, vocabulary
 
 
 def main():

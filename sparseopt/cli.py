@@ -12,6 +12,7 @@ import numpy as np
 
 from . import __version__, benchmark, config, datasets, kernels, peers
 from .models import GloVe, glove
+from .models.words import tokenize, vocabulary, write_vectors
 from .optimizers import OPTIMIZERS
 
 # What a resumed model already has: name -> type, default, help.
@@ -156,8 +157,8 @@ def _train_words(options):
 
     with console.status("reading"):
         texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
-        tokens = [token for text in texts for token in glove.tokenize(text)]
-        words, _ = glove.vocabulary(tokens, options.min_count)
+        tokens = [token for text in texts for token in tokenize(text)]
+        words, _ = vocabulary(tokens, options.min_count)
     source = ", ".join(Path(name).name for name in options.files) if options.files else "Python's documentation"
     console.print(f"{source}: {len(tokens):,} words, {len(words):,} different ones seen {options.min_count} times or more",
                   highlight=False)
@@ -170,7 +171,7 @@ def _train_words(options):
         raise ValueError(f"{options.resume}: trained on other words than this text has; resume on the same text, "
                          "--min-count included")
     _fit(console, model, X, options.output / "checkpoint.safetensors", words=words, window=window)
-    _write_vectors(options.output / "vectors.txt", words, model.vectors_)
+    write_vectors(options.output / "vectors.txt", words, model.vectors_)
     written = ["vectors.txt", "checkpoint.safetensors"]
     if importlib.util.find_spec("matplotlib"):
         _draw_loss(options.output / "loss.png", model)
@@ -215,10 +216,11 @@ def _fit(console, model, X, path, **metadata):
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=X.nnz * model.epochs, loss=float("nan"), speed=0.0)
 
-        def show(epoch, done, loss):
+        def show(report):
             seconds = time.perf_counter() - begin
-            progress.update(bar, completed=epoch * X.nnz + done, loss=loss, description=f"epoch {epoch + 1}/{model.epochs}",
-                            speed=((epoch - first) * X.nnz + done) / seconds)
+            progress.update(bar, completed=report.epoch * X.nnz + report.done, loss=report.loss,
+                            description=f"epoch {report.epoch + 1}/{model.epochs}",
+                            speed=((report.epoch - first) * X.nnz + report.done) / seconds)
 
         for _ in range(first, model.epochs):
             model.partial_fit(X, show)
@@ -231,14 +233,6 @@ def _fit(console, model, X, path, **metadata):
         return
     console.print(f"{len(model.loss_curve_)} epochs, loss {model.loss_curve_[0]:.4f} → {model.loss_curve_[-1]:.4f}, "
                   f"{seconds:.0f} s, {pairs / seconds:,.0f} pairs/s", highlight=False)
-
-
-def _write_vectors(path, words, vectors):
-    """word2vec's text format: a line with the two sizes, then a line a word."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(f"{len(words)} {vectors.shape[1]}\n")
-        for word, vector in zip(words, vectors, strict=True):
-            file.write(f"{word} {' '.join(f'{x:.6g}' for x in vector)}\n")
 
 
 def _draw_loss(path, model):

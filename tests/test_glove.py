@@ -8,18 +8,19 @@ from numpy.testing import assert_allclose
 import sparseopt as so
 from sparseopt import datasets
 from sparseopt.models import GloVe, glove
+from sparseopt.models.words import tokenize, vocabulary
 
 
 @pytest.fixture(scope="module")
 def text():
-    tokens = glove.tokenize("\n".join(datasets.python_documentation()[:150]))
-    words, _ = glove.vocabulary(tokens)
+    tokens = tokenize("\n".join(datasets.python_documentation()[:150]))
+    words, _ = vocabulary(tokens)
     return words, glove.cooccurrence(tokens, words, window=5)
 
 
 def test_pythons_documentation_is_as_large_as_the_readme_says():
-    tokens = [token for text in datasets.python_documentation() for token in glove.tokenize(text)]
-    words, counts = glove.vocabulary(tokens)
+    tokens = [token for text in datasets.python_documentation() for token in tokenize(text)]
+    words, counts = vocabulary(tokens)
     assert len(tokens) > 250_000
     assert len(words) > 3_000
     assert counts == sorted(counts, reverse=True)

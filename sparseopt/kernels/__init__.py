@@ -21,3 +21,5 @@ if isa not in available:
 _module = importlib.import_module(f"{__name__}.{isa}")
 Sweep = _module.Sweep
 BUILD = _module.BUILD
+take, dots, matmul = _module.take, _module.dots, _module.matmul
+alias_table, alias_draw = _module.alias_table, _module.alias_draw

@@ -148,7 +148,8 @@ cdef bint rises(const index* x, Py_ssize_t n) noexcept nogil:
     return True
 
 
-cdef check(str what, str kind, cnp.ndarray numbers, int64_t bound):
+cpdef check(str what, str kind, cnp.ndarray numbers, int64_t bound):
+    """Raise IndexError unless all numbers (int32 or int64) are from 0 to below `bound`, naming the first that is not."""
     cdef Py_ssize_t i, n = numbers.shape[0]
     cdef const void* a = cnp.PyArray_DATA(numbers)
     cdef bint wide = is_wide(numbers)
@@ -211,6 +212,14 @@ cdef inline index difference(index x, index y) noexcept nogil:
         return <int32_t>(<uint32_t>x - <uint32_t>y)
     else:
         return <int64_t>(<uint64_t>x - <uint64_t>y)
+
+
+def check_csr(str what, cnp.ndarray indptr, cnp.ndarray indices, int64_t n_columns, int64_t n_values):
+    """Raise unless the parts of a CSR array, to be multiplied with a table of n_columns rows, fit together."""
+    check_indptr(what, "row", indptr, n_values)
+    if len(indices) != n_values:
+        raise ValueError(f"{what} is malformed: it has {len(indices)} indices and {n_values} values")
+    check(what, "column", indices, n_columns)
 
 
 def expanded(str what, str kind, cnp.ndarray indptr, cnp.ndarray indices):

@@ -575,4 +575,5 @@ cdef class Sweep:
                 update_all(&self.target, &plan.source, how, plan.n, <float*>scratch.rows, scratch.pad, scratch.threads)
 
 
+include "embedding.pxi"
 include "limit.pxi"

@@ -1,5 +1,6 @@
 """Models that the optimizers train."""
 
+from ._base import Model, Progress
 from .glove import GloVe
 
-__all__ = ["GloVe"]
+__all__ = ["GloVe", "Model", "Progress"]

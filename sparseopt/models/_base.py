@@ -1,0 +1,167 @@
+"""What the models share: scikit-learn's conventions, the choice of an optimizer, and the report to callbacks."""
+
+import inspect
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from .. import checkpoint
+from ..optimizers import OPTIMIZERS
+
+
+class Progress(NamedTuple):
+    """What a callback is told after every batch. What it returns ends the training if it is true."""
+
+    model: Any
+    epoch: int          # from 0
+    done: int           # samples of this epoch so far
+    total: int          # samples of an epoch; None where nobody knows
+    loss: float         # mean over this epoch so far
+
+    @property
+    def epoch_ends(self):
+        return self.done == self.total
+
+
+class NotFittedError(ValueError, AttributeError):
+    """A model is asked for what only a fitted one has. scikit-learn's, where it is installed, is the same two exceptions."""
+
+
+class Model:
+    """An estimator in scikit-learn's sense, without scikit-learn: parameters are the constructor's, stored as they came."""
+
+    # Rates at which each optimizer trains the model well; for those not in it, the optimizer's own default.
+    LEARNING_RATES: ClassVar = {}
+
+    @classmethod
+    def _names(cls):
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep=True):
+        """Return the constructor's parameters as a dict. `deep` is scikit-learn's, and means nothing here."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    def set_params(self, **params):
+        """Set parameters of the constructor; returns the model. Raises ValueError for a name it has not."""
+        names = self._names()
+        for name in params:
+            if name not in names:
+                raise ValueError(f"{name!r} is no parameter of {type(self).__name__}; they are {', '.join(names)}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self):
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name].default]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __sklearn_tags__(self):
+        """What scikit-learn asks of an estimator; nobody else calls it."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags(sparse=True))
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "optimizer_")
+
+    def _check_fitted(self):
+        if not hasattr(self, "optimizer_"):
+            try:
+                from sklearn.exceptions import NotFittedError as error
+            except ImportError:
+                error = NotFittedError
+            raise error(f"this {type(self).__name__} is not fitted yet; call fit or partial_fit first")
+
+    def _check_integers(self, **lowest):
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+
+    def _check_numbers(self, *names, zero=False):
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not (0 < value < np.inf or (zero and value == 0)):
+                raise ValueError(f"{name} is {value!r}; it must be finite and {'0 or more' if zero else 'above 0'}")
+
+    def _check_one_of(self, name, *allowed):
+        if getattr(self, name) not in allowed:
+            raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(repr, allowed))}")
+
+    def _rng(self, *more):
+        """Random numbers of this model; with more integers, another stream for each."""
+        if isinstance(self.random_state, np.random.RandomState):
+            return np.random.default_rng([self.random_state.randint(2**31), *more])
+        seed = self.random_state
+        if seed is None:
+            return np.random.default_rng()
+        if isinstance(seed, np.random.Generator):
+            return seed
+        return np.random.default_rng([seed, *more] if more else seed)
+
+    def _make_optimizer(self, tables):
+        """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables."""
+        self._check_one_of("missed", "skip", "replay", *(["dense"] if hasattr(self, "_dense") else []))
+        if callable(self.optimizer):
+            if self.missed == "replay":
+                raise ValueError("missed is 'replay' and optimizer a callable, which says that itself; leave missed at 'skip'")
+            if self.lr is not None:
+                raise ValueError(f"lr is {self.lr!r} and optimizer a callable, which says the rate itself; leave lr at None")
+            return self.optimizer(tables)
+        names = {name.lower(): name for name in OPTIMIZERS}
+        if str(self.optimizer).lower() not in names:
+            raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(OPTIMIZERS)}, or a callable")
+        name = names[self.optimizer.lower()]
+        lr = self.LEARNING_RATES.get(name) if self.lr is None else self.lr
+        missed = "replay" if self.missed == "replay" else "skip"
+        return OPTIMIZERS[name](tables, missed=missed, **({} if lr is None else {"lr": lr}))
+
+    def _catch_up(self, rows=None):
+        """Under replay, before rows are read: a mapping from tables to row numbers, or all."""
+        if self.optimizer_.missed == "replay":
+            self.optimizer_.catch_up(rows)
+
+    def save(self, path, **metadata):
+        """Save a checkpoint from which `load` resumes: the optimizer's, with this model's settings in its metadata.
+
+        Parameters
+        ----------
+        path : str or path
+        **metadata
+            What else to keep in `optimizer_.metadata`, the vocabulary for instance.
+        """
+        self._check_fitted()
+        settings = {name: value for name, value in self.get_params().items() if name not in ("optimizer", "lr")}
+        self.optimizer_.metadata |= {"model": settings, "model_type": type(self).__name__, **self._fitted(), **metadata}
+        checkpoint.save(path, self.optimizer_)
+
+    @classmethod
+    def load(cls, path, lr=None):
+        """Return the model that `save` saved; `partial_fit` goes on as if it had never stopped, to the bit.
+
+        `lr` takes the place of the stored rate, as in `sparseopt.load`.
+        """
+        optimizer = checkpoint.load(path, lr=lr)
+        if optimizer.metadata.get("model_type") != cls.__name__:
+            raise ValueError(f"{path}: a checkpoint of an optimizer, but not of a {cls.__name__} model")
+        model = cls(**optimizer.metadata["model"], optimizer=type(optimizer).__name__, lr=optimizer.param_groups[0]["lr"])
+        model.optimizer_ = optimizer
+        model._restore(optimizer.metadata)
+        return model
+
+    def _fitted(self):
+        """What belongs to a fitted model beside its tables, as JSON can hold it."""
+        return {"losses": self.loss_curve_}
+
+    def _restore(self, metadata):
+        """Set the fitted attributes from what `_fitted` returned."""
+        self.loss_curve_ = list(metadata["losses"])
+
+
+def selection(values, columns, n_columns):
+    """A CSR array with one value a row: the selection of rows of a table, weighted."""
+    from scipy.sparse import csr_array
+
+    return csr_array((values, columns, np.arange(len(values) + 1)), shape=(len(values), n_columns))
