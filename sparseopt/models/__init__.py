@@ -2,5 +2,6 @@
 
 from ._base import Model, Progress
 from .glove import GloVe
+from .skipgram import SkipGram
 
-__all__ = ["GloVe", "Model", "Progress"]
+__all__ = ["GloVe", "Model", "Progress", "SkipGram"]
