@@ -15,7 +15,7 @@ def _number(name, value, allowed, holds):
     try:
         value = float(plain)
     except OverflowError:               # an integer of hundreds of digits
-        value = math.copysign(math.inf, plain)
+        value = -math.inf if plain < 0 else math.inf
     if not holds(value):
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
     return value
