@@ -71,7 +71,7 @@ def test_a_step_is_gradient_descent_on_the_sum_of_the_papers_losses(text):
     for name, table in model.optimizer_.params.items():
         assert_allclose(table, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
         assert (table != tables[name].astype(np.float32)).any()
-    itself = sum(np.log1p(np.exp(tables["words"][s] @ tables["contexts"][5])) for s, t in zip(inputs, of, strict=True) if t == 1)
+    itself = sum(np.log1p(np.exp(tables["words"][s] @ tables["contexts"][5])) for s in inputs[of == 1])
     assert returned == pytest.approx(loss(tables["words"], tables["contexts"]) + itself, rel=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_fit_is_partial_fit_again_and_again_also_through_a_file(text, tmp_path):
     part = SkipGram(**SMALL).partial_fit(text).partial_fit(text)
     part.save(tmp_path / "model.safetensors")
     loaded = SkipGram.load(tmp_path / "model.safetensors")
-    assert loaded.get_params() == {**part.get_params(), "lr": 0.1}
+    assert {**loaded.get_params(), "lr": None} == part.get_params()
     assert loaded.words_ == part.words_
     loaded.partial_fit(text)
     assert_array_equal(loaded.vectors_, whole.vectors_)
@@ -172,7 +172,7 @@ def test_sentences_end_at_full_stops_and_empty_lines():
 
 
 def test_the_vocabulary_is_sorted_by_count_then_by_letters():
-    assert vocabulary("b a c b c d".split(), 1) == (["b", "c", "a", "d"], [2, 2, 1, 1])
+    assert vocabulary(["b", "a", "c", "b", "c", "d"], 1) == (["b", "c", "a", "d"], [2, 2, 1, 1])
 
 
 def test_vectors_are_read_as_written_by_us_and_by_gensim(tmp_path):
@@ -190,7 +190,8 @@ def test_vectors_are_read_as_written_by_us_and_by_gensim(tmp_path):
 
 @pytest.mark.parametrize(("content", "said"), [
     ("", "line 1: expected the number of words"), ("a 1 2\n", "line 1: expected the number of words"),
-    ("2 2\na 1 2\nb 1\n", "line 3: expected one of 2 lines with a word and 2 numbers"), ("2 2\na 1 2\n", "line 3: ends after 1 of 2"),
+    ("2 2\na 1 2\nb 1\n", "line 3: expected one of 2 lines with a word and 2 numbers"),
+    ("2 2\na 1 2\n", "line 3: ends after 1 of 2"),
     ("1 2\na 1 2\nb 1 2\n", "line 3: expected one of 1"), ("1 2\na x 2\n", "line 2: expected"),
 ])
 def test_a_wrong_file_of_vectors_is_named_with_its_line(tmp_path, content, said):

@@ -9,6 +9,9 @@ import numpy as np
 from .. import checkpoint
 from ..optimizers import OPTIMIZERS
 
+# SGD under the names of what it does besides.
+_MOMENTUM = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
+
 
 class Progress(NamedTuple):
     """What a callback is told after every batch. What it returns ends the training if it is true."""
@@ -110,13 +113,24 @@ class Model:
             if self.lr is not None:
                 raise ValueError(f"lr is {self.lr!r} and optimizer a callable, which says the rate itself; leave lr at None")
             return self.optimizer(tables)
-        names = {name.lower(): name for name in OPTIMIZERS}
-        if str(self.optimizer).lower() not in names:
-            raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(OPTIMIZERS)}, or a callable")
-        name = names[self.optimizer.lower()]
+        name, settings = self._check_optimizer()
         lr = self.LEARNING_RATES.get(name) if self.lr is None else self.lr
+        if lr is not None and self.lr is None and settings:
+            lr *= 1 - settings["momentum"]              # which adds up 1 / (1 - momentum) gradients
         missed = "replay" if self.missed == "replay" else "skip"
-        return OPTIMIZERS[name](tables, missed=missed, **({} if lr is None else {"lr": lr}))
+        return OPTIMIZERS[name](tables, missed=missed, **settings, **({} if lr is None else {"lr": self._schedule(lr)}))
+
+    def _check_optimizer(self):
+        """The class that the parameter `optimizer` names, and what it says besides; or raise."""
+        names = {name.lower(): name for name in (*OPTIMIZERS, *_MOMENTUM)}
+        if str(self.optimizer).lower() not in names:
+            raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(names.values())}, or a callable")
+        name = names[self.optimizer.lower()]
+        return ("SGD", _MOMENTUM[name]) if name in _MOMENTUM else (name, {})
+
+    def _schedule(self, lr):
+        """The rate, or what the model makes of it where it is a number."""
+        return lr
 
     def _catch_up(self, rows=None):
         """Under replay, before rows are read: a mapping from tables to row numbers, or all."""

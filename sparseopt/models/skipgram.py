@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from .. import embedding, memory
+from .. import embedding, memory, schedules
 from ..gradients import RowGradient
 from ._base import Progress
 from .words import WordVectors, vocabulary
@@ -36,7 +36,9 @@ class SkipGram(WordVectors):
     optimizer : str or callable
         The name of an optimizer of this library, or a callable from a dict of tables to one.
     lr : None, float or callable
-        The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, falling to 0 over all epochs.
+        The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this model, else the
+        optimizer's default. A number is where it begins: from there it falls in a straight line, to nearly 0 at the end of
+        `epochs`.
     epochs : int
         Passes over the text that `fit` makes.
     batch_size : int
@@ -75,10 +77,10 @@ class SkipGram(WordVectors):
     negatives for all pairs of a word: Ji et al. 2016, "Parallelizing Word2Vec in Shared and Distributed Memory".
     """
 
-    LEARNING_RATES: ClassVar = {"Adagrad": 0.1}
+    LEARNING_RATES: ClassVar = {"SGD": 0.025, "Adagrad": 0.1, "RowwiseAdagrad": 0.05}
 
-    def __init__(self, dim=100, window=5, negative=5, min_count=5, sample=1e-3, optimizer="Adagrad", lr=None, epochs=5,
-                 batch_size=512, missed="skip", random_state=0):
+    def __init__(self, dim=100, window=5, negative=5, min_count=5, sample=1e-3, optimizer="SGD", lr=None, epochs=5,
+                 batch_size=256, missed="skip", random_state=0):
         self.dim = dim
         self.window = window
         self.negative = negative
@@ -138,10 +140,14 @@ class SkipGram(WordVectors):
         half = 0.5 / self.dim
         tables = {"words": memory.uniform((len(words), self.dim), low=-half, high=half, seed=rng),
                   "contexts": memory.zeros((len(words), self.dim))}
-        self.optimizer_ = self._make_optimizer(tables)
         self.words_, self.counts_ = words, np.array(counts)
         self._prepare()
+        self.optimizer_ = self._make_optimizer(tables)
         self.loss_curve_ = []
+
+    def _schedule(self, lr):
+        steps = self.epochs * float(self.counts_ @ self._kept) / self.batch_size
+        return lr if callable(lr) else schedules.Linear(lr, end=lr / 1000, steps=max(1, round(steps)))
 
     def _prepare(self):
         """What the counts say."""
