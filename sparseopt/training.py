@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.sparse as sp
 
-from . import config
+from . import config, memory
 from .gradients import MatmulGradient, RowGradient
 from .optimizers import Optimizer
 from .optimizers._hyper import at_least, below_one, not_negative
@@ -427,13 +427,12 @@ def _total(parts, n):
     """The sum of the parts over n, in a form that an optimizer takes."""
     kinds = {type(part) for part in parts}
     if kinds == {RowGradient}:
-        return RowGradient(np.concatenate([part.rows for part in parts]), np.concatenate([part.values for part in parts]) / n)
+        return RowGradient(np.concatenate([part.rows for part in parts]), _joined([part.values for part in parts], n))
     if kinds == {MatmulGradient}:
-        X = sp.vstack([part.X for part in parts], format="csr")
-        return MatmulGradient(X, np.concatenate([part.dY for part in parts]) / n)
+        return MatmulGradient(sp.vstack([part.X for part in parts], format="csr"), _joined([part.dY for part in parts], n))
     if kinds == {sp.coo_array}:
         rows, columns = (np.concatenate(coords) for coords in zip(*(part.coords for part in parts), strict=True))
-        return sp.coo_array((np.concatenate([part.data for part in parts]) / n, (rows, columns)), shape=parts[0].shape)
+        return sp.coo_array((_joined([part.data for part in parts], n), (rows, columns)), shape=parts[0].shape)
     by_rows = [_by_rows(part) for part in parts if not isinstance(part, np.ndarray)]
     if np.ndarray not in kinds:
         return _total(by_rows, n)
@@ -441,6 +440,16 @@ def _total(parts, n):
     for part in by_rows:
         np.add.at(total.reshape(len(total), part.values.shape[1]), part.rows, part.values / n)
     return total
+
+
+def _joined(arrays, n):
+    """One after the other, over n, in one pass."""
+    joined = memory.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        np.divide(array, n, out=joined[start:start + len(array)])
+        start += len(array)
+    return joined
 
 
 def _by_rows(gradient):
