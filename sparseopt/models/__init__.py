@@ -1,6 +1,10 @@
 """Models that the optimizers train."""
 
 from ._base import Model, Progress
+from .factorization_machine import FactorizationMachineClassifier, FactorizationMachineRegressor
 from .glove import GloVe
+from .linear import LogisticRegression
 
-__all__ = ["GloVe", "Model", "Progress"]
+__all__ = [
+    "FactorizationMachineClassifier", "FactorizationMachineRegressor", "GloVe", "LogisticRegression", "Model", "Progress",
+]

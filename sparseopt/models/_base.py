@@ -101,8 +101,11 @@ class Model:
             return seed
         return np.random.default_rng([seed, *more] if more else seed)
 
-    def _make_optimizer(self, tables):
-        """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables."""
+    def _make_optimizer(self, tables, hyper=None):
+        """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables.
+
+        `hyper`: from a table's name to hyper-parameters of its own, with an optimizer given by name.
+        """
         self._check_one_of("missed", "skip", "replay", *(["dense"] if hasattr(self, "_dense") else []))
         if callable(self.optimizer):
             if self.missed == "replay":
@@ -116,6 +119,8 @@ class Model:
         name = names[self.optimizer.lower()]
         lr = self.LEARNING_RATES.get(name) if self.lr is None else self.lr
         missed = "replay" if self.missed == "replay" else "skip"
+        if hyper is not None:
+            tables = [{"params": {key: table}, **hyper.get(key, {})} for key, table in tables.items()]
         return OPTIMIZERS[name](tables, missed=missed, **({} if lr is None else {"lr": lr}))
 
     def _catch_up(self, rows=None):
@@ -150,6 +155,17 @@ class Model:
         model.optimizer_ = optimizer
         model._restore(optimizer.metadata)
         return model
+
+    def __getstate__(self):
+        state = dict(self.__dict__)
+        if "optimizer_" in state:
+            state["optimizer_"] = self.optimizer_.state_dict(), self.optimizer_._structure
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if "optimizer_" in state:
+            self.optimizer_ = checkpoint.restored(*state["optimizer_"])
 
     def _fitted(self):
         """What belongs to a fitted model beside its tables, as JSON can hold it."""
