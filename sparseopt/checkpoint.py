@@ -193,6 +193,13 @@ def _below(start, tensors):
     return {key[len(start):]: tensors.pop(key) for key in inside}
 
 
+def restored(state_dict, structure):
+    """A new optimizer, with tables of its own, from what another's `state_dict` and `_structure` said."""
+    optimizer = _rebuilt(state_dict, structure)
+    optimizer.load_state_dict(state_dict)
+    return optimizer
+
+
 def _rebuilt(state, structure):
     """A new optimizer of the kind, shapes and settings of a state_dict; its numbers are still to be loaded."""
     from .optimizers import OPTIMIZERS

@@ -1,9 +1,20 @@
 """Real input to try things on, and readers for what users have."""
 
 import ast
+import csv
+import gzip
+import itertools
+import math
 import re
 import sysconfig
+import zlib
 from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.special import expit
+
+from . import embedding
 
 _FRAME = re.compile(r"\*\*\* ?(START|END) OF TH[EI]S? PROJECT GUTENBERG[^\n]*")
 
@@ -75,3 +86,385 @@ def read_texts(paths):
             raise ValueError(f"{path} is empty; it must hold text")
         texts.append(text)
     return texts
+
+
+class ClickLog:
+    r"""A click log made by a known model: so it is known how well the best possible model predicts it.
+
+    A row has one value for each field (a site, an advertisement, a city), drawn from a Zipf distribution and hashed to a
+    feature. Its click is drawn with the probability
+
+    .. math:: p = \frac{1}{1 + e^{-z}}, \qquad z = b + \sum_{j} w_j + \sum_{j < k} \langle v_j, v_k \rangle
+
+    over its features j, where most w are 0, and the pairs, of some fields, are there only if asked for.
+
+    Parameters
+    ----------
+    n_features : int
+        Columns of X, to which the values of all fields are hashed; some collide.
+    fields : int
+        Values a row. The fields have from 10 to 100,000 different values.
+    zipf : float
+        The value of rank r is drawn in proportion to r^-zipf.
+    density : float
+        Share of features whose w is not 0.
+    scale : float
+        Standard deviation of the sum of a row's w.
+    click_rate : float
+        Mean of p, about; b is set so.
+    dim : int
+        Length of the v; 0 for a model without pairs.
+    crossed : int
+        The pairs are those of the first so many fields.
+    seed : int
+        Of the model. Rows of one model are drawn with seeds of their own.
+
+    Raises
+    ------
+    ValueError
+        If something is not as said above.
+
+    Attributes
+    ----------
+    weights : array of floats, shape (n_features,)
+        The w.
+    factors : array of floats, shape (n_features, dim)
+        The v.
+    intercept : float
+        The b.
+
+    Examples
+    --------
+    >>> from sparseopt import datasets
+    >>> log = datasets.ClickLog(n_features=1000, fields=5)
+    >>> for X, y, p in log.rows(20_000, chunk=10_000, seed=1):
+    ...     print(X.shape, X.nnz, abs(y.mean() - p.mean()) < 0.02)
+    (10000, 1000) 50000 True
+    (10000, 1000) 50000 True
+    """
+
+    def __init__(self, n_features=2**20, fields=30, zipf=1.5, density=0.2, scale=1.2, click_rate=0.2, dim=0, crossed=6, seed=0):
+        integers = {"n_features": (n_features, 1), "fields": (fields, 1), "dim": (dim, 0), "crossed": (crossed, 2)}
+        for name, (value, least) in integers.items():
+            if not value >= least or value != int(value):
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+        if not 0 < density <= 1:
+            raise ValueError(f"density is {density!r}; it must be above 0 and at most 1")
+        if not 0 < click_rate < 1:
+            raise ValueError(f"click_rate is {click_rate!r}; it must be above 0 and below 1")
+        for name, value in (("zipf", zipf), ("scale", scale)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}; it must be finite and 0 or more")
+        if dim and crossed > fields:
+            raise ValueError(f"crossed is {crossed}; there are {fields} fields, so it must be at most that")
+        rng = np.random.default_rng(seed)
+        self.seed, self.crossed = seed, crossed
+        sizes = np.geomspace(10, 100_000, fields).astype(int)
+        self._columns = [rng.integers(n_features, size=size, dtype=np.int32) for size in sizes]
+        self._values = [embedding.Alias(np.arange(1, size + 1) ** -float(zipf)) for size in sizes]
+        self.weights = rng.standard_normal(n_features) * scale / math.sqrt(fields * density)
+        self.weights[rng.random(n_features) >= density] = 0
+        pairs = crossed * (crossed - 1) / 2         # whose sum has a standard deviation of 1
+        self.factors = rng.standard_normal((n_features, dim)) * (pairs * max(dim, 1)) ** -0.25
+        self.intercept = 0.0
+        scores = self._scores(self._draw(20_000, rng))
+        low, high = -50.0, 50.0
+        for _ in range(50):
+            self.intercept = (low + high) / 2
+            too_low = expit(scores + self.intercept).mean() < click_rate
+            low, high = (self.intercept, high) if too_low else (low, self.intercept)
+
+    def rows(self, n_rows, chunk=100_000, seed=1):
+        """Yield rows of the log, chunk by chunk: (X, y, p).
+
+        Parameters
+        ----------
+        n_rows : int
+        chunk : int
+            Rows at a time. Other chunks are other rows.
+        seed : int
+            The same rows for the same seed; others for another, by the same model.
+
+        Yields
+        ------
+        X : scipy.sparse.csr_array of float32, shape (chunk, n_features)
+            Ones; two values of a row that collide are two entries.
+        y : array of int8, shape (chunk,)
+            1 for a click, else 0.
+        p : array of float64, shape (chunk,)
+            The probability with which that was drawn.
+        """
+        if not 1 <= chunk * len(self._columns) < 2**31:
+            raise ValueError(f"chunk is {chunk!r}; it must be at least 1, and make fewer than 2**31 values")
+        rng = np.random.default_rng([self.seed, seed])
+        for start in range(0, n_rows, chunk):
+            columns = self._draw(min(chunk, n_rows - start), rng)
+            p = expit(self._scores(columns) + self.intercept)
+            yield self._ones(columns), (rng.random(len(p)) < p).astype(np.int8), p
+
+    def _draw(self, n, rng):
+        fields = zip(self._columns, self._values, strict=True)
+        return np.column_stack([columns[values.draw(n, rng)] for columns, values in fields])
+
+    def _ones(self, columns):
+        n, fields = columns.shape
+        bounds = np.arange(0, columns.size + 1, fields, dtype=np.int32)
+        return sp.csr_array((np.ones(columns.size, np.float32), columns.ravel(), bounds), shape=(n, len(self.weights)))
+
+    def _scores(self, columns):
+        scores = self.weights[columns].sum(axis=1)
+        if self.factors.shape[1]:
+            vectors = self.factors[columns[:, :self.crossed]]
+            scores += ((vectors.sum(axis=1) ** 2).sum(axis=1) - (vectors**2).sum(axis=(1, 2))) / 2
+        return scores
+
+
+def read_clicks(path, format=None, **options):
+    """Yield a click log from a file, chunk by chunk, for `partial_fit`: (X, y).
+
+    Parameters
+    ----------
+    path : str or path
+        Unpacked as it is read if it ends in .gz.
+    format : None, "libsvm" or "csv"
+        None: "csv" if the name ends in .csv or .tsv (then .gz or not), else "libsvm".
+    **options
+        Those of `read_libsvm` or `read_csv`.
+
+    Yields
+    ------
+    X : scipy.sparse.csr_array of float32, shape (chunk, n_features)
+    y : array of floats, shape (chunk,)
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        As `read_libsvm` and `read_csv`.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from sparseopt import datasets
+    >>> from sparseopt.models import LogisticRegression
+    >>> model = LogisticRegression()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "clicks.csv")
+    ...     with open(path, "w") as file:
+    ...         print("click,site,city", "1,a.com,Rome", "0,b.com,Oslo", "0,a.com,", sep="\\n", file=file)
+    ...     for X, y in datasets.read_clicks(path, label="click", n_features=2**10):
+    ...         model = model.partial_fit(X, y, classes=[0, 1])
+    >>> X.shape, X.nnz, y
+    ((3, 1024), 5, array([1., 0., 0.]))
+    """
+    if format not in (None, "libsvm", "csv"):
+        raise ValueError(f"format is {format!r}; it must be 'libsvm', 'csv' or None")
+    if format is None:
+        format = "csv" if re.search(r"\.[ct]sv(\.gz)?$", str(path), flags=re.I) else "libsvm"
+    return (read_libsvm if format == "libsvm" else read_csv)(path, **options)
+
+
+_LIBSVM = re.compile(rb"[^\s:#]+(?:[ \t]+\d+:[^\s:#]+)*")
+
+
+def read_libsvm(path, n_features=2**20, chunk=100_000, first=1):
+    """Yield the rows of a file in libsvm's format, `label column:value column:value ...`, chunk by chunk: (X, y).
+
+    Parameters
+    ----------
+    path : str or path
+        Unpacked as it is read if it ends in .gz. What follows a # is skipped, and so are empty lines.
+    n_features : int
+        Columns of X.
+    chunk : int
+        Rows at a time.
+    first : 0 or 1
+        The number of the first column in the file.
+
+    Yields
+    ------
+    X : scipy.sparse.csr_array of float32, shape (chunk, n_features)
+    y : array of floats, shape (chunk,)
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If a parameter is not as said above, or a line is not; it says which line.
+
+    Examples
+    --------
+    See `read_clicks`.
+    """
+    _check_reader(n_features, chunk)
+    if first not in (0, 1):
+        raise ValueError(f"first is {first!r}; it must be 0 or 1")
+    return _libsvm_chunks(path, n_features, chunk, first)
+
+
+def _libsvm_chunks(path, n_features, chunk, first):
+    with _opened(path, "rb") as file:
+        lines = ((number, line.partition(b"#")[0].strip()) for number, line in enumerate(file, start=1))
+        lines = ((number, line) for number, line in lines if line)
+        while part := list(itertools.islice(lines, chunk)):
+            try:
+                yield _libsvm_rows([line for _, line in part], n_features, first)
+            except ValueError:
+                for number, line in part:           # which one it was
+                    try:
+                        _libsvm_rows([line], n_features, first)
+                    except ValueError as error:
+                        raise ValueError(f"{path}, line {number}: {error}") from None
+                raise
+
+
+def _libsvm_rows(lines, n_features, first):
+    for line in lines:
+        if not _LIBSVM.fullmatch(line):
+            raise ValueError(f"{line[:60].decode(errors='replace')!r}; it must be a label and column:value pairs")
+    try:
+        numbers = np.array(b" ".join(lines).replace(b":", b" ").split(), dtype="S").astype(np.float64)
+    except ValueError as error:
+        raise ValueError(f"{error}; labels and values must be numbers") from None
+    bounds = np.cumsum([0, *(line.count(b":") for line in lines)])
+    labels = 2 * bounds[:-1] + np.arange(len(lines))
+    rest = np.delete(numbers, labels)
+    columns, values = rest[::2] - first, rest[1::2]
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"it has {numbers[~np.isfinite(numbers)][0]}; labels and values must be finite")
+    if len(columns) and not (columns.min() >= 0 and columns.max() < n_features):
+        outside = columns[(columns < 0) | (columns >= n_features)][0] + first
+        raise ValueError(f"it has column {outside:.0f}; with n_features={n_features} they must be from {first} to "
+                         f"{n_features - 1 + first}")
+    return _chunk(values, columns, bounds, n_features), numbers[labels]
+
+
+def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000, delimiter=None, header=True):
+    """Yield the rows of a table of text, its values hashed to features, chunk by chunk: (X, y).
+
+    A value becomes the feature `crc32("column=value") % n_features`, where the column is its name, or its number in a file
+    without names; it is the same in every file, process and version. An empty value is no feature.
+
+    Parameters
+    ----------
+    path : str or path
+        UTF-8 text; unpacked as it is read if it ends in .gz.
+    label : str or int
+        The column of the y, which must be a number: by name, or by position from 0.
+    numbers : sequence of str or int
+        Columns that hold numbers: each is one feature, `crc32("column") % n_features`, with the number as its value.
+    skip : sequence of str or int
+        Columns to leave out, such as the number of the row.
+    n_features : int
+        Columns of X.
+    chunk : int
+        Rows at a time.
+    delimiter : None or str
+        Between values; None is a tabulator if the name has .tsv in it, else a comma.
+    header : bool
+        Whether the first line has the columns' names.
+
+    Yields
+    ------
+    X : scipy.sparse.csr_array of float32, shape (chunk, n_features)
+        Values that collide in a row are entries of their own.
+    y : array of floats, shape (chunk,)
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If a parameter is not as said above, or a line is not; it says which line.
+
+    Examples
+    --------
+    See `read_clicks`.
+    """
+    _check_reader(n_features, chunk)
+    if delimiter is None:
+        delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
+    if isinstance(numbers, str) or isinstance(skip, str):
+        raise ValueError("numbers and skip must be lists of columns, not a string")
+    return _csv_chunks(path, label, list(numbers), list(skip), n_features, chunk, delimiter, header)
+
+
+def _csv_chunks(path, label, numbers, skip, n_features, chunk, delimiter, header):
+    with _opened(path, "rt", encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        names = None
+        indices, values, bounds, labels = [], [], [0], []
+        known = {}                                      # hashes of values seen before: most of them will be again
+        try:
+            for row in reader:
+                if names is None:
+                    names = row if header else list(map(str, range(len(row))))
+                    target, *special = _positions(path, names, header, [label, *numbers, *skip])
+                    number, left_out = set(special[:len(numbers)]), {target, *special[len(numbers):]}
+                    used = [(place, name) for place, name in enumerate(names) if place not in left_out]
+                    if header:
+                        continue
+                if not row:
+                    continue
+                if len(row) != len(names):
+                    raise ValueError(f"it has {len(row)} values; the first line has {len(names)}")
+                labels.append(_finite(row[target], names[target]))
+                for place, name in used:
+                    value = row[place]
+                    if not value:
+                        continue
+                    key = name if place in number else f"{name}={value}"
+                    values.append(_finite(value, name) if place in number else 1.0)
+                    column = known.get(key)
+                    if column is None:
+                        column = zlib.crc32(key.encode()) % n_features
+                        if len(known) < 2**20:
+                            known[key] = column
+                    indices.append(column)
+                bounds.append(len(indices))
+                if len(labels) == chunk:
+                    yield _chunk(values, indices, bounds, n_features), np.array(labels)
+                    indices, values, bounds, labels = [], [], [0], []
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+        if labels:
+            yield _chunk(values, indices, bounds, n_features), np.array(labels)
+
+
+def _positions(path, names, header, columns):
+    """Where the columns stand that were given by name or position."""
+    found = []
+    for column in columns:
+        if isinstance(column, str) and header and names.count(column) == 1:
+            found.append(names.index(column))
+        elif not isinstance(column, str) and 0 <= column < len(names):
+            found.append(int(column))
+        else:
+            raise ValueError(f"there is no one column {column!r}; there are {', '.join(names) if header else len(names)}")
+    return found
+
+
+def _finite(text, name):
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"column {name} has {text!r}; it must be a finite number")
+    return number
+
+
+def _check_reader(n_features, chunk):
+    if not 1 <= n_features < 2**31:
+        raise ValueError(f"n_features is {n_features!r}; it must be from 1 to 2**31 - 1")
+    if not chunk >= 1:
+        raise ValueError(f"chunk is {chunk!r}; it must be at least 1")
+
+
+def _opened(path, *mode, **how):
+    return (gzip.open if str(path).endswith(".gz") else open)(path, *mode, **how)
+
+
+def _chunk(values, columns, bounds, n_features):
+    X = np.asarray(values, np.float32), np.asarray(columns, np.int32), np.asarray(bounds, np.int32)
+    return sp.csr_array(X, shape=(len(bounds) - 1, n_features))

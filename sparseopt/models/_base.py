@@ -104,8 +104,11 @@ class Model:
             return seed
         return np.random.default_rng([seed, *more] if more else seed)
 
-    def _make_optimizer(self, tables):
-        """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables."""
+    def _make_optimizer(self, tables, hyper=None):
+        """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables.
+
+        `hyper`: from a table's name to hyper-parameters of its own, with an optimizer given by name.
+        """
         self._check_one_of("missed", "skip", "replay", *(["dense"] if hasattr(self, "_dense") else []))
         if callable(self.optimizer):
             if self.missed == "replay":
@@ -118,6 +121,8 @@ class Model:
         if lr is not None and self.lr is None and settings:
             lr *= 1 - settings["momentum"]              # which adds up 1 / (1 - momentum) gradients
         missed = "replay" if self.missed == "replay" else "skip"
+        if hyper is not None:
+            tables = [{"params": {key: table}, **hyper.get(key, {})} for key, table in tables.items()]
         return OPTIMIZERS[name](tables, missed=missed, **settings, **({} if lr is None else {"lr": self._schedule(lr)}))
 
     def _check_optimizer(self):
@@ -164,6 +169,17 @@ class Model:
         model.optimizer_ = optimizer
         model._restore(optimizer.metadata)
         return model
+
+    def __getstate__(self):
+        state = dict(self.__dict__)
+        if "optimizer_" in state:
+            state["optimizer_"] = self.optimizer_.state_dict(), self.optimizer_._structure
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if "optimizer_" in state:
+            self.optimizer_ = checkpoint.restored(*state["optimizer_"])
 
     def _fitted(self):
         """What belongs to a fitted model beside its tables, as JSON can hold it."""

@@ -1,0 +1,335 @@
+"""Click models: their gradients, beside scikit-learn and finite differences; streams; what they refuse."""
+
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+
+import sparseopt as so
+from sparseopt import datasets, evaluation
+from sparseopt.models import FactorizationMachineClassifier, FactorizationMachineRegressor, LogisticRegression
+from sparseopt.models._supervised import Compactor
+
+CLASSIFIERS = [LogisticRegression, FactorizationMachineClassifier]
+MODELS = [*CLASSIFIERS, FactorizationMachineRegressor]
+
+
+def some_rows(n=300, n_features=50, seed=0, repeats=False):
+    """Random X with negative values, unsorted, with columns that repeat in a row if wanted; and y."""
+    rng = np.random.default_rng(seed)
+    each = rng.integers(0, min(9, n_features + 1), n)
+    indices = [rng.choice(n_features // 2 if repeats else n_features, k, replace=repeats) for k in each]
+    bounds = np.append(0, np.cumsum(each))
+    X = sp.csr_array((rng.standard_normal(bounds[-1]), np.concatenate(indices), bounds), shape=(n, n_features))
+    z = X @ rng.standard_normal(n_features)
+    return X, np.where(z + rng.standard_normal(n) > 0, "yes", "no")
+
+
+@pytest.fixture(scope="module")
+def log():
+    """A small click log, and rows of it to train and to test on."""
+    log = datasets.ClickLog(n_features=2**14, fields=20, zipf=1.5, seed=3)
+    train, = log.rows(60_000, chunk=60_000, seed=1)
+    test, = log.rows(20_000, chunk=20_000, seed=2)
+    return log, train, test
+
+
+def dense_loss(model, X, y, weight, tables):
+    """The loss of a model in float64 on dense arrays, pairs one by one: nothing of the linear-time form."""
+    X = np.asarray(X.toarray(), np.float64)
+    z = X @ tables["weights"] + tables["intercept"][0]
+    if "factors" in tables:
+        products = tables["factors"] @ tables["factors"].T
+        z = z + np.einsum("bi,bj,ij->b", X, X, np.triu(products, 1))
+    if isinstance(model, FactorizationMachineRegressor):
+        return (weight * (z - y) ** 2 / 2).sum()
+    return (weight * (np.logaddexp(0, z) - y * z)).sum()
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_of_sgd_goes_along_the_finite_differences_of_the_dense_loss(model, repeats):
+    X, y = some_rows(40, 12, repeats=repeats)
+    X = X.astype(np.float32)
+    y = np.random.default_rng(1).standard_normal(40) if model is FactorizationMachineRegressor else y
+    weight = np.random.default_rng(2).uniform(0, 2, 40)
+    more = {} if model is LogisticRegression else {"dim": 3, "init_scale": 0.5}
+    model = model(optimizer="SGD", lr=1e-2, l2=0.5, epochs=0, **more).fit(X, y, weight)
+    before = {name: table.astype(np.float64) for name, table in model.optimizer_.params.items()}
+    target = y if isinstance(model, FactorizationMachineRegressor) else y == "yes"
+    model.partial_fit(X, y, sample_weight=weight)
+    touched = np.unique(X.indices)
+    for name, table in before.items():
+        expected = table.copy()
+        for place in np.ndindex(table.shape):
+            ends = []
+            for change in (1e-5, -1e-5):
+                moved = {**before, name: table.copy()}
+                moved[name][place] += change
+                ends.append(dense_loss(model, X, target, weight, moved))
+            slope = (ends[0] - ends[1]) / 2e-5
+            if name != "intercept" and place[0] in touched:
+                slope += 0.5 * table[place]
+            expected[place] -= 1e-2 * slope
+        assert_allclose(model.optimizer_.params[name], expected, rtol=1e-4, atol=1e-5)
+    assert_allclose(model.loss_curve_[0], dense_loss(model, X, target, weight, before) / weight.sum(), rtol=1e-5)
+
+
+def test_a_batch_keeps_its_product_and_names_each_feature_once():
+    X, _ = some_rows(200, 1000, repeats=True)
+    compact = Compactor(1000)
+    for rows in (X[:120], X[120:], X[:0]):
+        batch, features = compact(rows)
+        assert_array_equal(np.sort(features), np.unique(rows.indices))
+        whole = np.zeros(rows.shape)
+        whole[:, features] = batch.toarray()
+        assert_array_equal(whole, rows.toarray())
+
+
+def test_logistic_regression_goes_where_scikit_learns_goes():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    X, y = some_rows(2000, 30)
+    reference = linear_model.LogisticRegression(C=1 / 5.0, tol=1e-8, max_iter=1000).fit(X, y)
+    steps = so.schedules.Cosine(0.05, steps=600)
+    ours = LogisticRegression(optimizer="Adam", lr=steps, l2=5.0, batch_size=2000, epochs=600, missed="skip").fit(X, y)
+    assert_array_equal(ours.classes_, reference.classes_)
+    assert_allclose(ours.coef_, reference.coef_, atol=1e-4)
+    assert_allclose(ours.intercept_, reference.intercept_, atol=1e-4)
+    assert_allclose(ours.decision_function(X), reference.decision_function(X), atol=1e-3)
+    assert_allclose(ours.predict_proba(X), reference.predict_proba(X), atol=1e-4)
+    assert_array_equal(ours.predict(X), reference.predict(X))
+    assert ours.score(X, y) == reference.score(X, y)
+
+
+def test_the_score_of_a_factorization_machine_is_rendles_equation_1():
+    X, y = some_rows(100, 40, repeats=True)
+    model = FactorizationMachineClassifier(dim=5, init_scale=0.3, epochs=3).fit(X, y)
+    dense, w, V = X.toarray(), model.coef_, model.factors_.astype(np.float64)
+    expected = model.intercept_[0] + dense @ w
+    for i in range(40):
+        for j in range(i + 1, 40):
+            expected += dense[:, i] * dense[:, j] * (V[i] @ V[j])
+    assert_allclose(model.decision_function(X), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", so.optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_every_optimizer_learns_at_its_rate(model, optimizer, log):
+    _, (X, y, _), (X_test, y_test, p) = log
+    constant = evaluation.log_loss(y_test, np.full(len(p), y.mean()))
+    best = evaluation.log_loss(y_test, p)
+    loss = evaluation.log_loss(y_test, model(optimizer=optimizer, epochs=3).fit(X, y).predict_proba(X_test)[:, 1])
+    assert loss - best < 0.45 * (constant - best)
+
+
+def test_a_stream_gets_within_two_percent_of_the_true_model(log):
+    log, _, (X_test, y_test, p) = log
+    model = LogisticRegression(n_features=2**14, l1=1.0, shuffle=False)
+    for X, y, _ in log.rows(300_000, chunk=50_000, seed=4):
+        model.partial_fit(X, y)
+    ours, best = evaluation.log_loss(y_test, model.predict_proba(X_test)[:, 1]), evaluation.log_loss(y_test, p)
+    assert best < ours < 1.02 * best
+    assert evaluation.auc(y_test, model.decision_function(X_test)) > evaluation.auc(y_test, p) - 0.015
+    assert len(model.loss_curve_) == 6
+
+
+def test_pairs_are_learnt_where_there_are_some():
+    log = datasets.ClickLog(n_features=2**12, fields=8, zipf=1.5, dim=2, crossed=4, seed=1)
+    (X, y, _), = log.rows(100_000, seed=1)
+    (X_test, y_test, p), = log.rows(20_000, seed=2)
+    loss = {model: evaluation.log_loss(y_test, model(epochs=3).fit(X, y).predict_proba(X_test)[:, 1]) for model in CLASSIFIERS}
+    best = evaluation.log_loss(y_test, p)
+    assert loss[FactorizationMachineClassifier] - best < 0.5 * (loss[LogisticRegression] - best)
+
+
+def test_l1_makes_zeros_and_spares_the_intercept():
+    X, y = some_rows(1000)
+    some = [np.count_nonzero(LogisticRegression(l1=l1).fit(X, y).coef_) for l1 in (0.0, 20.0, 60.0, 1e9)]
+    assert some[0] == 50 > some[1] > some[2] > some[3] == 0
+    assert LogisticRegression(l1=1e9).fit(X, y).intercept_ != 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("optimizer", "l2"), [("Adam", 0.0), ("AdamW", 0.1), ("Ftrl", 0.1)])
+def test_under_replay_the_model_is_the_one_of_dense_gradients(model, optimizer, l2):
+    """Zeros stored for all features touch every row in every step: then nothing is ever missed."""
+    X, y = some_rows(200, 30)
+    y = (y == "yes").astype(float)
+    all_touched = sp.csr_array((X.toarray().ravel(), np.tile(np.arange(30), 200), np.arange(0, 6001, 30)), shape=X.shape)
+    settings = dict(optimizer=optimizer, l2=l2, batch_size=7, epochs=2)
+    replayed = model(missed="replay", **settings).fit(X, y)
+    dense = model(**settings).fit(all_touched, y)
+    skipped = model(**settings).fit(X, y)
+    assert_allclose(replayed.predict(X) if model is FactorizationMachineRegressor else replayed.decision_function(X),
+                    dense.predict(X) if model is FactorizationMachineRegressor else dense.decision_function(X), atol=1e-4)
+    assert_allclose(replayed.coef_, dense.coef_, atol=1e-5)
+    if optimizer != "Ftrl":
+        assert np.abs(skipped.coef_ - dense.coef_).max() > 1e-3
+
+
+@pytest.mark.parametrize("missed", ["skip", "replay"])
+@pytest.mark.parametrize("model", MODELS)
+def test_resumed_training_gives_the_bits_of_training_that_never_stopped(model, missed, tmp_path):
+    X, y = some_rows()
+    y = (y == "yes").astype(float) if model is FactorizationMachineRegressor else y
+    settings = dict(optimizer="Adam", batch_size=64, missed=missed, random_state=3)
+    whole = model(epochs=4, **settings).fit(X, y)
+    model(epochs=2, **settings).fit(X, y).save(tmp_path / "checkpoint", origin="here")
+    resumed = model.load(tmp_path / "checkpoint")
+    again = pickle.loads(pickle.dumps(resumed))
+    for one in (resumed, again):
+        assert one.optimizer_.metadata["origin"] == "here"
+        one.partial_fit(X, y).partial_fit(X, y)
+        for name, table in whole.optimizer_.params.items():
+            whole._catch_up(), one._catch_up()
+            assert one.optimizer_.params[name].tobytes() == table.tobytes()
+        assert one.loss_curve_ == whole.loss_curve_
+        assert_array_equal(one.predict(X), whole.predict(X))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_rows_are_scored_alike_alone_and_among_others_in_any_format(model):
+    X, y = some_rows(5000)
+    X.sort_indices()            # so that all formats add up in the same order
+    fitted = model().fit(X, y == "yes")
+    scores = fitted.predict(X) if model is FactorizationMachineRegressor else fitted.decision_function(X)
+    for other in (X[4321:4322], X[4321:4322].toarray(), X.tocsc()[4321:4322], sp.coo_matrix(X[4321:4322]),
+                  X[4321:4322].astype(np.float32)):
+        one = fitted.predict(other) if model is FactorizationMachineRegressor else fitted.decision_function(other)
+        assert one == scores[4321]
+
+
+def test_wide_indices_and_integers_give_the_same_model():
+    X, y = some_rows()
+    X.data = np.sign(X.data)
+    wide = sp.csr_array(X.shape, dtype=np.int8)
+    wide.data, wide.indices, wide.indptr = X.data.astype(np.int8), X.indices.astype(np.int64), X.indptr.astype(np.int64)
+    assert_array_equal(LogisticRegression().fit(X, y).coef_, LogisticRegression().fit(wide, y).coef_)
+
+
+def test_hashed_features_of_scikit_learn_are_features():
+    hasher = pytest.importorskip("sklearn.feature_extraction").FeatureHasher(n_features=2**18, input_type="string")
+    rng = np.random.default_rng(0)
+    user, site = rng.integers(50, size=(2, 4000))
+    X = hasher.transform([f"user={u}", f"site={s}"] for u, s in zip(user, site, strict=True))
+    assert X.data.min() < 0
+    y = (user % 2 == 0) & (site % 3 > 0)
+    assert LogisticRegression(epochs=20).fit(X, y).score(X, y) == 1
+    assert FactorizationMachineClassifier().fit(X, y).score(X, y) > 0.99
+
+
+def test_what_is_not_touched_is_not_written():
+    X, y = some_rows(100, 50)
+    model = FactorizationMachineClassifier(n_features=10**6, optimizer="AdamW").fit(X, y)
+    start = FactorizationMachineClassifier(n_features=10**6, epochs=0).fit(X, y)
+    assert_array_equal(model.factors_[50:], start.factors_[50:])
+    assert not model.coef_[50:].any()
+    assert model.n_features_in_ == 10**6
+
+
+def test_a_callback_sees_every_batch_and_can_end_training():
+    X, y = some_rows(100)
+    seen = []
+    model = LogisticRegression(batch_size=30, epochs=3).fit(X, y, callback=seen.append)
+    assert [(report.epoch, report.done, report.total) for report in seen[:5]] == [(0, 30, 100), (0, 60, 100), (0, 90, 100),
+                                                                               (0, 100, 100), (1, 30, 100)]
+    assert [report.loss for report in seen if report.epoch_ends] == model.loss_curve_
+    stopped = LogisticRegression(batch_size=30, epochs=3).fit(X, y, callback=lambda report: report.done == 60)
+    assert stopped.loss_curve_ == [seen[1].loss]
+
+
+def test_weights_of_samples_count_them():
+    X, y = some_rows(100)
+    times = np.random.default_rng(0).integers(0, 4, 100)
+    weighted = LogisticRegression(epochs=3).fit(X, y, times)
+    repeated = LogisticRegression(epochs=3).fit(X[np.repeat(range(100), times)], np.repeat(y, times))
+    assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-5, atol=1e-6)
+    assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=1e-6)
+
+
+X, Y = some_rows(6, 4)
+BROKEN = sp.csr_array((np.ones(2), np.array([0, 1]), np.array([0, 1, 2])), shape=(2, 4))
+BROKEN.indices[1] = 7
+
+
+@pytest.mark.parametrize(("settings", "given", "error", "message"), [
+    ({}, (X, Y[:5]), ValueError, "X has 6 samples and y 5"),
+    ({}, (X, None), ValueError, "y is None"),
+    ({}, (X, Y[None]), ValueError, r"y has shape \(1, 6\)"),
+    ({}, (X, [1, 2, 3, 1, 2, 3]), ValueError, "Only binary"),
+    ({}, (X, [0.5, 1.5, 2.5] * 2), ValueError, "continuous"),
+    ({}, (X, [1] * 6), ValueError, "only one class"),
+    ({}, (X, [0, 1, np.nan] * 2), ValueError, "y has a NaN"),
+    ({}, (X * np.nan, Y), ValueError, "X has nan at row 0, column"),
+    ({}, (X * 1e300, Y), ValueError, "X has .*inf at row"),
+    ({}, (BROKEN, [0, 1]), IndexError, "X has column 7 at position 1; the table has 4 columns"),
+    ({}, (X, Y, [1, 1]), ValueError, r"sample_weight has shape \(2,\)"),
+    ({}, (X, Y, [1, 1, 1, 1, 1, -1]), ValueError, "sample_weight is from -1"),
+    ({}, (X, Y, [0] * 6), ValueError, "sample_weight is zero"),
+    ({}, (np.ones(6), Y), ValueError, "Reshape your data"),
+    ({}, (X[:0], Y[:0]), ValueError, "0 sample"),
+    ({"n_features": 3}, (X, Y), ValueError, "X has 4 features"),
+    ({"optimizer": "Adan"}, (X, Y), ValueError, "optimizer is 'Adan'"),
+    ({"optimizer": so.Adam, "lr": 0.1}, (X, Y), ValueError, "leave lr at None"),
+    ({"optimizer": so.Adam, "l2": 0.1}, (X, Y), ValueError, "l2 is 0.1 and optimizer a callable"),
+    ({"optimizer": "Adam", "l1": 0.1}, (X, Y), ValueError, "only Ftrl"),
+    ({"optimizer": "Adam", "l2": 0.1, "missed": "replay"}, (X, Y), ValueError, "weight_decay"),
+    ({"l1": -1.0}, (X, Y), ValueError, "l1 is -1.0"),
+    ({"epochs": 1.5}, (X, Y), ValueError, "epochs is 1.5"),
+    ({"batch_size": 0}, (X, Y), ValueError, "batch_size is 0"),
+    ({"shuffle": "yes"}, (X, Y), ValueError, "shuffle is 'yes'"),
+    ({"missed": "dense"}, (X, Y), ValueError, "missed is 'dense'"),
+])
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_what_is_wrong_is_named_and_leaves_the_model_as_it_was(model, settings, given, error, message):
+    fitted = model().fit(X, Y)
+    before = {name: (value, np.copy(value)) for name, value in fitted.optimizer_.params.items()}
+    attributes = dict(fitted.__dict__)
+    fitted.set_params(**settings)
+    with pytest.raises(error, match=message):
+        fitted.fit(*given)
+    assert {name: value for name, value in fitted.__dict__.items() if name not in settings} == {
+        name: value for name, value in attributes.items() if name not in settings}
+    for name, (table, copy) in before.items():
+        assert fitted.optimizer_.params[name] is table
+        assert_array_equal(table, copy)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (dict(X=X[:, :3], y=Y), "X has 3 features, but LogisticRegression is expecting 4"),
+    (dict(X=X, y=["yes", "maybe"] * 3), "y has .*'maybe'.*; the classes are .*'no'.* and .*'yes'"),
+    (dict(X=X, y=Y, classes=["a", "b"]), "classes is .*'a'.*; the model has"),
+    (dict(X=X, y=Y, classes=["a", "b", "c"]), "classes has 3 different ones"),
+])
+def test_a_stream_that_changes_is_refused(given, message):
+    model = LogisticRegression().partial_fit(X, Y)
+    before = model.coef_.copy()
+    with pytest.raises(ValueError, match=message):
+        model.partial_fit(**given)
+    assert_array_equal(model.coef_, before)
+
+
+def test_a_stream_may_begin_with_one_class():
+    model = LogisticRegression().partial_fit(X, ["no"] * 6, classes=["no", "yes"]).partial_fit(X, Y)
+    assert model.classes_.tolist() == ["no", "yes"]
+    with pytest.raises(ValueError, match="only one class"):
+        LogisticRegression().partial_fit(X, ["no"] * 6)
+
+
+@pytest.mark.parametrize("classes", [[0, 1], [-1, 1], ["a", "bcd"], [False, True], [2.5, 7.25]])
+def test_any_two_labels_are_classes_and_survive_a_checkpoint(classes, tmp_path):
+    y = np.array(classes)[(Y == "yes").astype(int)]
+    model = LogisticRegression().fit(X, y)
+    model.save(tmp_path / "checkpoint")
+    loaded = LogisticRegression.load(tmp_path / "checkpoint")
+    assert loaded.classes_.dtype == y.dtype
+    assert_array_equal(loaded.predict(X), model.predict(X))
+    assert set(loaded.predict(X)) <= set(classes)
+
+
+def test_a_model_that_is_not_fitted_says_so():
+    for model in MODELS:
+        with pytest.raises(ValueError, match=f"this {model.__name__} is not fitted yet"):
+            model().predict(X)
