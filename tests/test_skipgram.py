@@ -113,7 +113,7 @@ def test_vectors_of_words_used_alike_are_near(text):
 
 def test_fit_is_partial_fit_again_and_again_also_through_a_file(text, tmp_path):
     whole = SkipGram(**{**SMALL, "epochs": 3}).fit(text)
-    part = SkipGram(**SMALL).partial_fit(text).partial_fit(text)
+    part = SkipGram(**{**SMALL, "epochs": 3}).partial_fit(text).partial_fit(text)
     part.save(tmp_path / "model.safetensors")
     loaded = SkipGram.load(tmp_path / "model.safetensors")
     assert {**loaded.get_params(), "lr": None} == part.get_params()

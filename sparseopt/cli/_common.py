@@ -36,12 +36,12 @@ def list_of(convert):
 
 
 def add_settings(parser, models, **more):
-    """An option for every parameter of these models that is a name or a number; `more` has what HELP has not."""
+    """An option for every parameter of these models that has help, in HELP or in `more` (there None: no option)."""
     says = HELP | more
     for name in dict.fromkeys(name for model in models for name in model.get_params()):
         having = [model for model in models if name in model.get_params()]
         default = getattr(having[0], name)
-        if name in says:
+        if says.get(name):
             convert = float if name == "lr" or isinstance(default, float) else type(default)
             defaults = " or ".join(dict.fromkeys(str(getattr(model, name)) for model in having))
             if name == "lr":
@@ -101,7 +101,7 @@ def train(console, model, partial_fit, unit, path, **metadata):
                   f"{seconds:.0f} s, {done / seconds:,.0f} {unit}/s", highlight=False)
 
 
-def draw_loss(folder, model, ylabel):
+def draw_loss(folder, model, ylabel, xlabel="epoch"):
     """A picture of the loss over the epochs, if matplotlib is there; returns the names of what was written."""
     if not importlib.util.find_spec("matplotlib"):
         return []
@@ -110,7 +110,7 @@ def draw_loss(folder, model, ylabel):
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(np.arange(1, len(model.loss_curve_) + 1), model.loss_curve_, marker=".")
-    axes.set(xlabel="epoch", ylabel=ylabel, ylim=(0, None), title=f"{type(model).__name__}, {type(model.optimizer_).__name__}")
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None), title=f"{type(model).__name__}, {type(model.optimizer_).__name__}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     figure.savefig(folder / "loss.png", dpi=120)

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from .. import comparison, config, datasets
+from .. import comparison, config, datasets, evaluation
 from ..comparison import Task
-from ..models import GloVe, glove
+from ..models import GloVe, LogisticRegression, glove
 from ..models.words import tokenize, vocabulary
-from ._common import HELP, check_picture, console, count, list_of
+from . import clicks
+from ._common import HELP, check_picture, console, count, flag, list_of
 
 _HELD_OUT = 0.05            # of the pairs
 _OPTIMIZERS = "sgd,momentum,nesterov,adagrad,adadelta,rmsprop,adam,adamax"
@@ -36,7 +37,10 @@ def add(commands):
                                  "(default: grid)")
         parser.add_argument("--trials", type=count, default=30, metavar="N", help="of a random search (default: 30)")
         parser.add_argument("--epochs", type=count, default=5, metavar="N", help="of each trial (default: 5)")
-        parser.add_argument("--dim", type=count, default=32, metavar="N", help="length of a vector (default: 32)")
+        if name == "clicks":
+            clicks.add_reading(parser)
+        else:
+            parser.add_argument("--dim", type=count, default=32, metavar="N", help="length of a vector (default: 32)")
         parser.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
         parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
         parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, with matplotlib")
@@ -64,7 +68,24 @@ def _words(options):
                 options.epochs)
 
 
-_TASKS = [("words", _words, "word vectors (GloVe): the error on pairs left out")]
+def _clicks(options):
+    how = clicks.reading(options)
+    chunks = list(clicks.stream(options.files, how))
+    X, y = sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks]) > 0
+    train = int(len(y) * (1 - _HELD_OUT))           # what came last is judged on, as it would be in use
+    if train == len(y) or len(np.unique(y[train:])) < 2:
+        raise ValueError(f"{', '.join(options.files)}: has {len(y)} rows, too few to leave out a part with clicks and without")
+
+    def make(optimizer, lr):
+        return LogisticRegression(optimizer=optimizer, lr=lr, epochs=options.epochs, random_state=options.seed)
+
+    return Task(f"LogisticRegression, {train:,} rows; judged on the {len(y) - train:,} after them", "log-loss", False, make,
+                lambda model: model.partial_fit(X[:train], y[:train]),
+                lambda model: evaluation.log_loss(y[train:], model.predict_proba(X[train:])[:, 1]), options.epochs)
+
+
+_TASKS = [("clicks", _clicks, "click models (logistic regression): the log-loss of the last rows"),
+          ("words", _words, "word vectors (GloVe): the error on pairs left out")]
 
 
 def _compare(options, name, task):
@@ -103,6 +124,10 @@ def _compare(options, name, task):
     best, epoch = ranked[0].best(task)
     if epoch:
         command = ["sparseopt", "train", name, *options.files, "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
-                   "--dim", str(options.dim), "--epochs", str(epoch)]
+                   "--epochs", str(epoch), *(["--dim", str(options.dim)] if "dim" in options else [])]
+        for option in ("format", "label", "numbers", "skip", "n_features"):
+            value = getattr(options, option, None)
+            if value is not None:
+                command += [flag(option), ",".join(value) if isinstance(value, list) else str(value)]
         out.print(f"the best of them, on all of the data: {shlex.join(command)}", highlight=False, soft_wrap=True)
     return 0
