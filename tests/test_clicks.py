@@ -80,8 +80,9 @@ def test_a_step_of_sgd_goes_along_the_finite_differences_of_the_dense_loss(model
 def test_a_batch_keeps_its_product_and_names_each_feature_once():
     X, _ = some_rows(200, 1000, repeats=True)
     compact = Compactor(1000)
-    for rows in (X[:120], X[120:], X[:0]):
-        batch, features = compact(rows)
+    for start, stop in ((0, 120), (120, 200), (30, 31), (40, 40)):
+        rows = X[start:stop]
+        batch, features = compact(X, start, stop)
         assert_array_equal(np.sort(features), np.unique(rows.indices))
         whole = np.zeros(rows.shape)
         whole[:, features] = batch.toarray()
@@ -218,6 +219,21 @@ def test_hashed_features_of_scikit_learn_are_features():
     y = (user % 2 == 0) & (site % 3 > 0)
     assert LogisticRegression(epochs=20).fit(X, y).score(X, y) == 1
     assert FactorizationMachineClassifier().fit(X, y).score(X, y) > 0.99
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_the_number_of_threads_changes_no_bit(model, log):
+    _, (X, y, _), _ = log
+    before = so.get_num_threads()
+    try:
+        tables = []
+        for threads in (1, 2, 3):
+            so.set_num_threads(threads)
+            fitted = model(batch_size=20_000, epochs=1).fit(X, y)
+            tables.append([table.tobytes() for table in fitted.optimizer_.params.values()])
+    finally:
+        so.set_num_threads(before)
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_what_is_not_touched_is_not_written():

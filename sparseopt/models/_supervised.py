@@ -82,7 +82,7 @@ class Supervised(Model):
         for start in range(0, n, self.batch_size):
             stop = min(n, start + self.batch_size)
             rows = slice(start, stop) if order is None else order[start:stop]
-            batch, features = compact(consecutive(X, start, stop) if order is None else X[rows])
+            batch, features = compact(X, start, stop) if order is None else compact(X[rows], 0, stop - start)
             self._bring_up(features)
             weights = None if weight is None else weight[rows]
             loss += self._step(batch, features, y[rows], weights)
@@ -113,7 +113,7 @@ class Supervised(Model):
         compact = Compactor(X.shape[1])
         parts = []
         for start in range(0, X.shape[0], _SCORED):
-            batch, features = compact(consecutive(X, start, min(start + _SCORED, X.shape[0])))
+            batch, features = compact(X, start, min(start + _SCORED, X.shape[0]))
             self._bring_up(features)
             parts.append(self._scores(batch, features))
         return np.concatenate(parts)
@@ -371,31 +371,27 @@ class Regressor:
 
 
 class Compactor:
-    """Takes a batch to the columns that occur in it: what is computed with it then fits into the processor's cache.
+    """Takes rows of X to the columns that occur in them: what is computed with them then fits into the processor's cache.
 
-    Sorting would take several times as long. One number a feature is set aside, but only those of the batch are touched.
+    Sorting would take several times as long. One number a feature is set aside, but only those of the rows are touched.
     """
 
     def __init__(self, n_features):
         self.place = np.empty(n_features, np.int32)
+        self.numbers = np.empty(0, np.int32)            # 0, 1, 2, ...
 
-    def __call__(self, X):
-        """The batch with as many columns as occur, and which features they are."""
-        place, indices = self.place, X.indices.astype(np.intp)
-        position = np.arange(len(indices), dtype=np.int32)
+    def __call__(self, X, start, stop):
+        """The rows from start to stop, with as many columns as occur in them, and which features these are."""
+        first, last = X.indptr[start], X.indptr[stop]
+        if last - first > len(self.numbers):
+            self.numbers = np.arange(last - first, dtype=np.int32)
+        place, indices, position = self.place, X.indices[first:last].astype(np.intp), self.numbers[:last - first]
         place[indices] = position
         features = indices.compress(place.take(indices, mode="clip") == position)      # the last that named each of them
-        place[features] = np.arange(len(features), dtype=np.int32)
+        place[features] = self.numbers[:len(features)]
         places = place.take(indices, mode="clip")
-        indptr = X.indptr.astype(np.int32, copy=False)
-        return sp.csr_array((X.data, places, indptr), shape=(X.shape[0], len(features))), features
-
-
-def consecutive(X, start, stop):
-    """The rows from start to stop of a CSR array, on the same memory."""
-    first, last = X.indptr[start], X.indptr[stop]
-    parts = X.data[first:last], X.indices[first:last], X.indptr[start:stop + 1] - first
-    return sp.csr_array(parts, shape=(stop - start, X.shape[1]))
+        bounds = (X.indptr[start:stop + 1] - first).astype(np.int32, copy=False)
+        return sp.csr_array((X.data[first:last], places, bounds), shape=(stop - start, len(features))), features
 
 
 def _weighted(losses, slopes, weight):

@@ -58,8 +58,9 @@ class _FactorizationMachine(Supervised):
         score, factors, sums, squares = self._forward(X, features)
         loss, slope = self._loss(score, y, weight)
         # of ½ (Σ x v)² - ½ Σ (x v)², summed over the batch: Xᵀ(slope · Xv) - v · (X∘X)ᵀ slope
-        by_factor = X.T @ (slope[:, None] * sums) - factors * (squares.T @ slope)[:, None]
-        self.optimizer_.step({"weights": RowGradient(features, X.T @ slope), "factors": RowGradient(features, by_factor),
+        gradient = X.T @ (slope[:, None] * np.column_stack([sums, np.ones(len(y))]))
+        by_factor = gradient[:, :-1] - factors * (squares.T @ slope)[:, None]
+        self.optimizer_.step({"weights": RowGradient(features, gradient[:, -1]), "factors": RowGradient(features, by_factor),
                               **self._intercept_gradient(slope)})
         return loss
 
@@ -70,10 +71,11 @@ class _FactorizationMachine(Supervised):
         """Scores, by Rendle's linear-time form, and what their gradient needs again."""
         tables = self.optimizer_.params
         factors = embedding.gather(tables["factors"], features)
-        sums = X @ factors
+        product = X @ np.column_stack([factors, tables["weights"][features]])
+        sums, linear = product[:, :-1], product[:, -1]
         squares = sp.csr_array((X.data * X.data, X.indices, X.indptr), shape=X.shape)
         pairs = np.einsum("bd,bd->b", sums, sums) - squares @ np.einsum("fd,fd->f", factors, factors)
-        return self._add_intercept(X @ tables["weights"][features] + pairs / 2), factors, sums, squares
+        return self._add_intercept(linear + pairs / 2), factors, sums, squares
 
 
 class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
