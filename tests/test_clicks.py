@@ -256,6 +256,16 @@ def test_a_callback_sees_every_batch_and_can_end_training():
     assert stopped.loss_curve_ == [seen[1].loss]
 
 
+def test_without_an_intercept_there_is_none_whatever_is_set_later():
+    X, y = some_rows(100)
+    model = LogisticRegression(fit_intercept=False).fit(X, y)
+    assert model.intercept_ == 0
+    assert_allclose(model.decision_function(X), X @ model.coef_[0], atol=1e-5)
+    model.set_params(fit_intercept=True).partial_fit(X, y)
+    assert model.intercept_ == 0
+    assert model.decision_function(sp.csr_array((1, 50))) == 0
+
+
 def test_weights_of_samples_count_them():
     X, y = some_rows(100)
     times = np.random.default_rng(0).integers(0, 4, 100)
@@ -297,6 +307,8 @@ BROKEN.indices[1] = 7
     ({"batch_size": 0}, (X, Y), ValueError, "batch_size is 0"),
     ({"shuffle": "yes"}, (X, Y), ValueError, "shuffle is 'yes'"),
     ({"missed": "dense"}, (X, Y), ValueError, "missed is 'dense'"),
+    ({"random_state": -1}, (X, Y), ValueError, "random_state is -1"),
+    ({"random_state": "seed"}, (X, Y), ValueError, "random_state is 'seed'"),
 ])
 @pytest.mark.parametrize("model", CLASSIFIERS)
 def test_what_is_wrong_is_named_and_leaves_the_model_as_it_was(model, settings, given, error, message):

@@ -88,12 +88,11 @@ class Supervised(Model):
             loss += self._step(batch, features, y[rows], weights)
             counted += stop - start if weights is None else float(weights.sum())
             mean = loss / counted if counted else 0.0
-            if callback and callback(Progress(self, epoch, stop, n, mean)):
+            ended = bool(callback and callback(Progress(self, epoch, stop, n, mean)))
+            if ended:
                 break
-        else:
-            callback = None
         self.loss_curve_.append(mean)
-        return callback is not None
+        return ended
 
     def _tables(self, n_features):
         """The tables of a new model, less the intercept."""
@@ -123,12 +122,12 @@ class Supervised(Model):
 
     def _add_intercept(self, scores):
         """Add it in place."""
-        if self.fit_intercept:
+        if "intercept" in self.optimizer_.params:
             scores += self.optimizer_.params["intercept"][0]
         return scores
 
     def _intercept_gradient(self, slope):
-        return {"intercept": slope.sum(keepdims=True)} if self.fit_intercept else {}
+        return {"intercept": slope.sum(keepdims=True)} if "intercept" in self.optimizer_.params else {}
 
     def _table(self, name):
         """A table to be looked at."""
@@ -146,6 +145,10 @@ class Supervised(Model):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         if self.n_features is not None:
             self._check_integers(n_features=1)
+        try:
+            self._rng()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"random_state is {self.random_state!r}; no seed of numpy.random.default_rng: {error}") from error
         for name in ("l1", "l2"):
             if getattr(self, name) and callable(self.optimizer):
                 raise ValueError(f"{name} is {getattr(self, name)!r} and optimizer a callable, which says that itself; leave "
