@@ -1,6 +1,7 @@
 """Click models: their gradients, beside scikit-learn and finite differences; streams; what they refuse."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -182,6 +183,7 @@ def test_resumed_training_gives_the_bits_of_training_that_never_stopped(model, m
     again = pickle.loads(pickle.dumps(resumed))
     for one in (resumed, again):
         assert one.optimizer_.metadata["origin"] == "here"
+        assert one.optimizer_.num_threads == whole.optimizer_.num_threads == 1
         one.partial_fit(X, y).partial_fit(X, y)
         for name, table in whole.optimizer_.params.items():
             whole._catch_up(), one._catch_up()
@@ -224,15 +226,10 @@ def test_hashed_features_of_scikit_learn_are_features():
 @pytest.mark.parametrize("model", CLASSIFIERS)
 def test_the_number_of_threads_changes_no_bit(model, log):
     _, (X, y, _), _ = log
-    before = so.get_num_threads()
-    try:
-        tables = []
-        for threads in (1, 2, 3):
-            so.set_num_threads(threads)
-            fitted = model(batch_size=20_000, epochs=1).fit(X, y)
-            tables.append([table.tobytes() for table in fitted.optimizer_.params.values()])
-    finally:
-        so.set_num_threads(before)
+    tables = []
+    for threads in (1, 2, 3):
+        fitted = model(optimizer=partial(so.Ftrl, num_threads=threads), batch_size=20_000, epochs=1).fit(X, y)
+        tables.append([table.tobytes() for table in fitted.optimizer_.params.values()])
     assert tables[0] == tables[1] == tables[2]
 
 

@@ -69,6 +69,9 @@ class Supervised(Model):
             tables["intercept"] = memory.zeros(1)
             tables["intercept"][0] = self._first_intercept(y, weight)
         self.optimizer_ = self._make_optimizer(tables, self._penalties(tables))
+        if not callable(self.optimizer):
+            # More would save a tenth; and where cores are busy, wait for each other ten times as long as so small a step takes.
+            self.optimizer_.num_threads = 1
         self.n_features_in_ = n_features
         self.loss_curve_ = []
         for name, value in found.items():
@@ -209,6 +212,7 @@ class Supervised(Model):
 
     def _restore(self, metadata):
         super()._restore(metadata)
+        self.optimizer_.num_threads = 1
         self.n_features_in_ = metadata["n_features_in"]
 
 

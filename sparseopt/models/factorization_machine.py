@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .. import embedding, memory
+from .. import memory
 from ..gradients import RowGradient
 from ._supervised import BinaryClassifier, Regressor, Supervised
 
@@ -70,7 +70,7 @@ class _FactorizationMachine(Supervised):
     def _forward(self, X, features):
         """Scores, by Rendle's linear-time form, and what their gradient needs again."""
         tables = self.optimizer_.params
-        factors = embedding.gather(tables["factors"], features)
+        factors = tables["factors"][features]
         product = X @ np.column_stack([factors, tables["weights"][features]])
         sums, linear = product[:, :-1], product[:, -1]
         squares = sp.csr_array((X.data * X.data, X.indices, X.indptr), shape=X.shape)
@@ -95,8 +95,8 @@ class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
     dim : int
         Length of the vectors v.
     optimizer : str or callable
-        The name of an optimizer of this library, or a callable from a dict of tables to one:
-        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
+        The name of an optimizer of this library, which then takes its steps on one thread, or a callable from a dict of tables
+        to one: `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
         The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this model, else the
         optimizer's default.
