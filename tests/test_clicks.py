@@ -1,6 +1,7 @@
 """Click models: their gradients, beside scikit-learn and finite differences; streams; what they refuse."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -80,8 +81,9 @@ def test_a_step_of_sgd_goes_along_the_finite_differences_of_the_dense_loss(model
 def test_a_batch_keeps_its_product_and_names_each_feature_once():
     X, _ = some_rows(200, 1000, repeats=True)
     compact = Compactor(1000)
-    for rows in (X[:120], X[120:], X[:0]):
-        batch, features = compact(rows)
+    for start, stop in ((0, 120), (120, 200), (30, 31), (40, 40)):
+        rows = X[start:stop]
+        batch, features = compact(X, start, stop)
         assert_array_equal(np.sort(features), np.unique(rows.indices))
         whole = np.zeros(rows.shape)
         whole[:, features] = batch.toarray()
@@ -181,6 +183,7 @@ def test_resumed_training_gives_the_bits_of_training_that_never_stopped(model, m
     again = pickle.loads(pickle.dumps(resumed))
     for one in (resumed, again):
         assert one.optimizer_.metadata["origin"] == "here"
+        assert one.optimizer_.num_threads == whole.optimizer_.num_threads == 1
         one.partial_fit(X, y).partial_fit(X, y)
         for name, table in whole.optimizer_.params.items():
             whole._catch_up(), one._catch_up()
@@ -220,6 +223,16 @@ def test_hashed_features_of_scikit_learn_are_features():
     assert FactorizationMachineClassifier().fit(X, y).score(X, y) > 0.99
 
 
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_the_number_of_threads_changes_no_bit(model, log):
+    _, (X, y, _), _ = log
+    tables = []
+    for threads in (1, 2, 3):
+        fitted = model(optimizer=partial(so.Ftrl, num_threads=threads), batch_size=20_000, epochs=1).fit(X, y)
+        tables.append([table.tobytes() for table in fitted.optimizer_.params.values()])
+    assert tables[0] == tables[1] == tables[2]
+
+
 def test_what_is_not_touched_is_not_written():
     X, y = some_rows(100, 50)
     model = FactorizationMachineClassifier(n_features=10**6, optimizer="AdamW").fit(X, y)
@@ -238,6 +251,16 @@ def test_a_callback_sees_every_batch_and_can_end_training():
     assert [report.loss for report in seen if report.epoch_ends] == model.loss_curve_
     stopped = LogisticRegression(batch_size=30, epochs=3).fit(X, y, callback=lambda report: report.done == 60)
     assert stopped.loss_curve_ == [seen[1].loss]
+
+
+def test_without_an_intercept_there_is_none_whatever_is_set_later():
+    X, y = some_rows(100)
+    model = LogisticRegression(fit_intercept=False).fit(X, y)
+    assert model.intercept_ == 0
+    assert_allclose(model.decision_function(X), X @ model.coef_[0], atol=1e-5)
+    model.set_params(fit_intercept=True).partial_fit(X, y)
+    assert model.intercept_ == 0
+    assert model.decision_function(sp.csr_array((1, 50))) == 0
 
 
 def test_weights_of_samples_count_them():
@@ -281,6 +304,8 @@ BROKEN.indices[1] = 7
     ({"batch_size": 0}, (X, Y), ValueError, "batch_size is 0"),
     ({"shuffle": "yes"}, (X, Y), ValueError, "shuffle is 'yes'"),
     ({"missed": "dense"}, (X, Y), ValueError, "missed is 'dense'"),
+    ({"random_state": -1}, (X, Y), ValueError, "random_state is -1"),
+    ({"random_state": "seed"}, (X, Y), ValueError, "random_state is 'seed'"),
 ])
 @pytest.mark.parametrize("model", CLASSIFIERS)
 def test_what_is_wrong_is_named_and_leaves_the_model_as_it_was(model, settings, given, error, message):

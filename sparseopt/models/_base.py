@@ -173,13 +173,15 @@ class Model:
     def __getstate__(self):
         state = dict(self.__dict__)
         if "optimizer_" in state:
-            state["optimizer_"] = self.optimizer_.state_dict(), self.optimizer_._structure
+            state["optimizer_"] = self.optimizer_.state_dict(), self.optimizer_._structure, self.optimizer_.num_threads
         return state
 
     def __setstate__(self, state):
         self.__dict__.update(state)
         if "optimizer_" in state:
-            self.optimizer_ = checkpoint.restored(*state["optimizer_"])
+            *stored, num_threads = state["optimizer_"]
+            self.optimizer_ = checkpoint.restored(*stored)
+            self.optimizer_.num_threads = num_threads
 
     def _fitted(self):
         """What belongs to a fitted model beside its tables, as JSON can hold it."""

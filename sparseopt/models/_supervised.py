@@ -69,6 +69,9 @@ class Supervised(Model):
             tables["intercept"] = memory.zeros(1)
             tables["intercept"][0] = self._first_intercept(y, weight)
         self.optimizer_ = self._make_optimizer(tables, self._penalties(tables))
+        if not callable(self.optimizer):
+            # More would save a tenth; and where cores are busy, wait for each other ten times as long as so small a step takes.
+            self.optimizer_.num_threads = 1
         self.n_features_in_ = n_features
         self.loss_curve_ = []
         for name, value in found.items():
@@ -82,18 +85,17 @@ class Supervised(Model):
         for start in range(0, n, self.batch_size):
             stop = min(n, start + self.batch_size)
             rows = slice(start, stop) if order is None else order[start:stop]
-            batch, features = compact(consecutive(X, start, stop) if order is None else X[rows])
+            batch, features = compact(X, start, stop) if order is None else compact(X[rows], 0, stop - start)
             self._bring_up(features)
             weights = None if weight is None else weight[rows]
             loss += self._step(batch, features, y[rows], weights)
             counted += stop - start if weights is None else float(weights.sum())
             mean = loss / counted if counted else 0.0
-            if callback and callback(Progress(self, epoch, stop, n, mean)):
+            ended = bool(callback and callback(Progress(self, epoch, stop, n, mean)))
+            if ended:
                 break
-        else:
-            callback = None
         self.loss_curve_.append(mean)
-        return callback is not None
+        return ended
 
     def _tables(self, n_features):
         """The tables of a new model, less the intercept."""
@@ -113,7 +115,7 @@ class Supervised(Model):
         compact = Compactor(X.shape[1])
         parts = []
         for start in range(0, X.shape[0], _SCORED):
-            batch, features = compact(consecutive(X, start, min(start + _SCORED, X.shape[0])))
+            batch, features = compact(X, start, min(start + _SCORED, X.shape[0]))
             self._bring_up(features)
             parts.append(self._scores(batch, features))
         return np.concatenate(parts)
@@ -123,12 +125,12 @@ class Supervised(Model):
 
     def _add_intercept(self, scores):
         """Add it in place."""
-        if self.fit_intercept:
+        if "intercept" in self.optimizer_.params:
             scores += self.optimizer_.params["intercept"][0]
         return scores
 
     def _intercept_gradient(self, slope):
-        return {"intercept": slope.sum(keepdims=True)} if self.fit_intercept else {}
+        return {"intercept": slope.sum(keepdims=True)} if "intercept" in self.optimizer_.params else {}
 
     def _table(self, name):
         """A table to be looked at."""
@@ -146,6 +148,10 @@ class Supervised(Model):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         if self.n_features is not None:
             self._check_integers(n_features=1)
+        try:
+            self._rng()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"random_state is {self.random_state!r}; no seed of numpy.random.default_rng: {error}") from error
         for name in ("l1", "l2"):
             if getattr(self, name) and callable(self.optimizer):
                 raise ValueError(f"{name} is {getattr(self, name)!r} and optimizer a callable, which says that itself; leave "
@@ -206,6 +212,7 @@ class Supervised(Model):
 
     def _restore(self, metadata):
         super()._restore(metadata)
+        self.optimizer_.num_threads = 1
         self.n_features_in_ = metadata["n_features_in"]
 
 
@@ -371,31 +378,27 @@ class Regressor:
 
 
 class Compactor:
-    """Takes a batch to the columns that occur in it: what is computed with it then fits into the processor's cache.
+    """Takes rows of X to the columns that occur in them: what is computed with them then fits into the processor's cache.
 
-    Sorting would take several times as long. One number a feature is set aside, but only those of the batch are touched.
+    Sorting would take several times as long. One number a feature is set aside, but only those of the rows are touched.
     """
 
     def __init__(self, n_features):
         self.place = np.empty(n_features, np.int32)
+        self.numbers = np.empty(0, np.int32)            # 0, 1, 2, ...
 
-    def __call__(self, X):
-        """The batch with as many columns as occur, and which features they are."""
-        place, indices = self.place, X.indices.astype(np.intp)
-        position = np.arange(len(indices), dtype=np.int32)
+    def __call__(self, X, start, stop):
+        """The rows from start to stop, with as many columns as occur in them, and which features these are."""
+        first, last = X.indptr[start], X.indptr[stop]
+        if last - first > len(self.numbers):
+            self.numbers = np.arange(last - first, dtype=np.int32)
+        place, indices, position = self.place, X.indices[first:last].astype(np.intp), self.numbers[:last - first]
         place[indices] = position
         features = indices.compress(place.take(indices, mode="clip") == position)      # the last that named each of them
-        place[features] = np.arange(len(features), dtype=np.int32)
+        place[features] = self.numbers[:len(features)]
         places = place.take(indices, mode="clip")
-        indptr = X.indptr.astype(np.int32, copy=False)
-        return sp.csr_array((X.data, places, indptr), shape=(X.shape[0], len(features))), features
-
-
-def consecutive(X, start, stop):
-    """The rows from start to stop of a CSR array, on the same memory."""
-    first, last = X.indptr[start], X.indptr[stop]
-    parts = X.data[first:last], X.indices[first:last], X.indptr[start:stop + 1] - first
-    return sp.csr_array(parts, shape=(stop - start, X.shape[1]))
+        bounds = (X.indptr[start:stop + 1] - first).astype(np.int32, copy=False)
+        return sp.csr_array((X.data[first:last], places, bounds), shape=(stop - start, len(features))), features
 
 
 def _weighted(losses, slopes, weight):

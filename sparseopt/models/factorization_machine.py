@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .. import embedding, memory
+from .. import memory
 from ..gradients import RowGradient
 from ._supervised import BinaryClassifier, Regressor, Supervised
 
@@ -58,8 +58,9 @@ class _FactorizationMachine(Supervised):
         score, factors, sums, squares = self._forward(X, features)
         loss, slope = self._loss(score, y, weight)
         # of ½ (Σ x v)² - ½ Σ (x v)², summed over the batch: Xᵀ(slope · Xv) - v · (X∘X)ᵀ slope
-        by_factor = X.T @ (slope[:, None] * sums) - factors * (squares.T @ slope)[:, None]
-        self.optimizer_.step({"weights": RowGradient(features, X.T @ slope), "factors": RowGradient(features, by_factor),
+        gradient = X.T @ (slope[:, None] * np.column_stack([sums, np.ones(len(y))]))
+        by_factor = gradient[:, :-1] - factors * (squares.T @ slope)[:, None]
+        self.optimizer_.step({"weights": RowGradient(features, gradient[:, -1]), "factors": RowGradient(features, by_factor),
                               **self._intercept_gradient(slope)})
         return loss
 
@@ -69,11 +70,12 @@ class _FactorizationMachine(Supervised):
     def _forward(self, X, features):
         """Scores, by Rendle's linear-time form, and what their gradient needs again."""
         tables = self.optimizer_.params
-        factors = embedding.gather(tables["factors"], features)
-        sums = X @ factors
+        factors = tables["factors"][features]
+        product = X @ np.column_stack([factors, tables["weights"][features]])
+        sums, linear = product[:, :-1], product[:, -1]
         squares = sp.csr_array((X.data * X.data, X.indices, X.indptr), shape=X.shape)
         pairs = np.einsum("bd,bd->b", sums, sums) - squares @ np.einsum("fd,fd->f", factors, factors)
-        return self._add_intercept(X @ tables["weights"][features] + pairs / 2), factors, sums, squares
+        return self._add_intercept(linear + pairs / 2), factors, sums, squares
 
 
 class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
@@ -93,8 +95,8 @@ class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
     dim : int
         Length of the vectors v.
     optimizer : str or callable
-        The name of an optimizer of this library, or a callable from a dict of tables to one:
-        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
+        The name of an optimizer of this library, which then takes its steps on one thread, or a callable from a dict of tables
+        to one: `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
         The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this model, else the
         optimizer's default.

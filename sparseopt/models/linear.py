@@ -18,8 +18,8 @@ class LogisticRegression(BinaryClassifier, Supervised):
     Parameters
     ----------
     optimizer : str or callable
-        The name of an optimizer of this library, or a callable from a dict of tables to one:
-        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
+        The name of an optimizer of this library, which then takes its steps on one thread, or a callable from a dict of tables
+        to one: `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
         The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this model, else the
         optimizer's default.
