@@ -226,10 +226,10 @@ def read_clicks(path, format=None, **options):
     ----------
     path : str or path
         Unpacked as it is read if it ends in .gz.
-    format : None, "libsvm" or "csv"
-        None: "csv" if the name ends in .csv or .tsv (then .gz or not), else "libsvm".
+    format : None, "libsvm", "csv" or "parquet"
+        None: "csv" if the name ends in .csv or .tsv (then .gz or not), "parquet" if it ends so, else "libsvm".
     **options
-        Those of `read_libsvm` or `read_csv`.
+        Those of `read_libsvm`, `read_csv` or `read_parquet`.
 
     Yields
     ------
@@ -256,11 +256,13 @@ def read_clicks(path, format=None, **options):
     >>> X.shape, X.nnz, y
     ((3, 1024), 5, array([1., 0., 0.]))
     """
-    if format not in (None, "libsvm", "csv"):
-        raise ValueError(f"format is {format!r}; it must be 'libsvm', 'csv' or None")
+    readers = {"libsvm": read_libsvm, "csv": read_csv, "parquet": read_parquet}
+    if format is not None and format not in readers:
+        raise ValueError(f"format is {format!r}; it must be 'libsvm', 'csv', 'parquet' or None")
     if format is None:
-        format = "csv" if re.search(r"\.[ct]sv(\.gz)?$", str(path), flags=re.I) else "libsvm"
-    return (read_libsvm if format == "libsvm" else read_csv)(path, **options)
+        ending = re.search(r"\.([ct]sv|parquet)(\.gz)?$", str(path).lower())
+        format = "libsvm" if not ending else "parquet" if ending[1] == "parquet" else "csv"
+    return readers[format](path, **options)
 
 
 _LIBSVM = re.compile(rb"[^\s:#]+(?:[ \t]+\d+:[^\s:#]+)*")
@@ -386,49 +388,87 @@ def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000
         delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
     if isinstance(numbers, str) or isinstance(skip, str):
         raise ValueError("numbers and skip must be lists of columns, not a string")
-    return _csv_chunks(path, label, list(numbers), list(skip), n_features, chunk, delimiter, header)
+    return _chunks(path, _csv_rows(path, delimiter), label, list(numbers), list(skip), n_features, chunk, header)
 
 
-def _csv_chunks(path, label, numbers, skip, n_features, chunk, delimiter, header):
+def read_parquet(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000):
+    """Yield the rows of a Parquet file, chunk by chunk: (X, y). As `read_csv` of the same table; a null is an empty value.
+
+    Needs the package pyarrow (the extra `parquet`). Parameters, errors: as `read_csv`.
+    """
+    _check_reader(n_features, chunk)
+    if isinstance(numbers, str) or isinstance(skip, str):
+        raise ValueError("numbers and skip must be lists of columns, not a string")
+    return _chunks(path, _parquet_rows(path), label, list(numbers), list(skip), n_features, chunk, True)
+
+
+def _parquet():
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError("Parquet files need the package pyarrow: pip install 'sparseopt[parquet]'") from None
+    return pyarrow.parquet
+
+
+def _parquet_rows(path):
+    """The names of the columns, then the rows as texts, each with its place."""
+    with _parquet().ParquetFile(path) as file:
+        yield "its columns", file.schema_arrow.names
+        number = 0
+        for batch in file.iter_batches():
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                number += 1
+                yield f"row {number}", ["" if value is None else str(value) for value in row]
+
+
+def _csv_rows(path, delimiter):
     with _opened(path, "rt", encoding="utf-8", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
-        names = None
-        indices, values, bounds, labels = [], [], [0], []
-        known = {}                                      # hashes of values seen before: most of them will be again
         try:
             for row in reader:
-                if names is None:
-                    names = row if header else list(map(str, range(len(row))))
-                    target, *special = _positions(path, names, header, [label, *numbers, *skip])
-                    number, left_out = set(special[:len(numbers)]), {target, *special[len(numbers):]}
-                    used = [(place, name) for place, name in enumerate(names) if place not in left_out]
-                    if header:
-                        continue
-                if not row:
-                    continue
-                if len(row) != len(names):
-                    raise ValueError(f"it has {len(row)} values; the first line has {len(names)}")
-                labels.append(_finite(row[target], names[target]))
-                for place, name in used:
-                    value = row[place]
-                    if not value:
-                        continue
-                    key = name if place in number else f"{name}={value}"
-                    values.append(_finite(value, name) if place in number else 1.0)
-                    column = known.get(key)
-                    if column is None:
-                        column = zlib.crc32(key.encode()) % n_features
-                        if len(known) < 2**20:
-                            known[key] = column
-                    indices.append(column)
-                bounds.append(len(indices))
-                if len(labels) == chunk:
-                    yield _chunk(values, indices, bounds, n_features), np.array(labels)
-                    indices, values, bounds, labels = [], [], [0], []
+                yield f"line {reader.line_num}", row
         except (ValueError, csv.Error) as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
-        if labels:
+
+
+def _chunks(path, rows, label, numbers, skip, n_features, chunk, header):
+    names = None
+    indices, values, bounds, labels = [], [], [0], []
+    known = {}                                          # hashes of values seen before: most of them will be again
+    for place, row in rows:
+        try:
+            if names is None:
+                names = row if header else list(map(str, range(len(row))))
+                target, *special = _positions(path, names, header, [label, *numbers, *skip])
+                number, left_out = set(special[:len(numbers)]), {target, *special[len(numbers):]}
+                used = [(column, name) for column, name in enumerate(names) if column not in left_out]
+                if header:
+                    continue
+            if not row:
+                continue
+            if len(row) != len(names):
+                raise ValueError(f"it has {len(row)} values; the first line has {len(names)}")
+            labels.append(_finite(row[target], names[target]))
+            for column, name in used:
+                value = row[column]
+                if not value:
+                    continue
+                key = name if column in number else f"{name}={value}"
+                values.append(_finite(value, name) if column in number else 1.0)
+                feature = known.get(key)
+                if feature is None:
+                    feature = zlib.crc32(key.encode()) % n_features
+                    if len(known) < 2**20:
+                        known[key] = feature
+                indices.append(feature)
+        except ValueError as error:
+            raise ValueError(f"{path}, {place}: {error}") from None
+        bounds.append(len(indices))
+        if len(labels) == chunk:
             yield _chunk(values, indices, bounds, n_features), np.array(labels)
+            indices, values, bounds, labels = [], [], [0], []
+    if labels:
+        yield _chunk(values, indices, bounds, n_features), np.array(labels)
 
 
 def _positions(path, names, header, columns):

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from .. import __version__, config
-from . import bench, clicks, compare, words
+from . import bench, clicks, compare, ratings, words
 
 
 def main(arguments=None):
@@ -26,6 +26,7 @@ def _parser():
     train = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="MODEL")
     evaluate = commands.add_parser("evaluate", help="how good a model is").add_subparsers(required=True, metavar="MODEL")
     words.add(train, commands, evaluate)
+    ratings.add(train, commands, evaluate)
     clicks.add(train, evaluate)
     compare.add(commands)
     bench.add(commands)

@@ -17,9 +17,9 @@ def add(train_commands, evaluate_commands):
     clicks = train_commands.add_parser(
         "clicks", help="click models (logistic regression or a factorization machine) from a log",
         description="Train a click model on a log, read chunk by chunk, in the order of its rows: libsvm's format, or a table "
-                    "of text (.csv, .tsv) whose values are hashed; .gz is unpacked. A label above 0 is a click. Prints the "
-                    "progressive loss, of every row before the step that it belongs to. Writes checkpoint.safetensors (for "
-                    "--resume) and loss.png into the output folder.")
+                    "(.csv, .tsv, .parquet) whose values are hashed; .gz is unpacked. A label above 0 is a click. Prints "
+                    "the progressive loss, of every row before the step that it belongs to. Writes checkpoint.safetensors "
+                    "(for --resume) and loss.png into the output folder.")
     clicks.set_defaults(run=_train)
     clicks.add_argument("files", nargs="+", metavar="FILE", help="logs, read one after the other")
     clicks.add_argument("--model", choices=_MODELS, default="linear", help="default: linear")
@@ -43,7 +43,7 @@ def add(train_commands, evaluate_commands):
 
 
 def add_reading(parser):
-    parser.add_argument("--format", choices=["libsvm", "csv"], help="of the files (default: by their names)")
+    parser.add_argument("--format", choices=["libsvm", "csv", "parquet"], help="of the files (default: by their names)")
     parser.add_argument("--label", metavar="COLUMN", help="of a table: the column of the clicks (default: the first)")
     parser.add_argument("--numbers", type=list_of(str), metavar="COLUMN,", help="of a table: columns that are numbers")
     parser.add_argument("--skip", type=list_of(str), metavar="COLUMN,", help="of a table: columns to leave out")

@@ -8,9 +8,9 @@ import scipy.sparse as sp
 
 from .. import comparison, config, datasets, evaluation
 from ..comparison import Task
-from ..models import GloVe, LogisticRegression, glove
+from ..models import GloVe, ImplicitFactorization, LogisticRegression, glove
 from ..models.words import tokenize, vocabulary
-from . import clicks
+from . import clicks, ratings
 from ._common import HELP, check_picture, console, count, flag, list_of
 
 _HELD_OUT = 0.05            # of the pairs
@@ -26,7 +26,7 @@ def add(commands):
     for name, task, text in _TASKS:
         parser = kinds.add_parser(name, help=text, description=f"Compare optimizers on {text}")
         parser.set_defaults(run=lambda options, name=name, task=task: _compare(options, name, task))
-        parser.add_argument("files", nargs="+" if name != "words" else "*", metavar="FILE",
+        parser.add_argument("files", nargs={"words": "*", "ratings": 1, "clicks": "+"}[name], metavar="FILE",
                             help="as `sparseopt train` takes them")
         parser.add_argument("--optimizers", type=list_of(str), default=_OPTIMIZERS.split(","), metavar="NAME,",
                             help=f"{HELP['optimizer']} (default: {_OPTIMIZERS})")
@@ -37,6 +37,9 @@ def add(commands):
                                  "(default: grid)")
         parser.add_argument("--trials", type=count, default=30, metavar="N", help="of a random search (default: 30)")
         parser.add_argument("--epochs", type=count, default=5, metavar="N", help="of each trial (default: 5)")
+        if name == "ratings":
+            parser.add_argument("--least", type=float, default=ratings.LEAST, metavar="X",
+                                help=f"the rating from which on an item counts as chosen (default: {ratings.LEAST:g})")
         if name == "clicks":
             clicks.add_reading(parser)
         else:
@@ -84,7 +87,23 @@ def _clicks(options):
                 lambda model: evaluation.log_loss(y[train:], model.predict_proba(X[train:])[:, 1]), options.epochs)
 
 
-_TASKS = [("clicks", _clicks, "click models (logistic regression): the log-loss of the last rows"),
+def _ratings(options):
+    chosen = ratings.chosen(datasets.read_ratings(options.files[0]), ImplicitFactorization, options.least)
+    X, test, _ = ratings.matrices(chosen, 0.2, None)
+    k = min(10, X.shape[1])
+
+    def make(optimizer, lr):
+        return ImplicitFactorization(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs,
+                                     random_state=options.seed)
+
+    return Task(f"ImplicitFactorization, {options.dim} dimensions, {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} "
+                f"users; judged on the last fifth of each user's, {test.nnz:,} others", f"NDCG at {k}", True, make,
+                lambda model: model.partial_fit(X), lambda model: evaluation.evaluate(model, X, test, k)["ndcg"],
+                options.epochs)
+
+
+_TASKS = [("ratings", _ratings, "recommenders (matrix factorization): NDCG on each user's last ratings"),
+          ("clicks", _clicks, "click models (logistic regression): the log-loss of the last rows"),
           ("words", _words, "word vectors (GloVe): the error on pairs left out")]
 
 
@@ -125,7 +144,7 @@ def _compare(options, name, task):
     if epoch:
         command = ["sparseopt", "train", name, *options.files, "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
                    "--epochs", str(epoch), *(["--dim", str(options.dim)] if "dim" in options else [])]
-        for option in ("format", "label", "numbers", "skip", "n_features"):
+        for option in ("format", "label", "numbers", "skip", "n_features", "least"):
             value = getattr(options, option, None)
             if value is not None:
                 command += [flag(option), ",".join(value) if isinstance(value, list) else str(value)]
