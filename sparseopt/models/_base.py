@@ -101,8 +101,8 @@ class Model:
             return seed
         return np.random.default_rng([seed, *more] if more else seed)
 
-    def _make_optimizer(self, tables):
-        """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables."""
+    def _make_optimizer(self, tables, **settings):
+        """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for; `settings` are for one given by name."""
         self._check_one_of("missed", "skip", "replay", *(["dense"] if hasattr(self, "_dense") else []))
         if callable(self.optimizer):
             if self.missed == "replay":
@@ -114,9 +114,12 @@ class Model:
         if str(self.optimizer).lower() not in names:
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(OPTIMIZERS)}, or a callable")
         name = names[self.optimizer.lower()]
-        lr = self.LEARNING_RATES.get(name) if self.lr is None else self.lr
+        lr = self._default_rate(name) if self.lr is None else self.lr
         missed = "replay" if self.missed == "replay" else "skip"
-        return OPTIMIZERS[name](tables, missed=missed, **({} if lr is None else {"lr": lr}))
+        return OPTIMIZERS[name](tables, missed=missed, **({} if lr is None else {"lr": lr}), **settings)
+
+    def _default_rate(self, name):
+        return self.LEARNING_RATES.get(name)
 
     def _catch_up(self, rows=None):
         """Under replay, before rows are read: a mapping from tables to row numbers, or all."""
