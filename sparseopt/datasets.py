@@ -8,6 +8,8 @@ import math
 import re
 import sysconfig
 import zlib
+from array import array
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -508,3 +510,121 @@ def _opened(path, *mode, **how):
 def _chunk(values, columns, bounds, n_features):
     X = np.asarray(values, np.float32), np.asarray(columns, np.int32), np.asarray(bounds, np.int32)
     return sp.csr_array(X, shape=(len(bounds) - 1, n_features))
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Ratings of items by users, each with its time; users and items by number, and the ids that belong to the numbers.
+
+    Attributes
+    ----------
+    users, items : arrays of int32, shape (n,)
+        Numbers from 0, in the order of the ids.
+    values : array of float64, shape (n,)
+    times : array of int64, shape (n,)
+        Seconds since 1970.
+    user_ids, item_ids : arrays of int64
+        The id of each number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseopt.datasets import Ratings
+    >>> ratings = Ratings(users=np.array([0, 0, 1]), items=np.array([0, 1, 1]), values=np.array([5.0, 2.0, 4.0]),
+    ...                   times=np.array([1, 2, 3]), user_ids=np.array([7, 9]), item_ids=np.array([10, 20]))
+    >>> ratings.matrix().toarray()
+    array([[5., 2.],
+           [0., 4.]], dtype=float32)
+    >>> ratings.where(ratings.users == 1).item_ids
+    array([20])
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    values: np.ndarray
+    times: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+
+    def __len__(self):
+        return len(self.values)
+
+    def where(self, keep):
+        """Return the ratings that a mask of bools keeps, without the users and items that have none left."""
+        kept_users, users = _numbered(self.users[keep])
+        kept_items, items = _numbered(self.items[keep])
+        return Ratings(users, items, self.values[keep], self.times[keep], self.user_ids[kept_users], self.item_ids[kept_items])
+
+    def matrix(self, which=slice(None)):
+        """Return the ratings at these positions (all) as a CSR array of float32, always of all users × all items.
+
+        Repeated ratings of an item by a user are added up.
+        """
+        shape = len(self.user_ids), len(self.item_ids)
+        values = self.values[which].astype(np.float32)
+        return sp.coo_array((values, (self.users[which], self.items[which])), shape=shape).tocsr()
+
+
+_RATINGS_HEAD = "userId,movieId,rating,timestamp"
+
+
+def read_ratings(path):
+    """Return the ratings of a file in the format of MovieLens (grouplens.org): `ratings.csv`.
+
+    Parameters
+    ----------
+    path : str or path
+        A head line `userId,movieId,rating,timestamp`, and lines of an integer, an integer, a number and an integer.
+
+    Returns
+    -------
+    Ratings
+        In the order of the file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        Naming the first line that is not as said above; or if there is no rating.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from sparseopt.datasets import read_ratings
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "ratings.csv")
+    ...     with open(path, "w") as file:
+    ...         _ = file.write("userId,movieId,rating,timestamp\\n7,20,4.0,964982703\\n9,10,3.5,964982224\\n")
+    ...     ratings = read_ratings(path)
+    >>> ratings.users, ratings.items, ratings.values
+    (array([0, 1], dtype=int32), array([1, 0], dtype=int32), array([4. , 3.5]))
+    """
+    users, items, values, times = array("q"), array("q"), array("d"), array("q")
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        if file.readline().strip() != _RATINGS_HEAD:
+            raise ValueError(f"{path}, line 1: expected the head line {_RATINGS_HEAD}")
+        for number, line in enumerate(file, 2):
+            if not line.strip():
+                continue
+            try:
+                user, item, value, time = line.split(",")
+                user, item, value, time = int(user), int(item), float(value), int(time)
+                if not math.isfinite(value):
+                    raise ValueError
+                for column, cell in zip((users, items, values, times), (user, item, value, time), strict=True):
+                    column.append(cell)
+            except (ValueError, OverflowError):
+                raise ValueError(f"{path}, line {number}: expected {_RATINGS_HEAD}, which are an integer, an integer, a finite "
+                                 f"number and an integer; it has {line.strip()[:80]!r}") from None
+    if not values:
+        raise ValueError(f"{path} has no ratings; it must have at least one line below the head line")
+    user_ids, users = _numbered(users)
+    item_ids, items = _numbered(items)
+    return Ratings(users, items, np.array(values), np.array(times), user_ids, item_ids)
+
+
+def _numbered(ids):
+    """The different ids, rising, and the number of each id among them."""
+    different, numbers = np.unique(np.asarray(ids), return_inverse=True)
+    return different, numbers.astype(np.int32)

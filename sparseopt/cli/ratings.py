@@ -1,6 +1,7 @@
 """`sparseopt train ratings`, `recommend` and `evaluate ratings`."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def chosen(ratings, kind, least):
     ratings = ratings.where(ratings.values >= least)
     if not len(ratings):
         raise ValueError(f"there is no rating of at least {least:g}; --least sets that")
-    return ratings._replace(values=np.ones(len(ratings)))
+    return replace(ratings, values=np.ones(len(ratings)))
 
 
 def _train(options):
