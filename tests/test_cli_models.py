@@ -68,10 +68,14 @@ def test_skip_gram_is_trained_resumed_and_judged(text, tmp_path, capsys):
     assert "a checkpoint of SkipGram; add --model skipgram" in capsys.readouterr().err
 
 
-def test_settings_of_another_model_are_refused(text, tmp_path, capsys):
-    for arguments, said in [(["--x-max", "5", "--model", "skipgram"], "--x-max does not go with --model skipgram"),
-                            (["--negative", "5"], "--negative does not go with --model glove")]:
-        assert cli.main(["train", "words", str(text), "--output", str(tmp_path), *arguments]) == 1
+def test_settings_of_another_model_are_refused(text, clicks, ratings, tmp_path, capsys):
+    for name, file, arguments, said in [
+            ("words", text, ["--x-max", "5", "--model", "skipgram"], "--x-max does not go with --model skipgram"),
+            ("words", text, ["--negative", "5"], "--negative does not go with --model glove"),
+            ("clicks", clicks, ["--dim", "5"], "--dim does not go with --model linear"),
+            ("ratings", ratings, ["--loss", "bpr", "--model", "explicit"], "--loss does not go with --model explicit"),
+            ("ratings", ratings, ["--least", "3", "--model", "explicit"], "--least does not go with --model explicit")]:
+        assert cli.main(["train", name, str(file), "--output", str(tmp_path), *arguments]) == 1
         assert said in capsys.readouterr().err
 
 
@@ -118,11 +122,12 @@ def test_explicit_ratings_are_foreseen_and_new_users_join(ratings, tmp_path, cap
     old, everything = tmp_path / "old.csv", tmp_path / "all.csv"
     old.write_text("\n".join(line for line in lines if not line.startswith("15")))      # users from 150 to 159 come later
     everything.write_text("\n".join(lines))
-    run(capsys, "train", "ratings", old, "--model", "explicit", "--dim", 4, "--epochs", 30, "--output", tmp_path / "old")
+    run(capsys, "train", "ratings", old, "--model", "explicit", "--dim", 4, "--epochs", 20, "--batch-size", 16,
+        "--output", tmp_path / "old")
     said = run(capsys, "evaluate", "ratings", tmp_path / "old" / "checkpoint.safetensors", everything)
     assert "200 ratings of users or items that the model does not know are left out" in said
     assert float(re.search(r"root mean squared error │ ([\d.]+)", said)[1]) < 0.8
-    run(capsys, "train", "ratings", everything, "--model", "explicit", "--epochs", 60, "--output", tmp_path / "all",
+    run(capsys, "train", "ratings", everything, "--model", "explicit", "--epochs", 30, "--output", tmp_path / "all",
         "--resume", tmp_path / "old" / "checkpoint.safetensors")
     said = run(capsys, "evaluate", "ratings", tmp_path / "all" / "checkpoint.safetensors", everything)
     assert "left out" not in said

@@ -42,10 +42,10 @@ def add_settings(parser, models, **more):
         having = [model for model in models if name in model.get_params()]
         default = getattr(having[0], name)
         if says.get(name):
-            convert = float if name == "lr" or isinstance(default, float) else type(default)
+            convert = float if default is None else type(default)
             defaults = " or ".join(dict.fromkeys(str(getattr(model, name)) for model in having))
-            if name == "lr":
-                defaults = "the model's for the optimizer"
+            if default is None:
+                defaults = "the model's for the " + ("optimizer" if name == "lr" else "loss")
             elif len(models) > 1 and len(having) == 1:
                 defaults = f"{defaults}; of {type(having[0]).__name__}"
             kind = count if name == "epochs" else convert
@@ -53,8 +53,12 @@ def add_settings(parser, models, **more):
                                 help=f"{says[name]} (default: {defaults})")
 
 
-def given(options, model):
-    """The parameters of the model that the options give."""
+def given(options, model, models=()):
+    """The parameters of the model that the options give; raises for one that another of the models has alone."""
+    for other in models:
+        for name in other().get_params():
+            if name not in model.get_params() and getattr(options, name, None) is not None:
+                raise ValueError(f"{flag(name)} does not go with --model {options.model}")
     return {name: getattr(options, name) for name in model.get_params() if getattr(options, name, None) is not None}
 
 

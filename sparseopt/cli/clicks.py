@@ -67,7 +67,7 @@ def _train(options):
     if options.threads:
         config.set_num_threads(options.threads)
     if options.resume:
-        settings = given(options, kind())
+        settings = given(options, kind(), _MODELS.values())
         settings.pop("epochs", None)
         if settings:
             raise ValueError(f"{flag(next(iter(settings)))} does not go with --resume: the checkpoint says it")
@@ -75,7 +75,8 @@ def _train(options):
         how = reading(options, model.optimizer_.metadata.get("reading"))
     else:
         how = reading(options)
-        model = kind(**{**given(options, kind()), "epochs": options.epochs, "shuffle": False, "n_features": how["n_features"]})
+        settings = given(options, kind(), _MODELS.values()) | {"epochs": options.epochs, "n_features": how["n_features"]}
+        model = kind(**settings, shuffle=False)
     options.output.mkdir(parents=True, exist_ok=True)
     begin, rows, total = time.perf_counter(), 0, 0.0
     with out.status("") as status:

@@ -75,13 +75,14 @@ def _train(options):
         raise ValueError("--least does not go with --model explicit")
     if options.resume:
         model, stored = _loaded(options.resume, kind)
-        settings = {name: value for name, value in given(options, model).items() if name != "epochs"}
+        settings = {name: value for name, value in given(options, model, _MODELS.values()).items() if name != "epochs"}
         if settings or options.least is not None:
             raise ValueError(f"{flag(next(iter(settings), 'least'))} does not go with --resume: the checkpoint says it")
         model.epochs = options.epochs or model.epochs
         least = stored["least"]
     else:
-        model, stored, least = kind(**given(options, kind())), None, LEAST if options.least is None else options.least
+        model, stored = kind(**given(options, kind(), _MODELS.values())), None
+        least = LEAST if options.least is None else options.least
     with out.status("reading"):
         ratings = chosen(datasets.read_ratings(options.file), kind, least)
     X, test, ids = matrices(ratings, options.held_out, stored)
