@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--ratings", default=RATINGS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--losses", default="softmax,bpr,warp")
-    parser.add_argument("--optimizers", default="Adagrad,RowwiseAdagrad,RMSprop,Adam")
+    parser.add_argument("--optimizers", default="Adagrad,RMSprop,Adam")
     parser.add_argument("--validate", action="store_true")
     options = parser.parse_args()
     ratings = datasets.read_ratings(options.ratings)

@@ -208,27 +208,23 @@ class ImplicitFactorization(Recommender):
         rng.shuffle(users)
         ends = np.cumsum(np.diff(X.indptr)[users])
         batch = (ends - 1) // self.batch_size           # by where a user's last pair falls
-        each = X.shape[1] if self._takes_all(X.shape[1]) else self._setting("negatives")
-        share = counts if each == "batch" else (counts + 1)**self._setting("popularity")
-        log_share = np.log(np.maximum(share, np.finfo(float).tiny) / share.sum())
+        everything, negatives_each = self._takes_all(X.shape[1]), self._setting("negatives")
+        share = counts if negatives_each == "batch" else (counts + 1)**self._setting("popularity")
+        log_share = np.log(np.maximum(share, np.finfo(np.float64).tiny) / share.sum())
         for some in np.split(users, np.flatnonzero(np.diff(batch)) + 1):
             theirs = X[some]
-            if each == "batch":
-                drawn, many = theirs.indices, theirs.nnz
-            elif not self._takes_all(X.shape[1]):
-                drawn, many = negatives.draw(each, rng), each
-            else:
-                drawn = None
-            if drawn is None:
+            if everything:
                 items, weight = np.arange(X.shape[1]), np.zeros(X.shape[1], np.float32)
             else:
+                drawn = theirs.indices if negatives_each == "batch" else negatives.draw(negatives_each, rng)
                 items, times = np.unique(np.concatenate([drawn, theirs.indices]), return_inverse=True)
                 times = np.bincount(times[:len(drawn)], minlength=len(items))
                 with np.errstate(divide="ignore"):      # -inf: one that was not drawn is nobody's negative
-                    weight = (np.log(times) - np.log(many) - log_share[items]).astype(np.float32)
+                    weight = (np.log(times) - np.log(len(drawn)) - log_share[items]).astype(np.float32)
             yield theirs.nnz, self._softmax_step(some, theirs, items, weight)
 
     def _softmax_step(self, users, X, items, weight):
+        """One step on the pairs X of these users beside these items, each counted e^weight times; returns the loss."""
         self._catch_up({"users": users, "items": items, "item_bias": items})
         tables = self.optimizer_.params
         p, q = embedding.gather(tables["users"], users), embedding.gather(tables["items"], items)
@@ -238,7 +234,7 @@ class ImplicitFactorization(Recommender):
         scores += tables["item_bias"][items]
         own = scores[row, column]
         scores += weight
-        scores[row, column] = -np.inf                   # no item of a user is a negative of another
+        scores[row, column] = -np.inf                   # no item of a user is a negative of the user's others
         top = np.maximum(scores.max(axis=1), np.maximum.reduceat(own, X.indptr[:-1]))
         scores -= top[:, None]
         others = np.exp(scores, out=scores)
@@ -269,6 +265,7 @@ class ImplicitFactorization(Recommender):
             yield len(batch), self._pairs_step(users[batch], X.indices[batch], X.data[batch], keys, negatives, rng)
 
     def _pairs_step(self, users, items, weights, keys, negatives, rng):
+        """One step on these pairs, where `keys` has all there are; returns the loss."""
         each = self._setting("negatives")
         drawn = negatives.draw((len(users), each), rng)
         compared = self._bpr if self.loss == "bpr" else self._warp
