@@ -1,6 +1,6 @@
 """Recommenders on MovieLens beside others: NDCG@10 of films that users will like, and the error of predicted ratings.
 
-    python bench/recommenders.py [--ratings FILE] [--seeds N] [--losses LOSS,...] [--optimizers NAME,...] [--validate]
+    python bench/recommenders.py FILE [--seeds N] [--losses LOSS,...] [--optimizers NAME,...] [--validate]
 
 FILE is ratings.csv of ml-latest-small (grouplens.org/datasets/movielens). Ratings of 4 and more say that a user likes a film;
 each user's last fifth of these is held out. With --validate the last fifth of the rest is, on which settings were chosen.
@@ -11,7 +11,6 @@ import argparse
 import os
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,12 +19,10 @@ import sparseopt as so
 from sparseopt import datasets, evaluation
 from sparseopt.models import ImplicitFactorization, MatrixFactorization
 
-RATINGS = Path(__file__).parents[1].parent / "shared" / "data" / "movielens-latest-small" / "ratings.csv"
-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ratings", default=RATINGS)
+    parser.add_argument("ratings", metavar="FILE")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--losses", default="softmax,bpr,warp")
     parser.add_argument("--optimizers", default="Adagrad,RMSprop,Adam")
