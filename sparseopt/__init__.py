@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from . import embedding, schedules
+from . import embedding, schedules, training
 from .checkpoint import load, save
 from .config import get_num_threads, set_num_threads, show_config
 from .gradients import MatmulGradient, RowGradient
@@ -26,5 +26,5 @@ from .optimizers import (
 __all__ = [
     "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "MatmulGradient", "NAdam", "Optimizer",
     "RMSprop", "RowGradient", "RowwiseAdagrad", "RowwiseAdam", "embedding", "empty", "get_num_threads", "load", "normal",
-    "save", "schedules", "set_num_threads", "show_config", "uniform", "zeros",
+    "save", "schedules", "set_num_threads", "show_config", "training", "uniform", "zeros",
 ]

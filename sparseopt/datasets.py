@@ -8,6 +8,8 @@ import math
 import re
 import sysconfig
 import zlib
+from array import array
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -226,10 +228,10 @@ def read_clicks(path, format=None, **options):
     ----------
     path : str or path
         Unpacked as it is read if it ends in .gz.
-    format : None, "libsvm" or "csv"
-        None: "csv" if the name ends in .csv or .tsv (then .gz or not), else "libsvm".
+    format : None, "libsvm", "csv" or "parquet"
+        None: "csv" if the name ends in .csv or .tsv (then .gz or not), "parquet" if it ends so, else "libsvm".
     **options
-        Those of `read_libsvm` or `read_csv`.
+        Those of `read_libsvm`, `read_csv` or `read_parquet`.
 
     Yields
     ------
@@ -256,11 +258,13 @@ def read_clicks(path, format=None, **options):
     >>> X.shape, X.nnz, y
     ((3, 1024), 5, array([1., 0., 0.]))
     """
-    if format not in (None, "libsvm", "csv"):
-        raise ValueError(f"format is {format!r}; it must be 'libsvm', 'csv' or None")
+    readers = {"libsvm": read_libsvm, "csv": read_csv, "parquet": read_parquet}
+    if format is not None and format not in readers:
+        raise ValueError(f"format is {format!r}; it must be 'libsvm', 'csv', 'parquet' or None")
     if format is None:
-        format = "csv" if re.search(r"\.[ct]sv(\.gz)?$", str(path), flags=re.I) else "libsvm"
-    return (read_libsvm if format == "libsvm" else read_csv)(path, **options)
+        ending = re.search(r"\.([ct]sv|parquet)(\.gz)?$", str(path).lower())
+        format = "libsvm" if not ending else "parquet" if ending[1] == "parquet" else "csv"
+    return readers[format](path, **options)
 
 
 _KEPT = 2**20                   # texts whose number or hash is remembered
@@ -399,49 +403,87 @@ def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000
         delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
     if isinstance(numbers, str) or isinstance(skip, str):
         raise ValueError("numbers and skip must be lists of columns, not a string")
-    return _csv_chunks(path, label, list(numbers), list(skip), n_features, chunk, delimiter, header)
+    return _chunks(path, _csv_rows(path, delimiter), label, list(numbers), list(skip), n_features, chunk, header)
 
 
-def _csv_chunks(path, label, numbers, skip, n_features, chunk, delimiter, header):
+def read_parquet(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000):
+    """Yield the rows of a Parquet file, chunk by chunk: (X, y). As `read_csv` of the same table; a null is an empty value.
+
+    Needs the package pyarrow (the extra `parquet`). Parameters, errors: as `read_csv`.
+    """
+    _check_reader(n_features, chunk)
+    if isinstance(numbers, str) or isinstance(skip, str):
+        raise ValueError("numbers and skip must be lists of columns, not a string")
+    return _chunks(path, _parquet_rows(path), label, list(numbers), list(skip), n_features, chunk, True)
+
+
+def _parquet():
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError("Parquet files need the package pyarrow: pip install 'sparseopt[parquet]'") from None
+    return pyarrow.parquet
+
+
+def _parquet_rows(path):
+    """The names of the columns, then the rows as texts, each with its place."""
+    with _parquet().ParquetFile(path) as file:
+        yield "its columns", file.schema_arrow.names
+        number = 0
+        for batch in file.iter_batches():
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                number += 1
+                yield f"row {number}", ["" if value is None else str(value) for value in row]
+
+
+def _csv_rows(path, delimiter):
     with _opened(path, "rt", encoding="utf-8", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
-        names = None
-        indices, values, bounds, labels = [], [], [0], []
-        known = {}                                      # hashes of values seen before: most of them will be again
         try:
             for row in reader:
-                if names is None:
-                    names = row if header else list(map(str, range(len(row))))
-                    target, *special = _positions(path, names, header, [label, *numbers, *skip])
-                    number, left_out = set(special[:len(numbers)]), {target, *special[len(numbers):]}
-                    used = [(place, name) for place, name in enumerate(names) if place not in left_out]
-                    if header:
-                        continue
-                if not row:
-                    continue
-                if len(row) != len(names):
-                    raise ValueError(f"it has {len(row)} values; the first line has {len(names)}")
-                labels.append(_finite(row[target], names[target]))
-                for place, name in used:
-                    value = row[place]
-                    if not value:
-                        continue
-                    key = name if place in number else f"{name}={value}"
-                    values.append(_finite(value, name) if place in number else 1.0)
-                    column = known.get(key)
-                    if column is None:
-                        column = zlib.crc32(key.encode()) % n_features
-                        if len(known) < _KEPT:
-                            known[key] = column
-                    indices.append(column)
-                bounds.append(len(indices))
-                if len(labels) == chunk:
-                    yield _chunk(values, indices, bounds, n_features), np.array(labels)
-                    indices, values, bounds, labels = [], [], [0], []
+                yield f"line {reader.line_num}", row
         except (ValueError, csv.Error) as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
-        if labels:
+
+
+def _chunks(path, rows, label, numbers, skip, n_features, chunk, header):
+    names = None
+    indices, values, bounds, labels = [], [], [0], []
+    known = {}                                          # hashes of values seen before: most of them will be again
+    for place, row in rows:
+        try:
+            if names is None:
+                names = row if header else list(map(str, range(len(row))))
+                target, *special = _positions(path, names, header, [label, *numbers, *skip])
+                number, left_out = set(special[:len(numbers)]), {target, *special[len(numbers):]}
+                used = [(column, name) for column, name in enumerate(names) if column not in left_out]
+                if header:
+                    continue
+            if not row:
+                continue
+            if len(row) != len(names):
+                raise ValueError(f"it has {len(row)} values; the first line has {len(names)}")
+            labels.append(_finite(row[target], names[target]))
+            for column, name in used:
+                value = row[column]
+                if not value:
+                    continue
+                key = name if column in number else f"{name}={value}"
+                values.append(_finite(value, name) if column in number else 1.0)
+                feature = known.get(key)
+                if feature is None:
+                    feature = zlib.crc32(key.encode()) % n_features
+                    if len(known) < _KEPT:
+                        known[key] = feature
+                indices.append(feature)
+        except ValueError as error:
+            raise ValueError(f"{path}, {place}: {error}") from None
+        bounds.append(len(indices))
+        if len(labels) == chunk:
             yield _chunk(values, indices, bounds, n_features), np.array(labels)
+            indices, values, bounds, labels = [], [], [0], []
+    if labels:
+        yield _chunk(values, indices, bounds, n_features), np.array(labels)
 
 
 def _positions(path, names, header, columns):
@@ -481,3 +523,121 @@ def _opened(path, *mode, **how):
 def _chunk(values, columns, bounds, n_features):
     X = np.asarray(values, np.float32), np.asarray(columns, np.int32), np.asarray(bounds, np.int32)
     return sp.csr_array(X, shape=(len(bounds) - 1, n_features))
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Ratings of items by users, each with its time; users and items by number, and the ids that belong to the numbers.
+
+    Attributes
+    ----------
+    users, items : arrays of int32, shape (n,)
+        Numbers from 0, in the order of the ids.
+    values : array of float64, shape (n,)
+    times : array of int64, shape (n,)
+        Seconds since 1970.
+    user_ids, item_ids : arrays of int64
+        The id of each number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseopt.datasets import Ratings
+    >>> ratings = Ratings(users=np.array([0, 0, 1]), items=np.array([0, 1, 1]), values=np.array([5.0, 2.0, 4.0]),
+    ...                   times=np.array([1, 2, 3]), user_ids=np.array([7, 9]), item_ids=np.array([10, 20]))
+    >>> ratings.matrix().toarray()
+    array([[5., 2.],
+           [0., 4.]], dtype=float32)
+    >>> ratings.where(ratings.users == 1).item_ids
+    array([20])
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    values: np.ndarray
+    times: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+
+    def __len__(self):
+        return len(self.values)
+
+    def where(self, keep):
+        """Return the ratings that a mask of bools keeps, without the users and items that have none left."""
+        kept_users, users = _numbered(self.users[keep])
+        kept_items, items = _numbered(self.items[keep])
+        return Ratings(users, items, self.values[keep], self.times[keep], self.user_ids[kept_users], self.item_ids[kept_items])
+
+    def matrix(self, which=slice(None)):
+        """Return the ratings at these positions (all) as a CSR array of float32, always of all users × all items.
+
+        Repeated ratings of an item by a user are added up.
+        """
+        shape = len(self.user_ids), len(self.item_ids)
+        values = self.values[which].astype(np.float32)
+        return sp.coo_array((values, (self.users[which], self.items[which])), shape=shape).tocsr()
+
+
+_RATINGS_HEAD = "userId,movieId,rating,timestamp"
+
+
+def read_ratings(path):
+    """Return the ratings of a file in the format of MovieLens (grouplens.org): `ratings.csv`.
+
+    Parameters
+    ----------
+    path : str or path
+        A head line `userId,movieId,rating,timestamp`, and lines of an integer, an integer, a number and an integer.
+
+    Returns
+    -------
+    Ratings
+        In the order of the file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        Naming the first line that is not as said above; or if there is no rating.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from sparseopt.datasets import read_ratings
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "ratings.csv")
+    ...     with open(path, "w") as file:
+    ...         _ = file.write("userId,movieId,rating,timestamp\\n7,20,4.0,964982703\\n9,10,3.5,964982224\\n")
+    ...     ratings = read_ratings(path)
+    >>> ratings.users, ratings.items, ratings.values
+    (array([0, 1], dtype=int32), array([1, 0], dtype=int32), array([4. , 3.5]))
+    """
+    users, items, values, times = array("q"), array("q"), array("d"), array("q")
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        if file.readline().strip() != _RATINGS_HEAD:
+            raise ValueError(f"{path}, line 1: expected the head line {_RATINGS_HEAD}")
+        for number, line in enumerate(file, 2):
+            if not line.strip():
+                continue
+            try:
+                user, item, value, time = line.split(",")
+                user, item, value, time = int(user), int(item), float(value), int(time)
+                if not math.isfinite(value):
+                    raise ValueError
+                for column, cell in zip((users, items, values, times), (user, item, value, time), strict=True):
+                    column.append(cell)
+            except (ValueError, OverflowError):
+                raise ValueError(f"{path}, line {number}: expected {_RATINGS_HEAD}, which are an integer, an integer, a finite "
+                                 f"number and an integer; it has {line.strip()[:80]!r}") from None
+    if not values:
+        raise ValueError(f"{path} has no ratings; it must have at least one line below the head line")
+    user_ids, users = _numbered(users)
+    item_ids, items = _numbered(items)
+    return Ratings(users, items, np.array(values), np.array(times), user_ids, item_ids)
+
+
+def _numbered(ids):
+    """The different ids, rising, and the number of each id among them."""
+    different, numbers = np.unique(np.asarray(ids), return_inverse=True)
+    return different, numbers.astype(np.int32)

@@ -189,6 +189,8 @@ def matmul(X, W):
     weights = np.ascontiguousarray(X.data, dtype=W.dtype)
     indices, indptr = np.ascontiguousarray(X.indices), np.ascontiguousarray(X.indptr)
     rowplan.check_csr("X", indptr, indices, len(W), len(weights))
+    if W.ndim == 1:             # scipy's loop is as good as it gets
+        return sp.csr_array((weights, indices, indptr), shape=X.shape) @ W
     out = memory.empty((X.shape[0], *W.shape[1:]), W.dtype)
     kernels.matmul(weights, indices, indptr, W, out, config.get_num_threads())
     return out

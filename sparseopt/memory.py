@@ -40,7 +40,8 @@ def _real(dtype):
 
 def _checked(shape):
     try:
-        lengths = tuple(operator.index(n) for n in ([shape] if isinstance(shape, SupportsIndex) else shape))
+        single = not isinstance(shape, (tuple, list)) and isinstance(shape, SupportsIndex)      # which is slow to ask
+        lengths = tuple(map(operator.index, [shape] if single else shape))
     except TypeError:
         raise TypeError(f"shape is {shape!r}; it must be an integer or a tuple of integers") from None
     if min(lengths, default=0) < 0:

@@ -1,11 +1,93 @@
 """Learning rates that depend on the step: callables from the number of steps taken before (0 at the first) to the rate.
 
-Any callable does for `lr`. These can also be stored in checkpoints, because they are their fields.
+Any callable does for `lr`. These can also be stored in checkpoints, because they are their fields. `Chain` is how they are
+combined: a warm-up is a `Linear` that comes before something else.
 """
 
 import math
-from dataclasses import asdict, dataclass, is_dataclass
-from numbers import Integral, Real
+from bisect import bisect_right
+from dataclasses import dataclass, fields
+
+from .optimizers._hyper import at_least, not_negative
+
+
+@dataclass(frozen=True)
+class Constant:
+    """lr at every step, as of a plain number; there for the parts of a `Chain`.
+
+    Parameters
+    ----------
+    lr : float
+
+    Examples
+    --------
+    >>> import sparseopt as so
+    >>> so.schedules.Constant(0.1)(1000)
+    0.1
+    """
+
+    lr: float
+
+    def __post_init__(self):
+        _check(self, rates=("lr",))
+
+    def __call__(self, step):
+        return self.lr
+
+
+@dataclass(frozen=True)
+class Step:
+    """lr, times gamma every `every` steps, or at each of the milestones.
+
+    Parameters
+    ----------
+    lr : float
+        The rate at step 0.
+    gamma : float
+        The factor of a drop.
+    every : None or int
+        Steps from one drop to the next.
+    milestones : None or sequence of int
+        In place of `every`: the steps from which on the rate is lower, in any order; one given twice drops twice.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If not one of `every` and `milestones` is given, or a number is not as said above.
+
+    Examples
+    --------
+    >>> import sparseopt as so
+    >>> schedule = so.schedules.Step(1.0, gamma=0.5, every=10)
+    >>> [schedule(step) for step in (0, 9, 10, 20)]
+    [1.0, 1.0, 0.5, 0.25]
+    >>> schedule = so.schedules.Step(1.0, gamma=0.5, milestones=[3, 10])
+    >>> [schedule(step) for step in (2, 3, 9, 10)]
+    [1.0, 0.5, 0.5, 0.25]
+
+    References
+    ----------
+    torch.optim.lr_scheduler.StepLR and MultiStepLR.
+    """
+
+    lr: float
+    gamma: float = 0.1
+    every: int | None = None
+    milestones: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        _check(self, rates=("lr", "gamma"))
+        if (self.every is None) == (self.milestones is None):
+            raise ValueError(f"every is {self.every!r} and milestones {self.milestones!r}; one of the two must be given")
+        if self.every is not None:
+            return _check(self, every=1)
+        if not isinstance(self.milestones, (list, tuple)):
+            raise TypeError(f"milestones is {self.milestones!r}; it must be a list or tuple of integers of at least 0")
+        milestones = (at_least(f"milestones[{i}]", step, 0) for i, step in enumerate(self.milestones))
+        object.__setattr__(self, "milestones", tuple(sorted(milestones)))
+
+    def __call__(self, step):
+        return _powered(self, step // self.every if self.every else bisect_right(self.milestones, step))
 
 
 @dataclass(frozen=True)
@@ -30,13 +112,43 @@ class Exponential:
     gamma: float
 
     def __post_init__(self):
-        _check(self, not_negative=("lr", "gamma"))
+        _check(self, rates=("lr", "gamma"))
 
     def __call__(self, step):
-        try:
-            return self.lr * self.gamma**step
-        except OverflowError:
-            return math.inf
+        return _powered(self, step)
+
+
+@dataclass(frozen=True)
+class InverseTime:
+    """lr / (1 + decay · step).
+
+    Parameters
+    ----------
+    lr : float
+        The rate at step 0.
+    decay : float
+        At step 1 / decay the rate is half of lr.
+
+    Examples
+    --------
+    >>> import sparseopt as so
+    >>> schedule = so.schedules.InverseTime(1.0, decay=0.01)
+    >>> [schedule(step) for step in (0, 100, 300)]
+    [1.0, 0.5, 0.25]
+
+    References
+    ----------
+    Robbins and Monro 1951, "A Stochastic Approximation Method": with rates that fall as 1/t, stochastic descent converges.
+    """
+
+    lr: float
+    decay: float
+
+    def __post_init__(self):
+        _check(self, rates=("lr", "decay"))
+
+    def __call__(self, step):
+        return self.lr / (1 + self.decay * step)
 
 
 @dataclass(frozen=True)
@@ -62,7 +174,7 @@ class Linear:
     steps: int
 
     def __post_init__(self):
-        _check(self, not_negative=("lr", "end"), steps=1)
+        _check(self, rates=("lr", "end"), steps=1)
 
     def __call__(self, step):
         done = min(step / self.steps, 1.0)
@@ -100,49 +212,164 @@ class Cosine:
     warmup: int = 0
 
     def __post_init__(self):
-        _check(self, not_negative=("lr", "end"), warmup=0, steps=1)
+        _check(self, rates=("lr", "end"), warmup=0, steps=1)
         if self.warmup >= self.steps:
             raise ValueError(f"warmup is {self.warmup}; it must be less than steps, which is {self.steps}")
 
     def __call__(self, step):
         if step < self.warmup:
             return self.lr * step / self.warmup
-        done = min((step - self.warmup) / (self.steps - self.warmup), 1.0)
-        return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * done)) / 2
+        return _half_cosine(self, min((step - self.warmup) / (self.steps - self.warmup), 1.0))
 
 
-def _check(schedule, not_negative, **least):
-    """Numbers finite and 0 or more, counts integers of at least so much; or raise."""
-    for name in not_negative:
-        value = getattr(schedule, name)
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name} is {value!r}; it must be a number, finite and 0 or more")
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value!r}; it must be finite and 0 or more")
+@dataclass(frozen=True)
+class CosineRestarts:
+    """From lr towards `end` along half a cosine, again and again: each time from lr, and `growth` times as long.
+
+    Parameters
+    ----------
+    lr, end : float
+        The rate at every restart, and the one that it never quite reaches in between.
+    steps : int
+        From step 0 to the first restart: torch's T_0.
+    growth : int
+        How many times the steps to the next restart are those to the last one: torch's T_mult.
+
+    Examples
+    --------
+    >>> import sparseopt as so
+    >>> schedule = so.schedules.CosineRestarts(1.0, steps=4, growth=2)      # restarts at steps 4, 12, 28 ...
+    >>> [round(schedule(step), 2) for step in (0, 2, 3, 4, 8, 11, 12)]
+    [1.0, 0.5, 0.15, 1.0, 0.5, 0.04, 1.0]
+
+    References
+    ----------
+    Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", eq. 5; as
+    torch.optim.lr_scheduler.CosineAnnealingWarmRestarts.
+    """
+
+    lr: float
+    steps: int
+    growth: int = 1
+    end: float = 0.0
+
+    def __post_init__(self):
+        _check(self, rates=("lr", "end"), steps=1, growth=1)
+
+    def __call__(self, step):
+        length = self.steps
+        if self.growth == 1:
+            step %= length
+        while step >= length:
+            step -= length
+            length *= self.growth
+        return _half_cosine(self, step / length)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Schedules one after the other, each for so many steps, the last one for ever. Each counts its steps from 0.
+
+    Parameters
+    ----------
+    parts : sequence
+        Pairs (schedule, steps), and a schedule as the last. A schedule is any callable; of a foreign one, the whole is not
+        in a checkpoint.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the parts are not as said above.
+
+    Examples
+    --------
+    Warm-up, then anything:
+
+    >>> from sparseopt.schedules import Chain, Constant, Cosine, CosineRestarts, Linear
+    >>> schedule = Chain([(Linear(0.0, 1.0, steps=2), 2), CosineRestarts(1.0, steps=4)])
+    >>> [round(schedule(step), 2) for step in range(8)]
+    [0.0, 0.5, 1.0, 0.85, 0.5, 0.15, 1.0, 0.85]
+
+    Warm up, stay, cool down:
+
+    >>> schedule = Chain([(Linear(0.0, 1.0, steps=2), 2), (Constant(1.0), 3), Linear(1.0, 0.0, steps=2)])
+    >>> [schedule(step) for step in range(9)]
+    [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
+
+    References
+    ----------
+    torch.optim.lr_scheduler.SequentialLR.
+    """
+
+    parts: tuple
+
+    def __post_init__(self):
+        if not isinstance(self.parts, (list, tuple)) or not self.parts:
+            raise TypeError(f"parts is {self.parts!r}; it must be a list of pairs (schedule, steps), and a schedule at the end")
+        *pairs, last = self.parts
+        for i, pair in enumerate(pairs):
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not callable(pair[0]):
+                raise TypeError(f"parts[{i}] is {pair!r}; it must be a pair (schedule, steps): only the last goes on for ever")
+            pairs[i] = pair[0], at_least(f"steps of parts[{i}]", pair[1], 1)
+        if not callable(last):
+            raise TypeError(f"the last of parts is {last!r}; it must be a schedule alone, for it goes on for ever")
+        object.__setattr__(self, "parts", (*pairs, last))
+
+    def __call__(self, step):
+        *pairs, last = self.parts
+        for schedule, steps in pairs:
+            if step < steps:
+                return schedule(step)
+            step -= steps
+        return last(step)
+
+
+def _check(schedule, rates=(), **least):
+    """Rates finite and 0 or more, counts integers of at least so much, all of them Python's own from here on; or raise."""
+    for name in rates:
+        object.__setattr__(schedule, name, not_negative(name, getattr(schedule, name)))
     for name, lowest in least.items():
-        value = getattr(schedule, name)
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise TypeError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
-        if value < lowest:
-            raise ValueError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
+        object.__setattr__(schedule, name, at_least(name, getattr(schedule, name), lowest))
 
 
-_STORED = {cls.__name__: cls for cls in (Exponential, Linear, Cosine)}
+def _powered(schedule, times):
+    try:
+        return schedule.lr * schedule.gamma**times
+    except OverflowError:
+        return math.inf
+
+
+def _half_cosine(schedule, done):
+    return schedule.end + (schedule.lr - schedule.end) * (1 + math.cos(math.pi * done)) / 2
+
+
+_STORED = {cls.__name__: cls for cls in (Constant, Step, Exponential, InverseTime, Linear, Cosine, CosineRestarts, Chain)}
 
 
 def to_json(lr):
-    """A rate or schedule as JSON can hold it; None for a callable that is none of ours."""
-    if not callable(lr):
-        return lr
-    if is_dataclass(lr) and _STORED.get(type(lr).__name__) is type(lr):
-        fields = {name: int(value) if isinstance(value, Integral) else float(value) for name, value in asdict(lr).items()}
-        return {"schedule": type(lr).__name__, **fields}
-    return None
+    """A rate or schedule as JSON can hold it; None for a callable that is none of ours, or a chain with such a part."""
+    try:
+        return _stored(lr)
+    except KeyError:
+        return None
+
+
+def _stored(value):
+    if isinstance(value, tuple):
+        return [_stored(one) for one in value]
+    if not callable(value):
+        return value
+    name = type(value).__name__
+    if _STORED.get(name) is not type(value):
+        raise KeyError(name)
+    return {"schedule": name, **{field.name: _stored(getattr(value, field.name)) for field in fields(value)}}
 
 
 def from_json(stored):
     """The rate or schedule that `to_json` stored."""
+    if isinstance(stored, list):
+        return tuple(from_json(one) for one in stored)
     if not isinstance(stored, dict):
         return stored
-    fields = dict(stored)
-    return _STORED[fields.pop("schedule")](**fields)
+    values = {name: from_json(value) for name, value in stored.items()}
+    return _STORED[values.pop("schedule")](**values)

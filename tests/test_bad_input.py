@@ -410,6 +410,7 @@ def test_rows_put_into_a_gradient_after_it_was_made_are_refused_or_read_as_they_
     case("lr None", {"lr": None}, TypeError, "lr is None"),
     case("lr array", {"lr": np.array([0.1, 0.2])}, TypeError, r"lr is array\(\[0.1, 0.2\]\)"),
     case("lr past float32", {"lr": 1e300}, ValueError, r"lr is 1e\+300"),
+    case("lr past any float", {"lr": 10**400}, ValueError, "lr is inf"),
     case("weight_decay past float32", {"weight_decay": 1e300}, ValueError, r"weight_decay is 1e\+300"),
     case("schedule past float32", {"lr": lambda step: 1e300}, ValueError, r"lr.* is 1e\+300"),
     case("schedule below 0", {"lr": lambda step: -0.5}, ValueError, r"lr \(of the schedule at step 3\) is -0\.5"),

@@ -165,3 +165,21 @@ def test_a_wrong_line_of_csv_is_named(text, message, tmp_path):
 def test_options_of_readers_are_checked_before_a_file_is_opened(options, error, message):
     with pytest.raises(error, match=message):
         datasets.read_clicks("there is no such file", **options)
+
+
+def test_a_parquet_file_is_read_as_the_same_table_of_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = {"click": [1, 0, 0], "site": ["a", None, "b"], "age": [33, 41, 28], "price": [0.5, 2.25, None]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "clicks.parquet")
+    rows = zip(*(["" if value is None else str(value) for value in column] for column in table.values()), strict=True)
+    (tmp_path / "clicks.csv").write_text("\n".join([",".join(table), *map(",".join, rows)]))
+    how = {"label": "click", "numbers": ["price"], "skip": ["age"], "n_features": 64, "chunk": 2}
+    pairs = [list(datasets.read_clicks(tmp_path / name, **how)) for name in ("clicks.parquet", "clicks.csv")]
+    assert [X.shape for X, _ in pairs[0]] == [(2, 64), (1, 64)]
+    for (X, y), (X2, y2) in zip(*pairs, strict=True):
+        assert (X != X2).nnz == 0
+        assert y.tolist() == y2.tolist()
+    parquet.write_table(pyarrow.table({"price": [1.0, None]}), tmp_path / "wrong.parquet")
+    with pytest.raises(ValueError, match="row 2: column price has ''"):
+        list(datasets.read_clicks(tmp_path / "wrong.parquet", label="price"))

@@ -76,14 +76,7 @@ cdef void dot_all(const Rows* x, const Rows* y, Py_ssize_t each, real* out, Py_s
 cdef void matmul_rows(const real* weights, const Rows* rows, const void* indptr, bint indptr_wide, real* out, Py_ssize_t dim,
                       Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
     cdef Py_ssize_t i, j, e
-    cdef real total
     for i in range(lo, hi):
-        if dim == 1:
-            total = 0
-            for e in range(number(indptr, indptr_wide, i), number(indptr, indptr_wide, i + 1)):
-                total = total + weights[e] * (<const real*>row_of(rows, e))[0]
-            out[i] = total
-            continue
         for j in range(dim):
             out[i * dim + j] = 0
         for e in range(number(indptr, indptr_wide, i), number(indptr, indptr_wide, i + 1)):

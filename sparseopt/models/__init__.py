@@ -3,8 +3,12 @@
 from ._base import Model, Progress
 from .factorization_machine import FactorizationMachineClassifier, FactorizationMachineRegressor
 from .glove import GloVe
+from .implicit_factorization import ImplicitFactorization
 from .linear import LogisticRegression
+from .matrix_factorization import MatrixFactorization
+from .skipgram import SkipGram
 
 __all__ = [
-    "FactorizationMachineClassifier", "FactorizationMachineRegressor", "GloVe", "LogisticRegression", "Model", "Progress",
+    "FactorizationMachineClassifier", "FactorizationMachineRegressor", "GloVe", "ImplicitFactorization", "LogisticRegression",
+    "MatrixFactorization", "Model", "Progress", "SkipGram",
 ]

@@ -9,6 +9,9 @@ import numpy as np
 from .. import checkpoint
 from ..optimizers import OPTIMIZERS
 
+# SGD under the names of what it does besides.
+_MOMENTUM = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
+
 
 class Progress(NamedTuple):
     """What a callback is told after every batch. What it returns ends the training if it is true."""
@@ -101,10 +104,10 @@ class Model:
             return seed
         return np.random.default_rng([seed, *more] if more else seed)
 
-    def _make_optimizer(self, tables, hyper=None):
+    def _make_optimizer(self, tables, hyper=None, **settings):
         """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables.
 
-        `hyper`: from a table's name to hyper-parameters of its own, with an optimizer given by name.
+        With an optimizer given by name, `hyper` maps a table's name to hyper-parameters of its own, and `settings` are of all.
         """
         self._check_one_of("missed", "skip", "replay", *(["dense"] if hasattr(self, "_dense") else []))
         if callable(self.optimizer):
@@ -113,15 +116,30 @@ class Model:
             if self.lr is not None:
                 raise ValueError(f"lr is {self.lr!r} and optimizer a callable, which says the rate itself; leave lr at None")
             return self.optimizer(tables)
-        names = {name.lower(): name for name in OPTIMIZERS}
-        if str(self.optimizer).lower() not in names:
-            raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(OPTIMIZERS)}, or a callable")
-        name = names[self.optimizer.lower()]
-        lr = self.LEARNING_RATES.get(name) if self.lr is None else self.lr
+        name, momentum = self._check_optimizer()
+        lr = self._default_rate(name) if self.lr is None else self.lr
+        if lr is not None and self.lr is None and momentum:
+            lr *= 1 - momentum["momentum"]              # which adds up 1 / (1 - momentum) gradients
         missed = "replay" if self.missed == "replay" else "skip"
         if hyper is not None:
             tables = [{"params": {key: table}, **hyper.get(key, {})} for key, table in tables.items()]
-        return OPTIMIZERS[name](tables, missed=missed, **({} if lr is None else {"lr": lr}))
+        rate = {} if lr is None else {"lr": self._schedule(lr)}
+        return OPTIMIZERS[name](tables, missed=missed, **momentum, **settings, **rate)
+
+    def _check_optimizer(self):
+        """The class that the parameter `optimizer` names, and what it says besides; or raise."""
+        names = {name.lower(): name for name in (*OPTIMIZERS, *_MOMENTUM)}
+        if str(self.optimizer).lower() not in names:
+            raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(names.values())}, or a callable")
+        name = names[self.optimizer.lower()]
+        return ("SGD", _MOMENTUM[name]) if name in _MOMENTUM else (name, {})
+
+    def _schedule(self, lr):
+        """The rate, or what the model makes of it where it is a number."""
+        return lr
+
+    def _default_rate(self, name):
+        return self.LEARNING_RATES.get(name)
 
     def _catch_up(self, rows=None):
         """Under replay, before rows are read: a mapping from tables to row numbers, or all."""

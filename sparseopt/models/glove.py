@@ -208,6 +208,28 @@ class GloVe(WordVectors):
         self.optimizer_.step(gradients)
         return float(slope @ error)
 
+    def score(self, X):
+        """Return how well the vectors fit counts: minus the mean weighted squared error over the entries of X.
+
+        Parameters
+        ----------
+        X : scipy sparse array, shape (n_words, n_words)
+            Of counts that were not trained on, for instance.
+        """
+        self._check_fitted()
+        X = _checked(X)
+        self._catch_up()
+        tables, total = self.optimizer_.params, 0.0
+        if X.shape[0] != len(tables["words"]):
+            raise ValueError(f"X has shape {X.shape}; the vectors are of {len(tables['words'])} words")
+        rows, columns = X.coords
+        for start in range(0, X.nnz, 65536):
+            i, j, x = (array[start:start + 65536] for array in (rows, columns, X.data))
+            error = embedding.dots(tables["words"], i, tables["contexts"], j)
+            error += tables["word_bias"][i] + tables["context_bias"][j] - np.log(x)
+            total += float(np.minimum(1, (x / np.float32(self.x_max)) ** np.float32(self.alpha)) @ error**2)
+        return -total / X.nnz
+
     @property
     def vectors_(self):
         self._check_fitted()

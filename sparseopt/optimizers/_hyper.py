@@ -3,7 +3,7 @@ and what is allowed."""
 
 import math
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def _number(name, value, allowed, holds):
     try:
         value = float(plain)
     except OverflowError:               # an integer of hundreds of digits
-        value = math.copysign(math.inf, plain)
+        value = -math.inf if plain < 0 else math.inf
     if not holds(value):
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
     return value
@@ -35,6 +35,14 @@ def below_one(name, value):
 
 def finite(name, value):
     return _number(name, value, "finite", math.isfinite)
+
+
+def at_least(name, value, lowest):
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
+    if value < lowest:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
+    return int(value)
 
 
 def betas(name, value):

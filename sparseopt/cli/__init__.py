@@ -1,0 +1,33 @@
+"""The command `sparseopt`."""
+
+import argparse
+import sys
+
+from .. import __version__, config
+from . import bench, clicks, compare, ratings, words
+
+
+def main(arguments=None):
+    """Run the command with these arguments (default: those of the process); returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
+        print(f"sparseopt: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="sparseopt", description="Train embeddings with sparse optimizers.")
+    parser.add_argument("--version", action="version", version=f"sparseopt {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    config_command = commands.add_parser("config", help="show the instruction set, threads, build flags and versions")
+    config_command.set_defaults(run=lambda options: config.show_config())
+    train = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="MODEL")
+    evaluate = commands.add_parser("evaluate", help="how good a model is").add_subparsers(required=True, metavar="MODEL")
+    words.add(train, commands, evaluate)
+    ratings.add(train, commands, evaluate)
+    clicks.add(train, evaluate)
+    compare.add(commands)
+    bench.add(commands)
+    return parser

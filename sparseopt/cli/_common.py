@@ -1,0 +1,124 @@
+"""What the commands share: options made of a model's parameters, the progress bar, pictures of the loss."""
+
+import argparse
+import importlib.util
+import time
+
+import numpy as np
+
+from ..optimizers import OPTIMIZERS
+
+# What parameters of models mean, where they mean the same in all of them.
+HELP = {
+    "optimizer": f"one of {', '.join(OPTIMIZERS)}, momentum, nesterov", "lr": "learning rate", "dim": "length of a vector",
+    "epochs": "passes over the data, in all", "batch_size": "samples a step",
+    "missed": "what steps without a row do to it: skip, or replay: what the dense optimizer does",
+    "random_state": "seed of all that is random",
+}
+
+
+def flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def count(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: must be at least 1")
+    return value
+
+
+def list_of(convert):
+    def parse(text):
+        return [convert(part) for part in text.split(",")]
+    parse.__name__ = f"list of {convert.__name__}"
+    return parse
+
+
+def add_settings(parser, models, **more):
+    """An option for every parameter of these models that has help, in HELP or in `more` (there None: no option)."""
+    says = HELP | more
+    for name in dict.fromkeys(name for model in models for name in model.get_params()):
+        having = [model for model in models if name in model.get_params()]
+        default = getattr(having[0], name)
+        if says.get(name):
+            convert = float if name == "lr" or isinstance(default, float) else type(default)
+            defaults = " or ".join(dict.fromkeys(str(getattr(model, name)) for model in having))
+            if name == "lr":
+                defaults = "the model's for the optimizer"
+            elif len(models) > 1 and len(having) == 1:
+                defaults = f"{defaults}; of {type(having[0]).__name__}"
+            kind = count if name == "epochs" else convert
+            parser.add_argument(flag(name), type=kind, metavar={str: "NAME", int: "N", float: "X"}[convert],
+                                help=f"{says[name]} (default: {defaults})")
+
+
+def given(options, model):
+    """The parameters of the model that the options give."""
+    return {name: getattr(options, name) for name in model.get_params() if getattr(options, name, None) is not None}
+
+
+def console():
+    try:
+        from rich.console import Console
+    except ImportError:
+        raise ImportError("the command needs the package rich: pip install 'sparseopt[cli]'") from None
+    return Console()
+
+
+def train(console, model, partial_fit, unit, path, **metadata):
+    """Train up to the model's epochs, with a progress bar, and save it to `path` after each of them.
+
+    `partial_fit` is the model's with its data, and takes the callback; `unit` says what is counted.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
+               TextColumn("{task.fields[speed]:,.0f} " + unit + "/s"), TimeRemainingColumn())
+    first = len(getattr(model, "loss_curve_", []))
+    begin, done = time.perf_counter(), 0
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=None, loss=float("nan"), speed=0.0)
+
+        def show(report):
+            progress.update(bar, total=(report.total or report.done) * model.epochs, loss=report.loss,
+                            completed=report.epoch * (report.total or report.done) + report.done,
+                            description=f"epoch {report.epoch + 1}/{model.epochs}",
+                            speed=(done + report.done) / (time.perf_counter() - begin))
+            show.done = report.done
+
+        for _ in range(first, model.epochs):
+            show.done = 0
+            partial_fit(show)
+            done += show.done
+            model.save(path, **metadata)
+    seconds = time.perf_counter() - begin
+    if len(model.loss_curve_) == first:
+        model.save(path, **metadata)
+        console.print(f"{first} epochs are done already; --epochs says how many in all", highlight=False)
+        return
+    console.print(f"{len(model.loss_curve_)} epochs, loss {model.loss_curve_[0]:.4f} → {model.loss_curve_[-1]:.4f}, "
+                  f"{seconds:.0f} s, {done / seconds:,.0f} {unit}/s", highlight=False)
+
+
+def draw_loss(folder, model, ylabel, xlabel="epoch"):
+    """A picture of the loss over the epochs, if matplotlib is there; returns the names of what was written."""
+    if not importlib.util.find_spec("matplotlib"):
+        return []
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(np.arange(1, len(model.loss_curve_) + 1), model.loss_curve_, marker=".")
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None), title=f"{type(model).__name__}, {type(model.optimizer_).__name__}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    figure.savefig(folder / "loss.png", dpi=120)
+    return ["loss.png"]
+
+
+def check_picture(path):
+    if path.suffix not in (".png", ".svg", ".pdf") or not path.parent.is_dir():
+        raise ValueError(f"--picture is {path}; it must be a file name in a folder that exists, ending in .png, .svg or .pdf")
+    if not importlib.util.find_spec("matplotlib"):
+        raise ImportError("pictures need the package matplotlib: pip install 'sparseopt[cli]'")

@@ -1,0 +1,125 @@
+"""`sparseopt train clicks` and `evaluate clicks`."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from .. import checkpoint, config, datasets, evaluation
+from ..models import FactorizationMachineClassifier, LogisticRegression
+from ._common import add_settings, console, count, draw_loss, flag, given, list_of
+
+_MODELS = {"linear": LogisticRegression, "fm": FactorizationMachineClassifier}
+_STREAM = "format", "label", "numbers", "skip", "n_features"      # how a file is read
+
+
+def add(train_commands, evaluate_commands):
+    clicks = train_commands.add_parser(
+        "clicks", help="click models (logistic regression or a factorization machine) from a log",
+        description="Train a click model on a log, read chunk by chunk, in the order of its rows: libsvm's format, or a table "
+                    "(.csv, .tsv, .parquet) whose values are hashed; .gz is unpacked. A label above 0 is a click. Prints "
+                    "the progressive loss, of every row before the step that it belongs to. Writes checkpoint.safetensors "
+                    "(for --resume) and loss.png into the output folder.")
+    clicks.set_defaults(run=_train)
+    clicks.add_argument("files", nargs="+", metavar="FILE", help="logs, read one after the other")
+    clicks.add_argument("--model", choices=_MODELS, default="linear", help="default: linear")
+    clicks.add_argument("--output", type=Path, default=Path("clicks"), metavar="DIR",
+                        help="folder to write to (default: clicks)")
+    clicks.add_argument("--test", type=Path, metavar="FILE", help="a log to judge the model by in the end")
+    clicks.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
+    clicks.add_argument("--resume", type=Path, metavar="CHECKPOINT",
+                        help="go on from here with these files; the settings of the model are the checkpoint's")
+    clicks.add_argument("--epochs", type=count, default=1, metavar="N", help="passes over the files (default: 1)")
+    add_reading(clicks)
+    models = [LogisticRegression(), FactorizationMachineClassifier()]
+    add_settings(clicks, models, epochs=None, n_features=None, l1="with Ftrl: weights not worth it are exactly 0",
+                 l2="weight decay", init_scale="standard deviation of the vectors to begin with")
+
+    evaluate = evaluate_commands.add_parser("clicks", help="log-loss and AUC of a click model on a log")
+    evaluate.set_defaults(run=_evaluate)
+    evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    evaluate.add_argument("files", nargs="+", metavar="FILE")
+    add_reading(evaluate)
+
+
+def add_reading(parser):
+    parser.add_argument("--format", choices=["libsvm", "csv", "parquet"], help="of the files (default: by their names)")
+    parser.add_argument("--label", metavar="COLUMN", help="of a table: the column of the clicks (default: the first)")
+    parser.add_argument("--numbers", type=list_of(str), metavar="COLUMN,", help="of a table: columns that are numbers")
+    parser.add_argument("--skip", type=list_of(str), metavar="COLUMN,", help="of a table: columns to leave out")
+    parser.add_argument("--n-features", type=count, metavar="N", help="columns that features are hashed to (default: 1048576)")
+
+
+def reading(options, stored=None):
+    """How to read the files, as the options say or, where they do not, as was stored."""
+    how = dict(stored or {}) | {name: getattr(options, name) for name in _STREAM if getattr(options, name) is not None}
+    return {"n_features": 2**20, **how}
+
+
+def stream(files, how):
+    for path in files:
+        yield from datasets.read_clicks(path, **how)
+
+
+def _train(options):
+    out = console()
+    kind = _MODELS[options.model]
+    if options.threads:
+        config.set_num_threads(options.threads)
+    if options.resume:
+        settings = given(options, kind())
+        settings.pop("epochs", None)
+        if settings:
+            raise ValueError(f"{flag(next(iter(settings)))} does not go with --resume: the checkpoint says it")
+        model = kind.load(options.resume)
+        how = reading(options, model.optimizer_.metadata.get("reading"))
+    else:
+        how = reading(options)
+        model = kind(**{**given(options, kind()), "epochs": options.epochs, "shuffle": False, "n_features": how["n_features"]})
+    options.output.mkdir(parents=True, exist_ok=True)
+    begin, rows, total = time.perf_counter(), 0, 0.0
+    with out.status("") as status:
+        for epoch in range(options.epochs):
+            for X, y in stream(options.files, how):
+                model.partial_fit(X, y > 0, classes=[False, True])
+                rows += X.shape[0]
+                total += model.loss_curve_[-1] * X.shape[0]
+                status.update(f"epoch {epoch + 1}/{options.epochs}, {rows:,} rows, loss {model.loss_curve_[-1]:.4f}")
+    if not rows:
+        raise ValueError(f"{', '.join(options.files)}: there are no rows in it")
+    seconds = time.perf_counter() - begin
+    model.save(options.output / "checkpoint.safetensors", reading=how)
+    out.print(f"{rows:,} rows, progressive loss {total / rows:.4f}, of the last chunk {model.loss_curve_[-1]:.4f}; "
+              f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s with reading", highlight=False)
+    if options.test:
+        _report(out, model, [options.test], how)
+    written = ["checkpoint.safetensors", *draw_loss(options.output, model, "log-loss of a chunk", "chunk")]
+    out.print(f"written to {options.output}: {', '.join(written)}", highlight=False)
+    return 0
+
+
+def _evaluate(options):
+    stored = checkpoint.load(options.checkpoint).metadata
+    kinds = {kind.__name__: kind for kind in _MODELS.values()}
+    if stored.get("model_type") not in kinds:
+        raise ValueError(f"{options.checkpoint}: not a checkpoint of a click model")
+    model = kinds[stored["model_type"]].load(options.checkpoint)
+    _report(console(), model, options.files, reading(options, stored.get("reading")))
+    return 0
+
+
+def _report(out, model, files, how):
+    from rich.table import Table
+
+    clicks, said = [], []
+    for X, y in stream(files, how):
+        clicks.append(y > 0)
+        said.append(model.predict_proba(X)[:, 1])
+    if not clicks:
+        raise ValueError(f"{', '.join(map(str, files))}: there are no rows in it")
+    y, p = np.concatenate(clicks), np.concatenate(said)
+    table = Table("rows", "clicks", "log-loss", "of the mean alone", "AUC")
+    mean = evaluation.log_loss(y, np.full(len(y), y.mean()))
+    table.add_row(f"{len(y):,}", f"{y.mean():.2%}", f"{evaluation.log_loss(y, p):.5f}", f"{mean:.5f}",
+                  f"{evaluation.auc(y, p):.4f}")
+    out.print(table)

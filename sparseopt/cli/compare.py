@@ -1,0 +1,152 @@
+"""`sparseopt compare`."""
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from .. import comparison, config, datasets, evaluation
+from ..comparison import Task
+from ..models import GloVe, ImplicitFactorization, LogisticRegression, glove
+from ..models.words import tokenize, vocabulary
+from . import clicks, ratings
+from ._common import HELP, check_picture, console, count, flag, list_of
+
+_HELD_OUT = 0.05            # of the pairs
+_OPTIMIZERS = "sgd,momentum,nesterov,adagrad,adadelta,rmsprop,adam,adamax"
+
+
+def add(commands):
+    compare = commands.add_parser(
+        "compare", help="which optimizer, at which rate, on your data",
+        description="Train one model with several optimizers at several rates, each from the same start, and judge them by "
+                    "what was left out of the training: a table, the best first, a picture, and the best as a command.")
+    kinds = compare.add_subparsers(required=True, metavar="MODEL")
+    for name, task, text in _TASKS:
+        parser = kinds.add_parser(name, help=text, description=f"Compare optimizers on {text}")
+        parser.set_defaults(run=lambda options, name=name, task=task: _compare(options, name, task))
+        parser.add_argument("files", nargs={"words": "*", "ratings": 1, "clicks": "+"}[name], metavar="FILE",
+                            help="as `sparseopt train` takes them")
+        parser.add_argument("--optimizers", type=list_of(str), default=_OPTIMIZERS.split(","), metavar="NAME,",
+                            help=f"{HELP['optimizer']} (default: {_OPTIMIZERS})")
+        parser.add_argument("--lr", type=list_of(float), default=[0.001, 0.01, 0.1], metavar="X,",
+                            help="learning rates (default: 0.001,0.01,0.1)")
+        parser.add_argument("--search", choices=["grid", "random"], default="grid",
+                            help="every optimizer at every rate, or rates at random between the least and the largest "
+                                 "(default: grid)")
+        parser.add_argument("--trials", type=count, default=30, metavar="N", help="of a random search (default: 30)")
+        parser.add_argument("--epochs", type=count, default=5, metavar="N", help="of each trial (default: 5)")
+        if name == "ratings":
+            parser.add_argument("--least", type=float, default=ratings.LEAST, metavar="X",
+                                help=f"the rating from which on an item counts as chosen (default: {ratings.LEAST:g})")
+        if name == "clicks":
+            clicks.add_reading(parser)
+        else:
+            parser.add_argument("--dim", type=count, default=32, metavar="N", help="length of a vector (default: 32)")
+        parser.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
+        parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
+        parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, with matplotlib")
+
+
+def _words(options):
+    texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
+    tokens = [token for text in texts for token in tokenize(text)]
+    words, _ = vocabulary(tokens)
+    X = sp.triu(glove.cooccurrence(tokens, words)).tocoo()
+    rows, columns = X.coords
+    held_out = np.random.default_rng(options.seed).random(X.nnz) < _HELD_OUT        # a pair in both its orders, or in none
+
+    def part(which):
+        half = sp.coo_array((X.data[which], (rows[which], columns[which])), shape=X.shape)
+        return half + half.T - sp.diags_array(half.diagonal(), shape=X.shape, format="coo")
+
+    train, test = part(~held_out), part(held_out)
+
+    def make(optimizer, lr):
+        return GloVe(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs, random_state=options.seed)
+
+    return Task(f"GloVe, {options.dim} dimensions, {len(words):,} words, {train.nnz:,} pairs; judged on {test.nnz:,} others",
+                "weighted squared error", False, make, lambda model: model.partial_fit(train), lambda model: -model.score(test),
+                options.epochs)
+
+
+def _clicks(options):
+    how = clicks.reading(options)
+    chunks = list(clicks.stream(options.files, how))
+    X, y = sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks]) > 0
+    train = int(len(y) * (1 - _HELD_OUT))           # what came last is judged on, as it would be in use
+    if train == len(y) or len(np.unique(y[train:])) < 2:
+        raise ValueError(f"{', '.join(options.files)}: has {len(y)} rows, too few to leave out a part with clicks and without")
+
+    def make(optimizer, lr):
+        return LogisticRegression(optimizer=optimizer, lr=lr, epochs=options.epochs, random_state=options.seed)
+
+    return Task(f"LogisticRegression, {train:,} rows; judged on the {len(y) - train:,} after them", "log-loss", False, make,
+                lambda model: model.partial_fit(X[:train], y[:train]),
+                lambda model: evaluation.log_loss(y[train:], model.predict_proba(X[train:])[:, 1]), options.epochs)
+
+
+def _ratings(options):
+    chosen = ratings.chosen(datasets.read_ratings(options.files[0]), ImplicitFactorization, options.least)
+    X, test, _ = ratings.matrices(chosen, 0.2, None)
+    k = min(10, X.shape[1])
+
+    def make(optimizer, lr):
+        return ImplicitFactorization(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs,
+                                     random_state=options.seed)
+
+    return Task(f"ImplicitFactorization, {options.dim} dimensions, {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} "
+                f"users; judged on the last fifth of each user's, {test.nnz:,} others", f"NDCG at {k}", True, make,
+                lambda model: model.partial_fit(X), lambda model: evaluation.evaluate(model, X, test, k)["ndcg"],
+                options.epochs)
+
+
+_TASKS = [("ratings", _ratings, "recommenders (matrix factorization): NDCG on each user's last ratings"),
+          ("clicks", _clicks, "click models (logistic regression): the log-loss of the last rows"),
+          ("words", _words, "word vectors (GloVe): the error on pairs left out")]
+
+
+def _compare(options, name, task):
+    from rich.table import Table
+
+    if options.picture:
+        check_picture(options.picture)
+    if options.threads:
+        config.set_num_threads(options.threads)
+    if not all(0 < lr < float("inf") for lr in options.lr):
+        raise ValueError(f"--lr is {','.join(map(str, options.lr))}; rates must be finite and above 0")
+    out = console()
+    with out.status("reading"):
+        task = task(options)
+    settings = (comparison.grid(options.optimizers, options.lr) if options.search == "grid" else
+                comparison.draws(options.optimizers, options.lr, options.trials, options.seed))
+    for optimizer in options.optimizers:
+        task.make(optimizer, options.lr[0])._check_optimizer()
+    out.print(task.title, highlight=False)
+    trials = []
+    with out.status("") as status:
+        for i, (optimizer, lr) in enumerate(settings):
+            status.update(f"{i + 1} of {len(settings)}: {optimizer} {lr:g}")
+            trials += comparison.run(task, [(optimizer, lr)])
+    ranked = comparison.ranked(task, trials)
+    table = Table("optimizer", "lr", f"{task.quality} (best epoch)", "at the end", "steps", "seconds")
+    for trial in ranked:
+        best, epoch = trial.best(task)
+        table.add_row(trial.optimizer, f"{trial.lr:g}", f"{best:.4f} ({epoch})" if epoch else "-",
+                      trial.failed or f"{trial.quality[-1]:.4f}", f"{trial.steps[-1]:,}" if trial.steps else "-",
+                      f"{trial.seconds[-1]:.1f}" if trial.seconds else "-")
+    out.print(table)
+    if options.picture:
+        comparison.draw(task, trials, options.picture)
+        out.print(f"drawn: {options.picture}", highlight=False)
+    best, epoch = ranked[0].best(task)
+    if epoch:
+        command = ["sparseopt", "train", name, *options.files, "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
+                   "--epochs", str(epoch), *(["--dim", str(options.dim)] if "dim" in options else [])]
+        for option in ("format", "label", "numbers", "skip", "n_features", "least"):
+            value = getattr(options, option, None)
+            if value is not None:
+                command += [flag(option), ",".join(value) if isinstance(value, list) else str(value)]
+        out.print(f"the best of them, on all of the data: {shlex.join(command)}", highlight=False, soft_wrap=True)
+    return 0

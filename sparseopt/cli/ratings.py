@@ -1,0 +1,206 @@
+"""`sparseopt train ratings`, `recommend` and `evaluate ratings`."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from .. import checkpoint, config, datasets, evaluation
+from ..models import ImplicitFactorization, MatrixFactorization
+from ._common import add_settings, console, count, draw_loss, flag, given, train
+
+_MODELS = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
+LEAST = 4.0                    # rating from which on an item counts as chosen
+
+
+def add(train_commands, commands, evaluate_commands):
+    ratings = train_commands.add_parser(
+        "ratings", help="recommenders (matrix factorization) from ratings",
+        description="Train a recommender on ratings in MovieLens' format (userId,movieId,rating,timestamp): implicit (which "
+                    "items a user chooses, from the ratings of at least --least) or explicit (which rating a user gives). "
+                    "Writes checkpoint.safetensors (for --resume and `sparseopt recommend`) and loss.png into the output "
+                    "folder.")
+    ratings.set_defaults(run=_train)
+    ratings.add_argument("file", type=Path, metavar="FILE", help="ratings.csv")
+    ratings.add_argument("--model", choices=_MODELS, default="implicit", help="default: implicit")
+    ratings.add_argument("--least", type=float, metavar="X",
+                         help=f"of implicit: the rating from which on an item counts as chosen (default: {LEAST:g})")
+    ratings.add_argument("--held-out", type=float, metavar="SHARE",
+                         help="leave out the last of each user's ratings, such a share, and judge the model by them")
+    ratings.add_argument("--output", type=Path, default=Path("ratings"), metavar="DIR",
+                         help="folder to write to (default: ratings)")
+    ratings.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
+    ratings.add_argument("--resume", type=Path, metavar="CHECKPOINT",
+                         help="go on from here, up to --epochs; new users and items join; the settings are the checkpoint's")
+    add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, bpr or warp",
+                 regularization="of the vectors, in the loss of each pair", weight_decay="of the optimizer")
+
+    recommend = commands.add_parser("recommend", help="items for users")
+    recommend.set_defaults(run=_recommend)
+    recommend.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    recommend.add_argument("users", nargs="*", type=int, metavar="USER", help="ids, as in the ratings")
+    recommend.add_argument("--seen", type=Path, metavar="FILE", help="ratings, whose items are not recommended again")
+    recommend.add_argument("--like", type=int, metavar="ITEM", help="instead of for users: the items most like this one")
+    recommend.add_argument("--titles", type=Path, metavar="FILE", help="a table whose first two columns are items and titles")
+    recommend.add_argument("-n", type=count, default=10, metavar="N", help="how many (default: 10)")
+
+    evaluate = evaluate_commands.add_parser("ratings", help="how well a recommender foresees ratings")
+    evaluate.set_defaults(run=_evaluate)
+    evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    evaluate.add_argument("file", type=Path, metavar="FILE", help="ratings that were not trained on")
+    evaluate.add_argument("--seen", type=Path, metavar="FILE", help="ratings that were: their items are not recommended again")
+    evaluate.add_argument("-k", type=count, default=10, metavar="K", help="items to recommend (default: 10)")
+
+
+def chosen(ratings, kind, least):
+    """The ratings that a model of this kind is trained on."""
+    if kind is MatrixFactorization:
+        return ratings
+    ratings = ratings.where(ratings.values >= least)
+    if not len(ratings):
+        raise ValueError(f"there is no rating of at least {least:g}; --least sets that")
+    return replace(ratings, values=np.ones(len(ratings)))
+
+
+def _train(options):
+    out = console()
+    kind = _MODELS[options.model]
+    if options.threads:
+        config.set_num_threads(options.threads)
+    if options.held_out is not None and not 0 < options.held_out < 1:
+        raise ValueError(f"--held-out is {options.held_out}; it must be a share between 0 and 1")
+    if options.least is not None and kind is MatrixFactorization:
+        raise ValueError("--least does not go with --model explicit")
+    if options.resume:
+        model, stored = _loaded(options.resume, kind)
+        settings = {name: value for name, value in given(options, model).items() if name != "epochs"}
+        if settings or options.least is not None:
+            raise ValueError(f"{flag(next(iter(settings), 'least'))} does not go with --resume: the checkpoint says it")
+        model.epochs = options.epochs or model.epochs
+        least = stored["least"]
+    else:
+        model, stored, least = kind(**given(options, kind())), None, LEAST if options.least is None else options.least
+    with out.status("reading"):
+        ratings = chosen(datasets.read_ratings(options.file), kind, least)
+    X, test, ids = matrices(ratings, options.held_out, stored)
+    options.output.mkdir(parents=True, exist_ok=True)
+    out.print(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
+              + (f", {test.nnz:,} others held out" if test is not None else ""), highlight=False)
+    train(out, model, lambda show: model.partial_fit(X, show), "ratings", options.output / "checkpoint.safetensors",
+          least=least, **ids)
+    written = ["checkpoint.safetensors", *draw_loss(options.output, model, "mean loss of a rating")]
+    if test is not None:
+        _report(out, model, X, test, 10)
+    out.print(f"written to {options.output}: {', '.join(written)}", highlight=False)
+    return 0
+
+
+def matrices(ratings, held_out, stored):
+    """What to train on, what is held out (or None), and the ids of rows and columns: those that are stored come first."""
+    users, user_ids = _renumbered(ratings.users, ratings.user_ids, stored and stored["user_ids"])
+    items, item_ids = _renumbered(ratings.items, ratings.item_ids, stored and stored["item_ids"])
+    shape = len(user_ids), len(item_ids)
+    parts = [np.arange(len(ratings))]
+    if held_out:
+        parts = evaluation.train_test_split_by_time(users, ratings.times, held_out)
+    X, *test = (sp.coo_array((ratings.values[part].astype(np.float32), (users[part], items[part])), shape=shape).tocsr()
+                for part in parts)
+    return X, test[0] if test else None, {"user_ids": user_ids.tolist(), "item_ids": item_ids.tolist()}
+
+
+def _renumbered(numbers, ids, known):
+    if known is None:
+        return numbers, ids
+    place = {one: number for number, one in enumerate(known)}
+    for one in ids.tolist():
+        place.setdefault(one, len(place))
+    return np.array([place[one] for one in ids.tolist()], np.int64)[numbers], np.array(list(place))
+
+
+def _loaded(path, *kinds):
+    """A model and what is stored with it."""
+    stored = checkpoint.load(path).metadata
+    by_name = {kind.__name__: kind for kind in _MODELS.values()}
+    kind = by_name.get(stored.get("model_type"))
+    if kind is None or not {"user_ids", "item_ids", "least"} <= set(stored):
+        raise ValueError(f"{path}: not a checkpoint of `sparseopt train ratings`")
+    if kinds and kind not in kinds:
+        other = next(name for name, one in _MODELS.items() if one is kind)
+        raise ValueError(f"{path}: a checkpoint of {kind.__name__}; add --model {other}")
+    return kind.load(path), stored
+
+
+def _known(path, model, stored):
+    """The ratings of a file whose users and items the model knows, as a matrix of its shape, and how many it does not."""
+    ratings = chosen(datasets.read_ratings(path), type(model), stored["least"])
+    rows, columns = ({one: number for number, one in enumerate(stored[name])} for name in ("user_ids", "item_ids"))
+    users = np.array([rows.get(one, -1) for one in ratings.user_ids.tolist()])[ratings.users]
+    items = np.array([columns.get(one, -1) for one in ratings.item_ids.tolist()])[ratings.items]
+    known = (users >= 0) & (items >= 0)
+    values = ratings.values[known].astype(np.float32)
+    return sp.coo_array((values, (users[known], items[known])), shape=(len(rows), len(columns))).tocsr(), int((~known).sum())
+
+
+def _evaluate(options):
+    out = console()
+    model, stored = _loaded(options.checkpoint)
+    test, unknown = _known(options.file, model, stored)
+    if not test.nnz:
+        raise ValueError(f"{options.file}: the model knows no user and item of a rating in it")
+    if unknown:
+        out.print(f"{unknown:,} ratings of users or items that the model does not know are left out", highlight=False)
+    seen = _known(options.seen, model, stored)[0] if options.seen else sp.csr_array(test.shape, dtype=np.float32)
+    _report(out, model, seen, test, options.k)
+    return 0
+
+
+def _report(out, model, seen, test, k):
+    from rich.table import Table
+
+    table = Table("ratings held out", "measure", "value")
+    n = f"{test.nnz:,}"
+    if isinstance(model, MatrixFactorization):
+        table.add_row(n, "root mean squared error", f"{-model.score(test):.4f}")
+    else:
+        for name, value in evaluation.evaluate(model, seen, test, min(k, test.shape[1])).items():
+            table.add_row(n, f"{name} at {k}", f"{value:.4f}")
+            n = ""
+    out.print(table)
+
+
+def _recommend(options):
+    from rich.table import Table
+
+    out = console()
+    if bool(options.users) == (options.like is not None):
+        raise ValueError("name users, or an item by --like: one of the two")
+    model, stored = _loaded(options.checkpoint)
+    titles = _titles(options.titles) if options.titles else {}
+    item_ids = stored["item_ids"]
+    seen = _known(options.seen, model, stored)[0] if options.seen else None
+    table = Table("user" if options.users else "like", "item", *(["title"] if titles else []), "score")
+    wanted, ids, what = ((options.users, stored["user_ids"], "user") if options.users else ([options.like], item_ids, "item"))
+    number = {one: i for i, one in enumerate(ids)}
+    unknown = [one for one in wanted if one not in number]
+    if unknown:
+        raise ValueError(f"{options.checkpoint}: the model does not know {what} {unknown[0]}")
+    for one in wanted:
+        if options.users:
+            items, scores = model.recommend(number[one], min(options.n, len(item_ids)), seen)
+        else:
+            items, scores = model.similar_items(number[one], min(options.n, len(item_ids) - 1))
+        said = [str(one), *[""] * len(items)]
+        for item, score, name in zip(items, scores, said, strict=False):
+            if item >= 0:
+                title = [titles.get(str(item_ids[item]), "")] if titles else []
+                table.add_row(name, str(item_ids[item]), *title, f"{score:.3f}")
+        table.add_section()
+    out.print(table)
+    return 0
+
+
+def _titles(path):
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        return {row[0]: row[1] for row in csv.reader(file) if len(row) > 1}

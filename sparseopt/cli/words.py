@@ -1,0 +1,182 @@
+"""`sparseopt train words`, `neighbours` and `evaluate words`."""
+
+import importlib.util
+from pathlib import Path
+
+from .. import checkpoint, config, datasets
+from ..models import GloVe, SkipGram, glove
+from ..models.words import (
+    nearest,
+    read_vectors,
+    sentences,
+    tokenize,
+    vocabulary,
+    word_analogies,
+    word_similarity,
+    write_vectors,
+)
+from ._common import add_settings, console, count, draw_loss, flag, given, train
+
+_MODELS = {"glove": GloVe, "skipgram": SkipGram}
+_WINDOW = 10            # of GloVe's counts, which are made before the model
+
+
+def add(train_commands, commands, evaluate_commands):
+    words = train_commands.add_parser(
+        "words", help="word vectors (GloVe or skip-gram) from plain text",
+        description="Train word vectors on text files, or, without a file, on the documentation that every Python carries. "
+                    "GloVe counts which words stand near each other and fits the counts; skip-gram reads the text itself. "
+                    "Writes vectors.txt (word2vec's text format), checkpoint.safetensors (for --resume) and loss.png into the "
+                    "output folder.")
+    words.set_defaults(run=_train)
+    words.add_argument("files", nargs="*", metavar="FILE", help="plain text, UTF-8 (default: Python's documentation)")
+    words.add_argument("--model", choices=_MODELS, default="glove", help="default: glove")
+    words.add_argument("--output", type=Path, default=Path("words"), metavar="DIR", help="folder to write to (default: words)")
+    words.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
+    words.add_argument("--neighbours", metavar="WORD,WORD", help="whose neighbours to print (default: some frequent words)")
+    words.add_argument("--resume", type=Path, metavar="CHECKPOINT",
+                       help="go on from here, on the same text, up to --epochs; the settings below are the checkpoint's")
+    add_settings(words, [GloVe(), SkipGram()], x_max="count from which on pairs weigh fully",
+                 negative="words drawn at random for each word", sample="share of the text above which a word is frequent",
+                 window=f"largest distance of a pair; GloVe's default is {_WINDOW}",
+                 min_count="leave out words seen less often")
+
+    neighbours = commands.add_parser(
+        "neighbours", help="the words nearest to a word", description="Print the words nearest to given words, by cosine.")
+    neighbours.set_defaults(run=_neighbours)
+    neighbours.add_argument("vectors", type=Path, metavar="VECTORS", help="a file of vectors in word2vec's text format")
+    neighbours.add_argument("words", nargs="+", metavar="WORD")
+    neighbours.add_argument("-n", type=count, default=10, metavar="N", help="how many of each (default: 10)")
+
+    evaluate = evaluate_commands.add_parser(
+        "words", help="similarity and analogies",
+        description="How word vectors agree with people: Spearman's rank correlation with their judgement of pairs, and the "
+                    "share of analogies (a is to b as c is to ?) that are answered rightly.")
+    evaluate.set_defaults(run=_evaluate)
+    evaluate.add_argument("vectors", type=Path, metavar="VECTORS", help="a file of vectors in word2vec's text format")
+    evaluate.add_argument("--pairs", type=Path, action="append", metavar="FILE",
+                          help="lines of two words and a number, between tabs (default: wordsim353 and simlex999 of gensim)")
+    evaluate.add_argument("--analogies", type=Path, action="append", metavar="FILE",
+                          help="lines of four words (default: questions-words.txt of gensim)")
+
+
+def _train(options):
+    out = console()
+    kind = _MODELS[options.model]
+    if options.resume:
+        model, window = _resumed(options, kind)
+    else:
+        model, window = _new(options, kind)
+    if options.threads:
+        config.set_num_threads(options.threads)
+    options.output.mkdir(parents=True, exist_ok=True)
+    source = ", ".join(Path(name).name for name in options.files) if options.files else "Python's documentation"
+    path = options.output / "checkpoint.safetensors"
+    min_count = options.min_count or SkipGram().min_count
+
+    with out.status("reading"):
+        texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
+        if kind is GloVe:
+            tokens = [token for text in texts for token in tokenize(text)]
+        else:
+            text = [sentence for text in texts for sentence in sentences(text)]
+            tokens = [token for sentence in text for token in sentence]
+        words, _ = vocabulary(tokens, min_count)
+    out.print(f"{source}: {len(tokens):,} words, {len(words):,} different ones seen {min_count} times or more", highlight=False)
+    if len(words) < 2:
+        raise ValueError(f"{source}: only {len(words)} words are seen {min_count} times or more; --min-count sets that")
+    if options.resume and (model.optimizer_.metadata["words"] if kind is GloVe else model.words_) != words:
+        raise ValueError(f"{options.resume}: trained on other words than this text has; resume on the same text, "
+                         "--min-count included")
+    if kind is GloVe:
+        with out.status("counting pairs"):
+            X = glove.cooccurrence(tokens, words, window)
+        out.print(f"{X.nnz:,} pairs within {window} words of each other", highlight=False)
+        train(out, model, lambda show: model.partial_fit(X, show), "pairs", path, words=words, window=window)
+    else:
+        train(out, model, lambda show: model.partial_fit(text, show), "words", path)
+    write_vectors(options.output / "vectors.txt", words, model.vectors_)
+    written = ["vectors.txt", "checkpoint.safetensors"]
+    written += draw_loss(options.output, model, "mean weighted squared error" if kind is GloVe else "mean loss of a pair")
+    _print_neighbours(out, words, model.vectors_, options.neighbours and options.neighbours.split(","))
+    out.print(f"written to {options.output}: {', '.join(written)}", highlight=False)
+    return 0
+
+
+def _new(options, kind):
+    """The model to train, and the window in which GloVe's pairs are counted."""
+    settings = given(options, kind())
+    foreign = [name for name in SkipGram().get_params() | GloVe().get_params()
+               if getattr(options, name, None) is not None and name not in {**settings, "window": 0, "min_count": 0}]
+    if foreign:
+        raise ValueError(f"{flag(foreign[0])} does not go with --model {options.model}")
+    window = _WINDOW if options.window is None else options.window
+    if window < 1:
+        raise ValueError(f"--window is {window}; it must be at least 1")
+    return kind(**settings), window
+
+
+def _resumed(options, kind):
+    settings = [name for name in SkipGram().get_params() | GloVe().get_params()
+                if name not in ("epochs", "min_count") and getattr(options, name, None) is not None]
+    if settings:
+        raise ValueError(f"{flag(settings[0])} does not go with --resume: the checkpoint says it")
+    stored = checkpoint.load(options.resume).metadata.get("model_type")
+    if stored in ("GloVe", "SkipGram") and stored != kind.__name__:
+        raise ValueError(f"{options.resume}: a checkpoint of {stored}; add --model {stored.lower()}")
+    model = kind.load(options.resume)
+    if kind is GloVe and not {"words", "window"} <= set(model.optimizer_.metadata):
+        raise ValueError(f"{options.resume}: a checkpoint of GloVe, but not of this command")
+    if options.epochs:
+        model.epochs = options.epochs
+    return model, model.optimizer_.metadata.get("window")
+
+
+def _print_neighbours(out, words, vectors, wanted, n=6):
+    from rich.table import Table
+
+    number = {word: i for i, word in enumerate(words)}
+    if wanted is None:
+        wanted = [word for word in words[200:] if len(word) >= 5][:8] or words[:8]
+    wanted = [word.strip() if word.strip() in number else word.strip().lower() for word in wanted if word.strip()]
+    own = [number[word] for word in wanted if word in number]
+    found = iter(zip(*nearest(vectors, vectors[own], min(n, len(words) - 1), own), strict=True)) if own else None
+    table = Table("word", "nearest")
+    for word in wanted:
+        if word in number:
+            rows, cosines = next(found)
+            table.add_row(word, ", ".join(f"{words[row]} {cosine:.2f}" for row, cosine in zip(rows, cosines, strict=True)))
+        else:
+            table.add_row(word, "(not among the words)")
+    out.print(table)
+
+
+def _neighbours(options):
+    out = console()
+    words, vectors = read_vectors(options.vectors)
+    _print_neighbours(out, words, vectors, options.words, options.n)
+    return 0 if any(word in words or word.lower() in words for word in options.words) else 1
+
+
+def _evaluate(options):
+    from rich.table import Table
+
+    out = console()
+    pairs, analogies = options.pairs, options.analogies
+    if not (pairs or analogies):
+        if not importlib.util.find_spec("gensim"):
+            raise ImportError("without --pairs and --analogies, gensim's files are taken: pip install gensim")
+        from gensim.test.utils import datapath
+
+        pairs = [Path(datapath(name)) for name in ("wordsim353.tsv", "simlex999.txt")]
+        analogies = [Path(datapath("questions-words.txt"))]
+    words, vectors = read_vectors(options.vectors)
+    table = Table("file", "measure", "value", "known")
+    for path in pairs or []:
+        correlation, known, total = word_similarity(words, vectors, path)
+        table.add_row(path.name, "Spearman's correlation", f"{correlation:.3f}", f"{known} of {total} pairs")
+    for path in analogies or []:
+        correct, known, total = word_analogies(words, vectors, path)
+        table.add_row(path.name, "analogies answered", f"{correct / max(known, 1):.1%}", f"{known} of {total} questions")
+    out.print(table)
+    return 0

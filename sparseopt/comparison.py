@@ -1,0 +1,112 @@
+"""Which optimizer, at which rate, on your data: one model trained with each, judged by what was left out of the training."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Task(NamedTuple):
+    """What is trained, and how it is judged."""
+
+    title: str
+    quality: str            # the name of what is measured
+    higher: bool            # whether more of it is better
+    make: Callable          # (optimizer, lr) -> a model
+    train: Callable         # (model) -> None: one more epoch
+    measure: Callable       # (model) -> its quality on what was left out
+    epochs: int
+
+
+class Trial(NamedTuple):
+    """One training: after every epoch the steps and seconds that it took so far, and the quality then."""
+
+    optimizer: str
+    lr: float
+    steps: list
+    seconds: list
+    quality: list
+    failed: str             # why it ended early, or nothing
+
+    def best(self, task):
+        """(quality, epoch) where it was best; NaN and 0 where it never was finite."""
+        sign = -1 if task.higher else 1
+        finite = [(sign * q, epoch) for epoch, q in enumerate(self.quality, 1) if math.isfinite(q)]
+        quality, epoch = min(finite, default=(math.nan, 0))
+        return sign * quality, epoch
+
+
+def grid(optimizers, rates):
+    """Every optimizer at every rate."""
+    return list(itertools.product(optimizers, rates))
+
+
+def draws(optimizers, rates, trials, seed=0):
+    """Optimizers and rates at random: rates between the least and the largest given, evenly on a logarithmic scale."""
+    rng = np.random.default_rng(seed)
+    ends = math.log(min(rates)), math.log(max(rates))
+    return [(optimizers[i % len(optimizers)], float(f"{math.exp(rng.uniform(*ends)):.3g}")) for i in range(trials)]
+
+
+def run(task, settings):
+    """Train with each of the settings (optimizer, lr) in turn; yields Trials."""
+    for optimizer, lr in settings:
+        trial = Trial(optimizer, lr, [], [], [], "")
+        model, seconds = task.make(optimizer, lr), 0.0
+        for _ in range(task.epochs):
+            begin = time.perf_counter()
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    task.train(model)
+            except (ValueError, FloatingPointError) as error:       # a gradient of infinities
+                if "NaN" not in str(error) and "finite" not in str(error):
+                    raise
+                trial = trial._replace(failed="diverged")
+                break
+            seconds += time.perf_counter() - begin
+            with np.errstate(over="ignore", invalid="ignore"):
+                quality = float(task.measure(model))
+            trial.steps.append(model.optimizer_.steps)
+            trial.seconds.append(seconds)
+            trial.quality.append(quality)
+            if not math.isfinite(quality):
+                trial = trial._replace(failed="diverged")
+                break
+        yield trial
+
+
+def ranked(task, trials):
+    """The best trial first; those that were never finite last."""
+    sign = -1 if task.higher else 1
+    return sorted(trials, key=lambda trial: (math.isnan(trial.best(task)[0]), sign * trial.best(task)[0]))
+
+
+def draw(task, trials, path):
+    """A picture: the quality over steps and over seconds. Each optimizer's best rate is drawn strongly, its others faintly."""
+    from matplotlib.figure import Figure
+
+    trials = [trial for trial in ranked(task, trials) if any(map(math.isfinite, trial.quality))]
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    colors = {}
+    for trial in trials:
+        first = trial.optimizer not in colors
+        color = colors.setdefault(trial.optimizer, f"C{len(colors)}")
+        style = {"marker": "o", "markersize": 4, "zorder": 3} if first else {"alpha": 0.3, "linewidth": 1}
+        for axes, x in zip(panels, (trial.steps, trial.seconds), strict=True):
+            axes.plot(x, trial.quality, color=color, label=f"{trial.optimizer} {trial.lr:g}" if first else None, **style)
+    best = [quality for trial in trials for quality in trial.quality if math.isfinite(quality)]
+    if best:                    # so that one that goes wild does not hide the others
+        low, high = np.percentile(best, (10, 100) if task.higher else (0, 90))
+        margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+        panels[0].set_ylim(low - margin, high + margin)
+    panels[0].set(xlabel="steps", ylabel=task.quality)
+    panels[1].set(xlabel="seconds")
+    panels[1].legend(fontsize=8)
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    figure.suptitle(task.title, fontsize=10)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,261 @@
+"""What the recommenders share: tables of users and items that grow, recommendations, and items that are alike."""
+
+from numbers import Integral
+
+import numpy as np
+import scipy.sparse as sp
+
+from .. import embedding, memory
+from ..gradients import row_numbers
+from ..kernels import rowplan
+from ._base import Model
+from .words import nearest
+
+_SCORES = 1 << 23           # at a time, where all items are scored
+
+
+def grown(optimizer, tables):
+    """Return an optimizer with larger tables, whose first rows are those of the old one with their state, to the bit.
+
+    The later rows keep what the tables hold, and have the state of rows that no step has touched. Under missed="replay" the
+    old rows are caught up first.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    tables : mapping from names to arrays
+        As those of the optimizer, with as many rows or more; the first ones are overwritten.
+
+    Returns
+    -------
+    Optimizer
+        A new one, of the same kind and settings.
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> from sparseopt.models._recommender import grown
+    >>> opt = so.Adam({"items": so.zeros((2, 1))}, lr=0.1)
+    >>> opt.step({"items": so.RowGradient([1], [[1.0]])})
+    >>> larger = grown(opt, {"items": so.zeros((3, 1))})
+    >>> larger.params["items"].T, larger.state["items"]["step"]
+    (array([[ 0. , -0.1,  0. ]], dtype=float32), array([0, 1, 0], dtype=int32))
+    """
+    replays = optimizer.missed == "replay"
+    if replays:
+        optimizer.catch_up()
+    old = optimizer.state_dict()
+    groups = [{**group, "params": {name: tables[name] for name in group["params"]}} for group in old["param_groups"]]
+    new = type(optimizer)(groups, num_threads=optimizer.num_threads, **old["options"])
+    for name, table in old["params"].items():
+        new.params[name][:len(table)] = table
+        for key, array in old["state"][name].items():
+            target = new.state[name][key]
+            if replays and key == "step":           # a row that was there untouched would stand where all do
+                target[...] = array.max(initial=0)
+            target[slice(len(array)) if array.ndim else ...] = array
+    new.load_state_dict({**old, "params": dict(new.params), "state": dict(new.state)})
+    return new
+
+
+class Recommender(Model):
+    """A model with the tables "users", "items" and "item_bias", whose scores of items are products of their rows."""
+
+    _spread = 1e-4          # of the products of new vectors, about
+
+    def fit(self, X, callback=None):
+        """Train new vectors for the users and items of a matrix.
+
+        Parameters
+        ----------
+        X : scipy sparse array, shape (n_users, n_items)
+            See the class.
+        callback : None or callable
+            Called after every batch with a `sparseopt.models.Progress`; training ends where it returns True.
+
+        Returns
+        -------
+        Recommender
+            Itself.
+        """
+        X = self._checked(X)
+        self._check_settings(X)
+        self._start(X)
+        for _ in range(self.epochs):
+            if self._epoch(X, callback):
+                break
+        return self
+
+    def partial_fit(self, X, callback=None):
+        """Train one more epoch, from where the vectors are; users and items beyond those known so far get new vectors.
+
+        Parameters
+        ----------
+        X : scipy sparse array, shape (n_users, n_items)
+            Its rows and columns are the users and items known so far, and below and to the right of them new ones.
+        callback : None or callable
+            As in `fit`.
+
+        Returns
+        -------
+        Recommender
+            Itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is not as `fit` takes it, or has fewer users or items than there are.
+        """
+        X = self._checked(X)
+        self._check_settings(X)
+        if not hasattr(self, "optimizer_"):
+            self._start(X)
+        known = self._shape
+        if X.shape[0] < known[0] or X.shape[1] < known[1]:
+            raise ValueError(f"X has shape {X.shape}; the model knows {known[0]} users and {known[1]} items, so it must have "
+                             "at least so many rows and columns")
+        if X.shape != known:
+            self._grow(*X.shape)
+        self._epoch(X, callback)
+        return self
+
+    def recommend(self, users, n=10, seen=None):
+        """Return the items with the highest scores for users, and the scores, the highest first.
+
+        Parameters
+        ----------
+        users : int, or array of integers, shape (k,)
+        n : int
+            Items for each.
+        seen : None or scipy sparse array, shape (n_users, n_items)
+            What not to recommend: the stored entries of the users' rows. The X that was trained on, as a rule.
+
+        Returns
+        -------
+        items : array of integers, shape (n,) or (k, n)
+            -1 where a user has seen all others.
+        scores : array of floats, of the same shape
+            As `predict` returns them; -inf where there is no item.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If something is not as said above.
+
+        Examples
+        --------
+        See the class.
+        """
+        self._check_fitted()
+        n_items = self._shape[1]
+        single, numbers = np.ndim(users) == 0, self._numbers("users", users)
+        _check_count("n", n, n_items)
+        if seen is not None:
+            if not sp.issparse(seen) or seen.shape != self._shape:
+                raise TypeError(f"seen is a {type(seen).__name__} of shape {getattr(seen, 'shape', None)}; it must be a scipy "
+                                f"sparse array of shape {self._shape}")
+            seen = seen.tocsr()
+        self._catch_up()
+        items, scores = np.empty((len(numbers), n), np.int64), np.empty((len(numbers), n), np.float32)
+        at_once = max(1, _SCORES // n_items)
+        for start in range(0, len(numbers), at_once):
+            some = numbers[start:start + at_once]
+            all_scores = self._scores(some)
+            if seen is not None:
+                theirs = seen[some]
+                all_scores[np.repeat(np.arange(len(some)), np.diff(theirs.indptr)), theirs.indices] = -np.inf
+            items[start:start + at_once], scores[start:start + at_once] = highest(all_scores, n)
+        items[np.isneginf(scores)] = -1
+        return (items[0], scores[0]) if single else (items, scores)
+
+    def similar_items(self, item, n=10):
+        """Return the items whose vectors are nearest to that of an item by cosine: (items, cosines), the nearest first.
+
+        Parameters
+        ----------
+        item : int
+        n : int
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If there is no such item, or n is no count of others.
+        """
+        self._check_fitted()
+        if np.ndim(item):
+            raise TypeError(f"item is an array of shape {np.shape(item)}; it must be one item's number")
+        row = self._numbers("item", item)
+        _check_count("n", n, self._shape[1] - 1)
+        self._catch_up()
+        vectors = self.optimizer_.params["items"]
+        rows, cosines = nearest(vectors, vectors[row], n, [row])
+        return rows[0], cosines[0]
+
+    @property
+    def _shape(self):
+        tables = self.optimizer_.params
+        return len(tables["users"]), len(tables["items"])
+
+    def _numbers(self, name, numbers):
+        """Users' or items' numbers, flat and checked."""
+        flat = row_numbers(np.asarray(numbers), name)
+        rowplan.check(name, name.rstrip("s"), flat, self._shape[0] if name.startswith("user") else self._shape[1])
+        return flat
+
+    def _pairs(self, users, items):
+        self._check_fitted()
+        users, items = self._numbers("users", users), self._numbers("items", items)
+        if len(users) != len(items):
+            raise ValueError(f"users has {len(users)} numbers and items {len(items)}; they must be pairs")
+        return users, items
+
+    def _check_settings(self, X):
+        self._check_integers(dim=1, epochs=0, batch_size=1)
+        self._check_numbers("weight_decay", *(["regularization"] if self.regularization is not None else []), zero=True)
+
+    def _make_optimizer(self, tables):
+        if callable(self.optimizer) and self.weight_decay:
+            raise ValueError(f"weight_decay is {self.weight_decay!r} and optimizer a callable, which says the decay itself; "
+                             "leave weight_decay at 0")
+        return super()._make_optimizer(tables, weight_decay=self.weight_decay)
+
+    def _start(self, X):
+        self.optimizer_ = self._make_optimizer(self._new_tables(*X.shape, self._rng()))
+        self.loss_curve_ = []
+
+    def _new_tables(self, n_users, n_items, rng):
+        """Tables of rows that are still to be trained."""
+        scale = np.sqrt(self._spread / np.sqrt(self.dim))
+        return {"users": memory.normal((n_users, self.dim), scale=scale, seed=rng),
+                "items": memory.normal((n_items, self.dim), scale=scale, seed=rng),
+                "item_bias": memory.zeros(n_items)}
+
+    def _grow(self, n_users, n_items):
+        known = self._shape
+        new_rows = self._new_tables(n_users - known[0], n_items - known[1], self._rng(*known, n_users, n_items))
+        tables = {}
+        for name, rows in new_rows.items():
+            old = self.optimizer_.params[name]
+            tables[name] = memory.empty((len(old) + len(rows), *rows.shape[1:]))
+            tables[name][len(old):] = rows
+        self.optimizer_ = grown(self.optimizer_, tables)
+
+    def _scores(self, users):
+        """Of all items for these users, (k, n_items)."""
+        tables = self.optimizer_.params
+        scores = embedding.gather(tables["users"], users) @ tables["items"].T
+        scores += tables["item_bias"]
+        return scores
+
+
+def highest(scores, n):
+    """Columns and values of the n highest numbers of each row, the highest first; of equals the first column comes first."""
+    columns = np.argpartition(-scores, n - 1, axis=1)[:, :n]
+    found = np.take_along_axis(scores, columns, 1)
+    order = np.lexsort((columns, -found), axis=1)
+    return np.take_along_axis(columns, order, 1), np.take_along_axis(found, order, 1)
+
+
+def _check_count(name, value, most):
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ValueError(f"{name} is {value!r}; it must be an integer from 1 to {most}")

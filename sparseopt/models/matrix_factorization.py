@@ -1,0 +1,200 @@
+"""Ratings as products: matrix factorization with biases."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from .. import embedding, memory
+from ..gradients import RowGradient
+from ._base import Progress
+from ._recommender import Recommender
+
+
+class MatrixFactorization(Recommender):
+    r"""Ratings of items by users, predicted from a vector and a bias of each.
+
+    .. math:: \min \tfrac12 \sum_{(u, i) \in X} \left(r_{ui} - \hat r_{ui}\right)^2
+                   + \lambda \left(\|p_u\|^2 + \|q_i\|^2 + b_u^2 + b_i^2\right), \qquad
+              \hat r_{ui} = \mu + b_u + b_i + p_u \cdot q_i
+
+    over the stored entries of X, in batches; a batch touches its users and items alone. μ is the mean of the ratings that the
+    model first saw. **Every stored entry is a rating, a stored 0 a rating of 0**; what is not stored is not known. For clicks
+    and purchases see `ImplicitFactorization`.
+
+    Parameters
+    ----------
+    dim : int
+        Length of a vector.
+    optimizer : str or callable
+        The name of an optimizer of this library, or a callable from a dict of tables to one:
+        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
+    lr : None, float or callable
+        The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this model.
+    epochs : int
+        Passes over the ratings that `fit` makes.
+    batch_size : int
+        Ratings a step.
+    regularization : float
+        λ: decay that is part of the loss, for each rating; what is rated often decays more often.
+    weight_decay : float
+        That of the optimizer, with one given by name: AdamW's is decoupled, for each step that touches a row (under
+        missed="replay" for every step).
+    missed : "skip" or "replay"
+        What happens to users and items in the steps of batches without them, with an optimizer given by name: nothing, or
+        what the dense optimizer does, caught up when a batch or a reader needs them.
+    random_state : None, int, numpy.random.Generator or RandomState
+        Of the starting values and of the order of ratings. Training with the same integer gives the same bits.
+
+    Attributes
+    ----------
+    optimizer_ : Optimizer
+        With the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim), "user_bias" and "item_bias".
+    mean_ : float
+        μ.
+    loss_curve_ : list of float
+        Mean squared error over each epoch, measured as it went on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        By `fit` and `partial_fit`, if X or a parameter is not as said above; the model is then as before.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> from sparseopt.models import MatrixFactorization
+    >>> rng = np.random.default_rng(0)
+    >>> truth = 3 + rng.standard_normal((300, 2)) @ rng.standard_normal((2, 80))
+    >>> known = rng.random(truth.shape) < 0.3
+    >>> model = MatrixFactorization(dim=4, regularization=0.02, epochs=60).fit(sp.csr_array(truth * known))
+    >>> users, items = np.nonzero(~known)
+    >>> bool(np.sqrt(np.mean((model.predict(users, items) - truth[users, items]) ** 2)) < 0.4 * truth.std())
+    True
+    >>> model.recommend(7, n=3)[0].shape
+    (3,)
+
+    References
+    ----------
+    Koren, Bell and Volinsky 2009, "Matrix Factorization Techniques for Recommender Systems", eq. 5.
+    """
+
+    LEARNING_RATES = {  # noqa: RUF012
+        "SGD": 0.02, "Adagrad": 0.02, "RowwiseAdagrad": 0.03, "Adadelta": 1.0, "RMSprop": 0.003, "Adam": 0.003, "AdamW": 0.003,
+        "RowwiseAdam": 0.003, "Adamax": 0.008, "NAdam": 0.003, "Ftrl": 0.08, "Lion": 0.002,
+    }
+
+    def __init__(self, dim=64, optimizer="Adam", lr=None, epochs=20, batch_size=1024, regularization=0.1, weight_decay=0.0,
+                 missed="skip", random_state=0):
+        self.dim = dim
+        self.optimizer = optimizer
+        self.lr = lr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.regularization = regularization
+        self.weight_decay = weight_decay
+        self.missed = missed
+        self.random_state = random_state
+
+    def predict(self, users, items):
+        """Return the ratings that the model expects, of pairs of a user and an item.
+
+        Parameters
+        ----------
+        users, items : arrays of integers, shape (k,)
+
+        Returns
+        -------
+        array of float32, shape (k,)
+            Not limited to the range of the ratings.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If there is no such user or item, or the lengths differ.
+        """
+        users, items = self._pairs(users, items)
+        self._catch_up({"users": users, "items": items, "user_bias": users, "item_bias": items})
+        tables = self.optimizer_.params
+        return (embedding.dots(tables["users"], users, tables["items"], items)
+                + tables["user_bias"][users] + tables["item_bias"][items] + np.float32(self.mean_))
+
+    def score(self, X):
+        """Return minus the root mean squared error of the stored ratings of a matrix: higher is better, 0 the best.
+
+        Parameters
+        ----------
+        X : scipy sparse array, shape (n_users, n_items)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is not as in `fit`, or has not the model's shape.
+        """
+        self._check_fitted()
+        X = self._checked(X)
+        if X.shape != self._shape:
+            raise ValueError(f"X has shape {X.shape}; the model has {self._shape[0]} users and {self._shape[1]} items")
+        error = self.predict(*X.coords) - X.data
+        return -float(np.sqrt(np.mean(np.square(error, dtype=np.float64))))
+
+    def _checked(self, X):
+        if not sp.issparse(X) or X.ndim != 2:
+            raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy sparse array "
+                            "(n_users, n_items)")
+        X = sp.coo_array(X).astype(np.float32)
+        if not X.nnz:
+            raise ValueError("X has no stored entries; there is nothing to train on")
+        if not np.isfinite(X.data).all():
+            first = int(np.isfinite(X.data).argmin())
+            raise ValueError(f"X has {X.data[first]} at row {X.coords[0][first]}, column {X.coords[1][first]}; ratings must be "
+                             "finite")
+        return X
+
+    def _start(self, X):
+        super()._start(X)
+        self.mean_ = float(X.data.mean(dtype=np.float64))
+
+    def _new_tables(self, n_users, n_items, rng):
+        return {**super()._new_tables(n_users, n_items, rng), "user_bias": memory.zeros(n_users)}
+
+    def _epoch(self, X, callback):
+        epoch, done, total = len(self.loss_curve_), 0, 0.0
+        order = self._rng(epoch).permutation(X.nnz)
+        users, items = X.coords
+        for start in range(0, X.nnz, self.batch_size):
+            batch = order[start:start + self.batch_size]
+            total += self._step(users[batch], items[batch], X.data[batch])
+            done += len(batch)
+            if callback and callback(Progress(self, epoch, done, X.nnz, total / done)):
+                self.loss_curve_.append(total / done)
+                return True
+        self.loss_curve_.append(total / done)
+        return False
+
+    def _step(self, u, i, rating):
+        """One step on the ratings of items i by users u; returns the sum of their squared errors."""
+        tables, decay = self.optimizer_.params, np.float32(self.regularization)
+        self._catch_up({"users": u, "items": i, "user_bias": u, "item_bias": i})
+        p, q = embedding.gather(tables["users"], u), embedding.gather(tables["items"], i)
+        b, c = tables["user_bias"][u], tables["item_bias"][i]
+        error = np.einsum("bd,bd->b", p, q) + b + c + (np.float32(self.mean_) - rating)
+        slope = error[:, None]
+        self.optimizer_.step({
+            "users": RowGradient(u, slope * q + decay * p),
+            "items": RowGradient(i, slope * p + decay * q),
+            "user_bias": RowGradient(u, error + decay * b),
+            "item_bias": RowGradient(i, error + decay * c),
+        })
+        return float(error @ error)
+
+    def _scores(self, users):
+        scores = super()._scores(users)
+        scores += self.optimizer_.params["user_bias"][users, None]
+        scores += np.float32(self.mean_)
+        return scores
+
+    def _fitted(self):
+        return {**super()._fitted(), "mean": self.mean_}
+
+    def _restore(self, metadata):
+        super()._restore(metadata)
+        self.mean_ = metadata["mean"]

@@ -1,0 +1,236 @@
+"""Word vectors that predict the words around them: skip-gram with negative sampling."""
+
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from .. import embedding, memory, schedules
+from ..gradients import RowGradient
+from ._base import Progress
+from .words import WordVectors, vocabulary
+
+
+class SkipGram(WordVectors):
+    r"""Word vectors w whose dot products with the vectors c of words nearby are large, and with those of random words small.
+
+    .. math:: \min -\sum_{t, s} \Big[\log \sigma(w_s \cdot c_t) + \sum_{n \sim P} \log \sigma(-w_s \cdot c_n)\Big], \qquad
+              P(n) \propto \text{count}(n)^{3/4}
+
+    over the words t of the text and the words s within b places of t in its sentence, with b drawn from 1 to `window` for
+    each t. Before that, a word of frequency f is left out with probability 1 - min(1, √(sample/f) + sample/f). The negatives
+    of a word t are drawn once for all the s around it.
+
+    Parameters
+    ----------
+    dim : int
+        Length of a vector.
+    window : int
+        The largest distance of a pair.
+    negative : int
+        Words drawn at random for each word.
+    min_count : int
+        Words seen less often are left out.
+    sample : float
+        Of the text, the share above which a word counts as frequent; 0 leaves none out.
+    optimizer : str or callable
+        The name of an optimizer of this library, or a callable from a dict of tables to one.
+    lr : None, float or callable
+        The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this model, else the
+        optimizer's default. A number is where it begins: from there it falls in a straight line, to nearly 0 at the end of
+        `epochs`.
+    epochs : int
+        Passes over the text that `fit` makes.
+    batch_size : int
+        Words t a step.
+    missed : "skip" or "replay"
+        What happens to words in the steps of batches without them, with an optimizer given by name.
+    random_state : int
+        Seed of the starting values, and of all that is drawn.
+
+    Attributes
+    ----------
+    optimizer_ : Optimizer
+        With the tables: `optimizer_.params` has "words" and "contexts" (n_words, dim).
+    vectors_ : array, shape (n_words, dim)
+        The vectors w.
+    words_ : list of str
+        The words, the most frequent first.
+    counts_ : array of int
+        How often each was seen in the text that `fit` got.
+    loss_curve_ : list of float
+        Mean loss of a pair over each epoch, measured as it went on.
+
+    Examples
+    --------
+    >>> from sparseopt import datasets
+    >>> from sparseopt.models import SkipGram
+    >>> from sparseopt.models.words import sentences
+    >>> text = [sentence for page in datasets.python_documentation()[:100] for sentence in sentences(page)]
+    >>> model = SkipGram(dim=16, epochs=3).fit(text)
+    >>> model.loss_curve_[-1] < model.loss_curve_[0]
+    True
+
+    References
+    ----------
+    Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", eq. 4. One draw of
+    negatives for all pairs of a word: Ji et al. 2016, "Parallelizing Word2Vec in Shared and Distributed Memory".
+    """
+
+    LEARNING_RATES: ClassVar = {"SGD": 0.025, "Adagrad": 0.1, "RowwiseAdagrad": 0.05}
+
+    def __init__(self, dim=100, window=5, negative=5, min_count=5, sample=1e-3, optimizer="SGD", lr=None, epochs=5,
+                 batch_size=256, missed="skip", random_state=0):
+        self.dim = dim
+        self.window = window
+        self.negative = negative
+        self.min_count = min_count
+        self.sample = sample
+        self.optimizer = optimizer
+        self.lr = lr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.missed = missed
+        self.random_state = random_state
+
+    def fit(self, X, callback=None):
+        """Train new vectors for the words of a text.
+
+        Parameters
+        ----------
+        X : iterable of lists of str
+            Sentences; read twice, so no generator.
+        callback : None or callable
+            Called after every batch with a `sparseopt.models.Progress`; training ends where it returns True.
+
+        Returns
+        -------
+        SkipGram
+            Itself.
+        """
+        self._check_settings()
+        self._start(X)
+        text = self._encoded(X)
+        for _ in range(self.epochs):
+            if self._epoch(text, callback):
+                break
+        return self
+
+    def partial_fit(self, X, callback=None):
+        """Train one more epoch, on this text or another, from where the vectors are; words without one are left out.
+
+        Parameters as `fit`.
+        """
+        self._check_settings()
+        if not hasattr(self, "optimizer_"):
+            self._start(X)
+        self._epoch(self._encoded(X), callback)
+        return self
+
+    def _check_settings(self):
+        self._check_integers(dim=1, window=1, negative=1, min_count=1, epochs=0, batch_size=1)
+        self._check_numbers("sample", zero=True)
+
+    def _start(self, X):
+        words, counts = vocabulary((word for sentence in X for word in sentence), self.min_count)
+        if len(words) < 2:
+            raise ValueError(f"X has {len(words)} different words that are seen {self.min_count} times or more (min_count); "
+                             "it must have at least 2")
+        rng = np.random.default_rng(self.random_state)
+        half = 0.5 / self.dim
+        tables = {"words": memory.uniform((len(words), self.dim), low=-half, high=half, seed=rng),
+                  "contexts": memory.zeros((len(words), self.dim))}
+        self.words_, self.counts_ = words, np.array(counts)
+        self._prepare()
+        self.optimizer_ = self._make_optimizer(tables)
+        self.loss_curve_ = []
+
+    def _schedule(self, lr):
+        steps = self.epochs * float(self.counts_ @ self._kept) / self.batch_size
+        return lr if callable(lr) else schedules.Linear(lr, end=lr / 1000, steps=max(1, round(steps)))
+
+    def _prepare(self):
+        """What the counts say."""
+        self._number = {word: i for i, word in enumerate(self.words_)}
+        self._negatives = embedding.Alias(self.counts_**0.75)
+        share = self.counts_ / self.counts_.sum()
+        self._kept = np.minimum(1, np.sqrt(self.sample / share) + self.sample / share) if self.sample else np.ones(len(share))
+
+    def _encoded(self, X):
+        """The words of a text by number, those without a vector left out, and the sentence of each."""
+        number = self._number
+        numbers, lengths = [], []
+        for sentence in X:
+            known = [number[word] for word in sentence if word in number]
+            numbers.extend(known)
+            lengths.append(len(known))
+        if not numbers:
+            raise ValueError("X has none of the words that have a vector")
+        return np.array(numbers, np.int32), np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+
+    def _epoch(self, text, callback):
+        epoch, total, pairs = len(self.loss_curve_), 0.0, 0
+        rng = self._rng(epoch)
+        kept = np.flatnonzero(rng.random(len(text[0]), np.float32) < self._kept[text[0]])
+        words, sentence = text[0][kept], text[1][kept]
+        reach = rng.integers(1, self.window + 1, len(words), dtype=np.int32)
+        for start in range(0, len(words), self.batch_size):
+            stop = min(start + self.batch_size, len(words))
+            near, of = _neighbours(sentence, reach, start, stop, self.window)
+            total += self._step(words[near], of, words[start:stop], rng)
+            pairs += len(near)
+            if callback and callback(Progress(self, epoch, stop, len(words), total / max(pairs, 1))):
+                self.loss_curve_.append(total / max(pairs, 1))
+                return True
+        self.loss_curve_.append(total / max(pairs, 1))
+        return False
+
+    def _step(self, inputs, of, words, rng):
+        """One step on pairs: the input word inputs[p] predicts words[of[p]], not the negatives of it. Returns the loss."""
+        n, each = len(words), 1 + self.negative
+        outputs = np.empty((n, each), np.int32)
+        outputs[:, 0] = words
+        outputs[:, 1:] = self._negatives.draw((n, self.negative), rng)
+        self._catch_up({"words": inputs, "contexts": outputs})
+        tables = self.optimizer_.params
+        predicted = outputs[of]
+        slope = embedding.dots(tables["words"], inputs, tables["contexts"], predicted)
+        slope[:, 0] *= -1                               # x: how far each pair is from what it should be
+        slope = 1 / (1 + np.exp(np.clip(slope, -30, 30)))           # σ(-x)
+        loss = -float(np.log(slope).sum())              # of -log σ(-x), whose derivative is 1 - σ(-x)
+        slope = 1 - slope
+        slope[:, 0] *= -1
+        slope[:, 1:][predicted[:, 1:] == words[of, None]] = 0       # a word is no negative of itself
+
+        pairs = np.arange(0, slope.size + 1, each, dtype=np.int32)
+        S = sp.csr_array((slope.reshape(-1), predicted.reshape(-1), pairs), shape=(len(inputs), len(tables["contexts"])))
+        place = (of * each)[:, None] + np.arange(each, dtype=np.int32)
+        T = sp.csr_array((slope.reshape(-1), place.reshape(-1), pairs), shape=(len(inputs), n * each)).T.tocsr()
+        T = sp.csr_array((T.data, inputs[T.indices], T.indptr), shape=(n * each, len(tables["words"])))
+        self.optimizer_.step({"words": RowGradient(inputs, embedding.matmul(S, tables["contexts"])),
+                              "contexts": RowGradient(outputs.reshape(-1), embedding.matmul(T, tables["words"]))})
+        return loss
+
+    def _fitted(self):
+        return {**super()._fitted(), "words": self.words_, "counts": self.counts_.tolist()}
+
+    def _restore(self, metadata):
+        super()._restore(metadata)
+        self.words_, self.counts_ = list(metadata["words"]), np.array(metadata["counts"])
+        self._prepare()
+
+    @property
+    def vectors_(self):
+        self._check_fitted()
+        self._catch_up()
+        return self.optimizer_.params["words"]
+
+
+def _neighbours(sentence, reach, start, stop, window):
+    """Pairs (place of a word nearby, which of the words from start to stop it is near), word by word."""
+    at = np.arange(start, stop, dtype=np.int32)
+    far = np.concatenate([np.arange(-window, 0), np.arange(1, window + 1)]).astype(np.int32)
+    near = at[:, None] + far
+    there = (np.abs(far) <= reach[start:stop, None]) & (near >= 0) & (near < len(sentence))
+    there &= sentence[np.clip(near, 0, len(sentence) - 1)] == sentence[start:stop, None]
+    return near[there], np.repeat(np.arange(stop - start, dtype=np.int32), there.sum(axis=1))

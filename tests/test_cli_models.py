@@ -1,0 +1,162 @@
+"""The commands train, evaluate, neighbours, recommend and compare, each on a small file."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sparseopt import cli, comparison, datasets
+from sparseopt.comparison import Task, Trial
+
+
+def run(capsys, *arguments):
+    """What a command prints, in one line, after it has ended well."""
+    status = cli.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    return " ".join(captured.out.split())
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(datasets.python_documentation()[:40]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def clicks(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("clicks") / "clicks.csv"
+    lines = ["click,site,price"]
+    for _ in range(4000):
+        site, price = "abcd"[rng.integers(4)], rng.random()
+        lines.append(f"{int(rng.random() < {'a': 0.9, 'b': 0.6}.get(site, 0.1))},{site},{price:.2f}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory):
+    rng = np.random.default_rng(1)
+    path = tmp_path_factory.mktemp("ratings") / "ratings.csv"
+    lines = ["userId,movieId,rating,timestamp"]
+    for user in range(60):
+        for item in rng.permutation(40)[:20]:
+            likes = user % 2 == item % 2                    # ids are not numbers from 0
+            rating = (4.5 if likes else 1.5) + rng.integers(2) / 2
+            lines.append(f"{100 + user},{1000 + 3 * item},{rating},{rng.integers(10**9)}")
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_skip_gram_is_trained_resumed_and_judged(text, tmp_path, capsys):
+    settings = ["--model", "skipgram", "--dim", 8, "--min-count", 3, "--batch-size", 64, "--random-state", 5]
+    said = run(capsys, "train", "words", text, *settings, "--epochs", 3, "--output", tmp_path / "whole")
+    assert re.search(r"3 epochs, loss [\d.]+ → [\d.]+, \d+ s, [\d,]+ words/s", said)
+    run(capsys, "train", "words", text, *settings, "--epochs", 2, "--output", tmp_path / "part")
+    said = run(capsys, "neighbours", tmp_path / "whole" / "vectors.txt", "The", "nosuchword", "-n", 3)
+    assert "nosuchword │ (not among the words)" in said
+    assert re.search(r"│ the │ \w+ -?[\d.]+, \w+ -?[\d.]+, \w+ -?[\d.]+", said)
+    (tmp_path / "pairs.tsv").write_text("the\tand\t7\nthe\tof\t5\nin\tof\t9\nqqq\tof\t1\n")
+    (tmp_path / "four.txt").write_text(": x\nthe of in and\nqqq of in and\n")
+    said = run(capsys, "evaluate", "words", tmp_path / "whole" / "vectors.txt", "--pairs", tmp_path / "pairs.tsv",
+               "--analogies", tmp_path / "four.txt")
+    assert "3 of 4 pairs" in said
+    assert "1 of 2 questions" in said
+    assert cli.main(["train", "words", str(text), "--resume", str(tmp_path / "part" / "checkpoint.safetensors")]) == 1
+    assert "a checkpoint of SkipGram; add --model skipgram" in capsys.readouterr().err
+
+
+def test_settings_of_another_model_are_refused(text, tmp_path, capsys):
+    for arguments, said in [(["--x-max", "5", "--model", "skipgram"], "--x-max does not go with --model skipgram"),
+                            (["--negative", "5"], "--negative does not go with --model glove")]:
+        assert cli.main(["train", "words", str(text), "--output", str(tmp_path), *arguments]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_click_models_are_trained_resumed_and_judged(clicks, tmp_path, capsys):
+    how = ["--label", "click", "--numbers", "price", "--n-features", 1024]
+    said = run(capsys, "train", "clicks", clicks, *how, "--epochs", 2, "--batch-size", 20, "--test", clicks,
+               "--output", tmp_path / "linear")
+    assert "8,000 rows, progressive loss" in said
+    first = float(re.search(r"4,000 │ [\d.]+% │ ([\d.]+)", said)[1])
+    again = run(capsys, "evaluate", "clicks", tmp_path / "linear" / "checkpoint.safetensors", clicks)      # reads as trained
+    assert float(re.search(r"4,000 │ [\d.]+% │ ([\d.]+)", again)[1]) == first < 0.42
+    said = run(capsys, "train", "clicks", clicks, "--resume", tmp_path / "linear" / "checkpoint.safetensors",
+               "--output", tmp_path / "more", "--test", clicks)
+    assert float(re.search(r"4,000 │ [\d.]+% │ ([\d.]+)", said)[1]) < first + 0.01
+    said = run(capsys, "train", "clicks", clicks, *how, "--model", "fm", "--dim", 2, "--output", tmp_path / "fm")
+    assert "4,000 rows" in said
+    assert cli.main(["train", "clicks", str(clicks), "--label", "site", "--output", str(tmp_path)]) == 1
+    assert "line 2: column site has" in capsys.readouterr().err
+
+
+def test_recommenders_are_trained_judged_and_recommend_what_was_not_seen(ratings, tmp_path, capsys):
+    said = run(capsys, "train", "ratings", ratings, "--dim", 8, "--held-out", 0.2, "--output", tmp_path / "implicit")
+    assert float(re.search(r"precision at 10 │ ([\d.]+)", said)[1]) > 0.15
+    (tmp_path / "titles.csv").write_text("movieId,title\n" + "\n".join(f"{1000 + 3 * i},Film {i}" for i in range(40)))
+    checkpoint = tmp_path / "implicit" / "checkpoint.safetensors"
+    said = run(capsys, "recommend", checkpoint, 101, 104, "--seen", ratings, "--titles", tmp_path / "titles.csv", "-n", 4)
+    films = [int(film) for film in re.findall(r"Film (\d+)", said)]
+    assert len(films) == 8
+    assert sum(film % 2 == 1 for film in films[:4]) >= 3
+    assert sum(film % 2 == 0 for film in films[4:]) >= 3
+    given = ratings.read_text().split()
+    rated = {tuple(map(int, line.split(",")[:2])) for line in given[1:] if float(line.split(",")[2]) >= 4}
+    assert not rated & {(user, 1000 + 3 * film) for user, film in zip([101] * 4 + [104] * 4, films, strict=True)}
+    said = run(capsys, "recommend", checkpoint, "--like", 1000, "-n", 3, "--titles", tmp_path / "titles.csv")
+    assert sum(int(film) % 2 == 0 for film in re.findall(r"Film (\d+)", said)) >= 2
+    for arguments, message in [([5], "does not know user 5"), ([], "name users, or an item by --like"),
+                               (["--like", 1], "does not know item 1")]:
+        assert cli.main(["recommend", str(checkpoint), *map(str, arguments)]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_explicit_ratings_are_foreseen_and_new_users_join(ratings, tmp_path, capsys):
+    lines = ratings.read_text().split("\n")
+    old, everything = tmp_path / "old.csv", tmp_path / "all.csv"
+    old.write_text("\n".join(line for line in lines if not line.startswith("15")))      # users from 150 to 159 come later
+    everything.write_text("\n".join(lines))
+    run(capsys, "train", "ratings", old, "--model", "explicit", "--dim", 4, "--epochs", 30, "--output", tmp_path / "old")
+    said = run(capsys, "evaluate", "ratings", tmp_path / "old" / "checkpoint.safetensors", everything)
+    assert "200 ratings of users or items that the model does not know are left out" in said
+    assert float(re.search(r"root mean squared error │ ([\d.]+)", said)[1]) < 0.8
+    run(capsys, "train", "ratings", everything, "--model", "explicit", "--epochs", 60, "--output", tmp_path / "all",
+        "--resume", tmp_path / "old" / "checkpoint.safetensors")
+    said = run(capsys, "evaluate", "ratings", tmp_path / "all" / "checkpoint.safetensors", everything)
+    assert "left out" not in said
+    assert float(re.search(r"root mean squared error │ ([\d.]+)", said)[1]) < 0.8
+
+
+def test_compare_sorts_by_what_was_left_out_and_gives_a_command_that_works(text, clicks, ratings, tmp_path, capsys):
+    for name, file, more in (("words", text, ["--dim", 4]), ("ratings", ratings, ["--dim", 4]),
+                             ("clicks", clicks, ["--label", "click", "--numbers", "price", "--n-features", 512])):
+        said = run(capsys, "compare", name, file, *more, "--optimizers", "momentum,adagrad", "--lr", "0.0001,0.05",
+                   "--epochs", 2, "--picture", tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        best = [float(value) for value in re.findall(r"│ (-?[\d.]+) \(\d\)", said)]
+        assert len(best) == 4
+        assert best == sorted(best, reverse=name == "ratings")
+        command = re.search(r"on all of the data: sparseopt (.*)", said)[1].split()
+        assert run(capsys, *command, "--output", tmp_path / name)
+
+
+def test_a_random_search_draws_each_optimizer_as_often_between_the_rates():
+    drawn = comparison.draws(["sgd", "adam"], [0.001, 0.1], 40, seed=1)
+    assert [name for name, _ in drawn].count("sgd") == 20
+    rates = np.log10([lr for _, lr in drawn])
+    assert -3 <= rates.min() < -2.7
+    assert -1.3 < rates.max() <= -1
+    assert drawn == comparison.draws(["sgd", "adam"], [0.001, 0.1], 40, seed=1)
+
+
+def test_a_trial_that_diverges_is_said_to_and_comes_last():
+    task = Task("", "loss", False, None, None, None, 2)
+    nan = float("nan")
+    trials = [Trial("a", 1, [1, 2], [1, 2], [nan], "diverged"), Trial("b", 1, [1, 2], [1, 2], [3.0, 4.0], ""),
+              Trial("c", 1, [1, 2], [1, 2], [5.0, 2.0], ""), Trial("d", 1, [], [], [], "diverged")]
+    assert [trial.optimizer for trial in comparison.ranked(task, trials)][:2] == ["c", "b"]
+    assert trials[1].best(task) == (3.0, 1)
+    assert trials[2].best(task._replace(higher=True)) == (5.0, 1)
+    assert trials[0].best(task)[1] == 0

@@ -1,0 +1,53 @@
+"""Readers of what users have."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from sparseopt.datasets import read_ratings
+
+HEAD = "userId,movieId,rating,timestamp\n"
+
+
+def written(folder, text):
+    path = folder / "ratings.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_ratings_are_numbered_by_their_ids(tmp_path):
+    ratings = read_ratings(written(tmp_path, HEAD + "20,7,4.5,100\n3,9,1,50\n20,9,2.0,101\n\n"))
+    assert_array_equal(ratings.user_ids, [3, 20])
+    assert_array_equal(ratings.item_ids, [7, 9])
+    assert_array_equal(ratings.matrix().toarray(), [[0, 1], [4.5, 2]])
+    assert_array_equal(ratings.times, [100, 50, 101])
+    assert_array_equal(ratings.matrix([0]).toarray(), [[0, 0], [4.5, 0]])
+    liked = ratings.where(ratings.values > 4)
+    assert (len(liked), liked.user_ids, liked.item_ids, liked.users, liked.items) == (1, [20], [7], [0], [0])
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "line 1: expected the head line userId,movieId,rating,timestamp"),
+    ("user,item,rating,time\n1,2,3,4\n", "line 1: expected the head line"),
+    (HEAD, "has no ratings"),
+    (HEAD + "1,2,3,4\n1,2,3\n", "line 3: expected userId,movieId,rating,timestamp.*it has '1,2,3'"),
+    (HEAD + "1,2,3,4,5\n", "line 2"),
+    (HEAD + "1,x,3,4\n", "line 2"),
+    (HEAD + "1,2,nan,4\n", "line 2: .* a finite"),
+    (HEAD + "1,2,3.5,4.5\n", "line 2"),
+    (HEAD + f"{2**70},2,3.5,4\n", "line 2"),
+])
+def test_a_wrong_line_is_named(text, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_ratings(written(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(OSError, match="nothing"):
+        read_ratings(tmp_path / "nothing.csv")
+
+
+def test_values_keep_their_digits(tmp_path):
+    ratings = read_ratings(written(tmp_path, HEAD + "1,2,0.1,4\n"))
+    assert ratings.values.dtype == np.float64
+    assert ratings.values[0] == 0.1

@@ -1,0 +1,124 @@
+"""Ranking metrics against loops of few lines, and against the package `implicit` where it is installed."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_array_equal
+
+from sparseopt import evaluation
+from sparseopt.evaluation import evaluate, ranking_metrics, train_test_split_by_time
+
+
+class Ranked:
+    """A model that recommends by given scores."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def recommend(self, users, n, seen):
+        scores = np.where(seen[users].toarray() != 0, -np.inf, self.scores[users])
+        items = np.argsort(-scores, axis=1, kind="stable")[:, :n]
+        return items, np.take_along_axis(scores, items, 1)
+
+
+def drawn(seed, n_users=60, n_items=40):
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(3, size=(n_users, n_items), p=(0.8, 0.12, 0.08))
+    kind[:5][kind[:5] == 2] = 0                     # users without a test
+    train, test = sp.csr_array((kind == 1).astype(np.float32)), sp.csr_array((kind == 2).astype(np.float32))
+    return rng.standard_normal((n_users, n_items)), train, test
+
+
+def by_loops(recommended, test):
+    """The definitions, one user, rank and pair of items at a time."""
+    relevant = possible = 0
+    recall, ndcg, average_precision, auc = [], [], [], []
+    n_items = test.shape[1]
+    for items, wanted in zip(recommended, test.toarray(), strict=True):
+        wanted = set(np.flatnonzero(wanted))
+        if not wanted:
+            continue
+        hits = [item in wanted for item in items]
+        m = min(len(items), len(wanted))
+        relevant += sum(hits)
+        possible += m
+        recall.append(sum(hits) / len(wanted))
+        ndcg.append(sum(hit / math.log2(rank + 2) for rank, hit in enumerate(hits))
+                    / sum(1 / math.log2(rank + 2) for rank in range(m)))
+        average_precision.append(sum(sum(hits[:rank + 1]) / (rank + 1) for rank, hit in enumerate(hits) if hit) / m)
+        place = {item: rank for rank, item in enumerate(items)}
+        right = 0.0
+        for good in wanted:
+            for bad in set(range(n_items)) - wanted:
+                if good in place or bad in place:
+                    right += place.get(good, n_items) < place.get(bad, n_items)
+                else:
+                    right += 0.5
+        auc.append(right / (len(wanted) * (n_items - len(wanted))))
+    return {"precision": relevant / possible, "recall": np.mean(recall), "ndcg": np.mean(ndcg),
+            "map": np.mean(average_precision), "auc": np.mean(auc)}
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_metrics_are_those_of_the_definitions(k):
+    scores, train, test = drawn(k)
+    items, _ = Ranked(scores).recommend(np.arange(60), k, train)
+    assert ranking_metrics(items, test) == pytest.approx(by_loops(items, test), abs=1e-12)
+    assert evaluate(Ranked(scores), train, test, k) == pytest.approx(by_loops(items, test), abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 10])
+def test_metrics_are_those_of_implicit(k):
+    implicit = pytest.importorskip("implicit.evaluation")
+    scores, train, test = drawn(k + 100)
+
+    class Model:
+        def recommend(self, users, user_items, N, **_):
+            items, scored = Ranked(scores).recommend(np.asarray(users), N, train)
+            return items.astype(np.int32), scored.astype(np.float32)
+
+    theirs = implicit.ranking_metrics_at_k(Model(), sp.csr_matrix(train), sp.csr_matrix(test), K=k, show_progress=False)
+    ours = evaluate(Ranked(scores), train, test, k)
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-12)
+
+
+def test_an_item_that_is_none_is_no_hit():
+    test = sp.csr_array([[1, 0, 0, 0]])
+    assert ranking_metrics([[-1, 0]], test) == ranking_metrics([[2, 0]], test)
+
+
+def test_the_last_samples_of_each_user_are_held_out():
+    rng = np.random.default_rng(0)
+    users, times = rng.integers(20, size=500), rng.integers(50, size=500)
+    train, test = train_test_split_by_time(users, times, 0.2)
+    assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(500))
+    for user in range(20):
+        theirs = np.flatnonzero(users == user)
+        n = len(theirs) // 5
+        last = theirs[np.argsort(times[theirs], kind="stable")][len(theirs) - n:]
+        assert_array_equal(np.sort(last), test[users[test] == user])
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda t: ranking_metrics([[0], [1]], t), ValueError, r"recommended has shape \(2, 1\); .* must be \(1, k\)"),
+    (lambda t: ranking_metrics([[0.5]], t), TypeError, "recommended has dtype float64"),
+    (lambda t: ranking_metrics([[4]], t), ValueError, "items from 4 to 4; the test has 4"),
+    (lambda t: ranking_metrics([[0]], sp.csr_array((1, 4))), ValueError, "test has no stored entries"),
+    (lambda t: ranking_metrics([[0]], t.toarray()), TypeError, "test is a ndarray"),
+    (lambda t: evaluate(Ranked(np.eye(4)), t, t, 5), ValueError, "k is 5; it must be an integer from 1 to 4"),
+    (lambda t: evaluate(Ranked(np.eye(4)), sp.csr_array((2, 4)), t), ValueError, r"train has shape \(2, 4\)"),
+    (lambda t: train_test_split_by_time([0, 1], [1]), ValueError, r"users have shape \(2,\) and times \(1,\)"),
+    (lambda t: train_test_split_by_time([0, 1], [1, np.nan]), ValueError, "NaN at position 1"),
+    (lambda t: train_test_split_by_time([0, 1], [1, 2], 1.0), ValueError, "test_size is 1.0"),
+])
+def test_what_is_wrong_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(sp.csr_array([[1, 0, 0, 0]]))
+
+
+def test_a_matrix_handed_in_is_left_as_it_was():
+    test = sp.csr_array((np.ones(3), np.array([2, 0, 2]), np.array([0, 3])), shape=(1, 4))       # unsorted, repeated
+    evaluation.ranking_metrics([[0, 1]], test)
+    assert_array_equal(test.indices, [2, 0, 2])

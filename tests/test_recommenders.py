@@ -1,0 +1,484 @@
+"""Matrix factorization, of ratings and of what users turned to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+
+import sparseopt as so
+from sparseopt import datasets, evaluation
+from sparseopt.models import ImplicitFactorization, MatrixFactorization
+from sparseopt.models._recommender import grown
+
+MOVIELENS = Path(__file__).parents[1].parent / "shared" / "data" / "movielens-latest-small" / "ratings.csv"
+LOSSES = "softmax", "bpr", "warp"
+
+
+def taste(seed=0, n_users=60, n_items=40, share=0.3):
+    """Users like every other item, and have turned to some of these."""
+    rng = np.random.default_rng(seed)
+    likes = np.arange(n_users)[:, None] % 2 == np.arange(n_items) % 2
+    return sp.csr_array((likes & (rng.random(likes.shape) < share)).astype(np.float32))
+
+
+def ratings(seed=0, n_users=60, n_items=40, share=0.3):
+    rng = np.random.default_rng(seed)
+    values = 3 + rng.standard_normal((n_users, 2)) @ rng.standard_normal((2, n_items))
+    return sp.csr_array(values * (rng.random(values.shape) < share))
+
+
+def fitted(name, **settings):
+    if name == "ratings":
+        return MatrixFactorization(dim=6, **settings), ratings()
+    return ImplicitFactorization(loss=name, dim=6, **settings), taste()
+
+
+def tables(model):
+    return {name: table.copy() for name, table in model.optimizer_.params.items()}
+
+
+def differentiated(loss, params, step=1e-6):
+    """The gradient of a loss by central differences, in float64."""
+    slopes = {}
+    for name, table in params.items():
+        slopes[name] = np.empty_like(table)
+        for place in np.ndindex(*table.shape):
+            kept = table[place]
+            table[place] = kept + step
+            above = loss(params)
+            table[place] = kept - step
+            slopes[name][place] = (above - loss(params)) / (2 * step)
+            table[place] = kept
+    return slopes
+
+
+def spread_out(model, seed=1):
+    """Larger numbers in the tables than a model starts with, so that every term of a gradient counts."""
+    rng = np.random.default_rng(seed)
+    for table in model.optimizer_.params.values():
+        table[...] = 0.5 * rng.standard_normal(table.shape)
+    return {name: table.astype(np.float64) for name, table in model.optimizer_.params.items()}
+
+
+def check_one_step(model, X, loss, value=None):
+    """One step of SGD on all of X moves the tables down the slope of `loss`; it reports `value`, or else `loss`."""
+    params = spread_out(model)
+    before = loss(params)
+    slopes = differentiated(loss, params)
+    start = tables(model)
+    model.partial_fit(X)
+    for name, table in model.optimizer_.params.items():
+        expected, most = slopes[name], np.abs(slopes[name]).max()
+        assert_allclose((start[name] - table) / 1e-2, expected, atol=2e-4 * max(1, most), err_msg=name)
+        assert most > 0.1
+    reported = before if value is None else value(params)
+    assert_allclose(model.loss_curve_[-1] * X.nnz, reported, rtol=1e-4)
+
+
+def by_sgd(tables):
+    return so.SGD(tables, lr=1e-2)
+
+
+def test_the_gradient_of_ratings_is_that_of_the_loss():
+    X = ratings(n_users=7, n_items=5)
+    model = MatrixFactorization(dim=3, regularization=0.3, optimizer=by_sgd, epochs=0, batch_size=10**6).fit(X)
+    u, i = X.tocoo().coords
+    r, mean = X.tocoo().data.astype(np.float64), X.data.mean()
+
+    def errors(t):
+        return mean + t["user_bias"][u] + t["item_bias"][i] + (t["users"][u] * t["items"][i]).sum(axis=1) - r
+
+    def loss(t):
+        decayed = sum((t[name][at]**2).sum() for name, at in (("users", u), ("items", i), ("user_bias", u), ("item_bias", i)))
+        return 0.5 * ((errors(t)**2).sum() + 0.3 * decayed)
+
+    check_one_step(model, X, loss, value=lambda t: (errors(t)**2).sum())
+
+
+def weighted_taste():
+    X = taste(n_users=7, n_items=9)
+    X.data[:] = np.random.default_rng(5).uniform(0.5, 2, X.nnz)
+    return X, *X.tocoo().coords, X.data.astype(np.float64)
+
+
+def test_the_gradient_of_softmax_over_all_items_is_that_of_the_loss():
+    X, u, i, w = weighted_taste()
+    model = ImplicitFactorization("softmax", dim=3, regularization=0.3, optimizer=by_sgd, epochs=0, batch_size=10**6).fit(X)
+    theirs = X.toarray() > 0
+
+    def decay(t):
+        return 0.15 * (w * ((t["users"][u]**2).sum(axis=1) + (t["items"][i]**2).sum(axis=1))).sum()
+
+    def loss(t):
+        scores = t["users"] @ t["items"].T + t["item_bias"]
+        others = (np.exp(scores) * ~theirs).sum(axis=1)
+        own = np.exp(scores[u, i])
+        return -(w * np.log(own / (own + others[u]))).sum() + decay(t)
+
+    check_one_step(model, X, loss, value=lambda t: loss(t) - decay(t))
+
+
+@pytest.mark.parametrize("negatives", [12, "batch"])
+def test_the_gradient_of_sampled_softmax_is_that_of_the_loss_with_what_was_drawn(negatives, monkeypatch):
+    X, u, i, w = weighted_taste()
+    model = ImplicitFactorization("softmax", dim=3, regularization=0.0, optimizer=by_sgd, epochs=0, batch_size=10**6,
+                                  negatives=negatives).fit(X)
+    counts = np.bincount(X.indices, minlength=9)
+    share = counts if negatives == "batch" else (counts + 1)**0.5
+    share = share / share.sum()
+    drawn = [X.indices]
+
+    def noted(self, size, seed=None, draw=so.embedding.Alias.draw):
+        drawn[0] = draw(self, size, seed)
+        return drawn[0]
+
+    monkeypatch.setattr(so.embedding.Alias, "draw", noted)
+    if negatives == 12:
+        rng = np.random.default_rng([0, 0])         # that of the first epoch: the order of users, then the draws
+        rng.shuffle(np.flatnonzero(np.diff(X.indptr)))
+        noted(so.embedding.Alias((counts + 1)**0.5), 12, rng)
+    expected = drawn[0].copy()
+    theirs = X.toarray() > 0
+
+    def loss(t):
+        scores = t["users"] @ t["items"].T + t["item_bias"]
+        others = sum(np.where(theirs[:, j], 0, np.exp(scores[:, j])) / (len(expected) * share[j]) for j in expected)
+        own = np.exp(scores[u, i])
+        return -(w * np.log(own / (own + others[u]))).sum()
+
+    check_one_step(model, X, loss)
+    assert_array_equal(drawn[0], expected)
+
+
+def test_sampled_softmax_takes_the_sum_over_all_others_in_the_mean():
+    X = taste()
+    loss = {}
+    for negatives in (None, 64):
+        model = ImplicitFactorization(dim=3, negatives=negatives, epochs=0, optimizer=lambda t: so.SGD(t, lr=0.0)).fit(X)
+        spread_out(model)
+        for _ in range(20):
+            model.partial_fit(X)
+        loss[negatives] = np.mean(model.loss_curve_)
+    assert loss[64] == pytest.approx(loss[None], rel=0.02)
+
+
+@pytest.mark.parametrize("loss", ["bpr", "warp"])
+def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss):
+    X, u, i, w = weighted_taste()
+    negatives, popularity = (3, 0.5) if loss == "bpr" else (5, 0.0)
+    model = ImplicitFactorization(loss, dim=3, regularization=0.3, optimizer=by_sgd, epochs=0, batch_size=10**6,
+                                  negatives=negatives).fit(X)
+    rng = np.random.default_rng([0, 0])
+    order = rng.permutation(X.nnz)
+    drawn = so.embedding.Alias((np.bincount(X.indices, minlength=9) + 1)**popularity).draw((X.nnz, negatives), rng)
+    u, i, w = u[order], i[order], w[order]
+    theirs = X.toarray() > 0
+
+    def terms(t):
+        """(loss, decay) of every pair with what was drawn for it, one at a time."""
+        scores = t["users"] @ t["items"].T + t["item_bias"]
+        for pair in range(X.nnz):
+            user, item, weight = u[pair], i[pair], w[pair]
+            for place, j in enumerate(drawn[pair]):
+                if theirs[user, j]:
+                    continue
+                norms = sum((v**2).sum() for v in (t["users"][user], t["items"][item], t["items"][j]))
+                if loss == "bpr":
+                    yield (weight / negatives * np.log1p(np.exp(scores[user, j] - scores[user, item])),
+                           weight / negatives * 0.15 * norms)
+                elif scores[user, j] > scores[user, item] - 1:
+                    yield (weight * np.log((9 - 1) // (place + 1)) * (1 - scores[user, item] + scores[user, j]),
+                           weight * 0.15 * norms)
+                    break
+
+    check_one_step(model, X, lambda t: sum(map(sum, terms(t))), value=lambda t: sum(term for term, _ in terms(t)))
+
+
+@pytest.mark.parametrize("name", ["ratings", *LOSSES])
+@pytest.mark.parametrize("missed", ["skip", "replay"])
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(name, missed):
+    before, found = so.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            so.set_num_threads(threads)
+            model, X = fitted(name, optimizer="adam", missed=missed, epochs=2, batch_size=100)
+            found.append({key: table.tobytes() for key, table in tables(model.fit(X)).items()})
+    finally:
+        so.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+    other, X = fitted(name, optimizer="adam", missed=missed, epochs=2, batch_size=100, random_state=1)
+    assert tables(other.fit(X))["users"].tobytes() != found[0]["users"]
+
+
+@pytest.mark.parametrize("name", ["ratings", *LOSSES])
+@pytest.mark.parametrize("optimizer", so.optimizers.OPTIMIZERS)
+def test_every_optimizer_learns_at_its_rate(name, optimizer):
+    model, X = fitted(name, optimizer=optimizer, epochs=30, batch_size=100)
+    if name != "ratings":
+        X = sp.csr_array(np.random.default_rng(2).random(X.shape) < np.geomspace(0.9, 0.01, X.shape[1])).astype(np.float32)
+    model.fit(X)
+    assert model.loss_curve_[-1] < 0.95 * model.loss_curve_[0]
+
+
+@pytest.mark.parametrize("name", ["ratings", *LOSSES])
+def test_replay_is_what_the_dense_optimizer_does(name):
+    """One step on the pairs of one user, then one on those of another: the first goes on by its momentum."""
+    model, X = fitted(name, optimizer="adam", missed="replay", epochs=0)
+    first, second = (sp.csr_array(X * (np.arange(X.shape[0]) == user)[:, None]) for user in (3, 4))
+    for matrix in (first, second):
+        matrix.eliminate_zeros()
+    model.fit(X).partial_fit(first)
+    kept = tables(model)["users"][3]
+    model.partial_fit(second)
+    model.recommend(0)                          # reads all items, and catches all up
+    opt = model.optimizer_
+    assert not opt.stale()["users"].any()
+    m, v, lr = opt.state["users"]["exp_avg"][3], opt.state["users"]["exp_avg_sq"][3], opt.param_groups[0]["lr"]
+    moved = lr * (m / (1 - 0.9**2)) / (np.sqrt(v / (1 - 0.999**2)) + 1e-8)
+    assert_allclose(opt.params["users"][3], kept - moved, rtol=1e-4, atol=1e-7)
+    assert np.abs(moved).max() > 1e-4
+
+
+@pytest.mark.parametrize("missed", ["skip", "replay"])
+@pytest.mark.parametrize("optimizer", so.optimizers.OPTIMIZERS)
+def test_a_larger_optimizer_has_the_rows_and_state_of_the_old_one(optimizer, missed):
+    rng = np.random.default_rng(0)
+    made = so.optimizers.OPTIMIZERS[optimizer]
+    old = made({"a": so.normal((5, 3), seed=0), "b": so.normal(4, seed=1)}, lr=0.1, missed=missed)
+    for _ in range(3):
+        old.step({"a": so.RowGradient(rng.integers(5, size=3), rng.standard_normal((3, 3))),
+                  "b": so.RowGradient([1], rng.standard_normal(1))})
+    larger = {"a": so.normal((8, 3), seed=2), "b": so.zeros(4)}
+    below = larger["a"][5:].copy()
+    new = grown(old, larger)
+    for name in "ab":
+        n = len(old.params[name])
+        assert_array_equal(new.params[name][:n], old.params[name])
+        for key, array in old.state[name].items():
+            assert_array_equal(new.state[name][key][:n] if array.ndim else new.state[name][key], array)
+    assert_array_equal(new.params["a"][5:], below)
+    assert new.steps == old.steps
+    # A table that had these rows from the start, and never touched them before, goes on to the same numbers.
+    start = np.concatenate([so.normal((5, 3), seed=0), below])
+    always = made({"a": start, "b": so.normal(4, seed=1)}, lr=0.1, missed=missed)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        always.step({"a": so.RowGradient(rng.integers(5, size=3), rng.standard_normal((3, 3))),
+                     "b": so.RowGradient([1], rng.standard_normal(1))})
+    if missed == "replay":
+        always.catch_up()
+        always.params["a"][5:] = below          # as decay has them not
+    for opt in (new, always):
+        for rows in ([6, 2], [7, 6, 0]):
+            values = np.arange(3.0 * len(rows)).reshape(-1, 3) - 2
+            opt.step({"a": so.RowGradient(rows, values)})
+        if missed == "replay":
+            opt.catch_up()
+    assert_allclose(new.params["a"], always.params["a"], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["ratings", *LOSSES])
+@pytest.mark.parametrize("missed", ["skip", "replay"])
+def test_users_and_items_join_and_the_others_keep_their_bits(name, missed):
+    model, X = fitted(name, optimizer="adam", missed=missed, epochs=3)
+    model.fit(X)
+    model.recommend(0)                          # catches up
+    known, state = tables(model), {key: {k: a.copy() for k, a in s.items()} for key, s in model.optimizer_.state.items()}
+    n_users, n_items = X.shape
+    corner = sp.coo_array(([4.0, 5, 4], ([n_users, n_users + 1, n_users + 1], [n_items, n_items + 1, n_items])),
+                          shape=(n_users + 2, n_items + 3))
+    model._check_settings(corner)
+    model._grow(*corner.shape)
+    for key, table in known.items():
+        assert_array_equal(model.optimizer_.params[key][:len(table)], table)
+        for k, array in state[key].items():
+            assert_array_equal(model.optimizer_.state[key][k][:len(array)], array)
+    model.partial_fit(corner)
+    assert model._shape == corner.shape
+    if missed == "skip":                        # no pair has them, and no step touches them
+        assert_array_equal(model.optimizer_.params["users"][:n_users], known["users"])
+    items, scores = model.recommend(n_users + 1, n=5)
+    assert np.isfinite(scores).all()
+    assert items.max() < n_items + 3
+
+
+def test_a_grown_model_learns_what_newcomers_like():
+    X = taste(n_users=100)
+    model = ImplicitFactorization(dim=8).fit(X[:80])
+    for _ in range(10):
+        model.partial_fit(X)
+    items, _ = model.recommend(np.arange(80, 100), n=5, seen=X)
+    assert (items % 2 == np.arange(80, 100)[:, None] % 2).mean() > 0.95
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_recommendations_are_what_users_like_and_have_not_seen(loss):
+    X = taste(n_users=100)
+    model = ImplicitFactorization(loss, dim=8, epochs=40, batch_size=200).fit(X)
+    items, scores = model.recommend(np.arange(100), n=5, seen=X)
+    assert (items % 2 == np.arange(100)[:, None] % 2).mean() > 0.95
+    assert not X.toarray()[np.arange(100)[:, None], items].any()
+    assert_allclose(scores[7], model.predict(np.full(5, 7), items[7]), rtol=1e-4, atol=1e-5)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    one, its_scores = model.recommend(7, n=5, seen=X)
+    assert_array_equal(one, items[7])
+    assert_allclose(its_scores, scores[7], rtol=1e-5)
+    alike, cosines = model.similar_items(4, n=5)
+    assert (alike % 2 == 0).all()
+    assert 4 not in alike
+    assert cosines[0] <= 1.0001
+
+
+def test_a_user_who_has_seen_nearly_all_is_told_so():
+    model, X = fitted("softmax")
+    model.fit(X)
+    seen = sp.csr_array((np.ones(38), (np.zeros(38, int), np.arange(38))), shape=X.shape)
+    items, scores = model.recommend(0, n=4, seen=seen)
+    assert set(items[:2]) == {38, 39}
+    assert_array_equal(items[2:], -1)
+    assert np.isneginf(scores[2:]).all()
+
+
+def test_ratings_are_predicted_and_scored():
+    X = ratings(n_users=200, share=0.4)
+    held_out = np.random.default_rng(1).random(X.nnz) < 0.1
+    coo = X.tocoo()
+    train, test = (sp.coo_array((coo.data[part], (coo.coords[0][part], coo.coords[1][part])), shape=X.shape)
+                   for part in (~held_out, held_out))
+    model = MatrixFactorization(dim=4, regularization=0.02, epochs=60, batch_size=64).fit(train)
+    error = model.predict(*test.coords) - test.data
+    assert_allclose(model.score(test), -np.sqrt((error**2).mean()), rtol=1e-6)
+    assert -model.score(test) < 0.5 * test.data.std()
+    items, scores = model.recommend(3, n=3)
+    assert_allclose(scores, model.predict([3, 3, 3], items), rtol=1e-4)
+
+
+def test_a_stored_zero_is_a_rating_and_no_interaction():
+    X = sp.csr_array((np.array([5.0, 0, 5, 0]), ([0, 0, 1, 1], [0, 1, 0, 1])), shape=(2, 3))
+    model = MatrixFactorization(dim=2, regularization=0.0, epochs=500, lr=0.05).fit(X)
+    assert_allclose(model.predict([0, 0, 1, 1], [0, 1, 0, 1]), X.data, atol=0.1)
+    model = ImplicitFactorization(dim=2, epochs=1)
+    seen = []
+    model.fit(X, callback=lambda progress: seen.append((progress.done, progress.total)))
+    assert seen == [(2, 2)]
+
+
+@pytest.mark.parametrize("name", ["ratings", *LOSSES])
+@pytest.mark.parametrize("missed", ["skip", "replay"])
+def test_resumed_training_gives_the_bits_of_training_that_never_stopped(name, missed, tmp_path):
+    pytest.importorskip("safetensors")
+    whole, X = fitted(name, optimizer="adam", missed=missed, epochs=4)
+    whole.fit(X)
+    half, _ = fitted(name, optimizer="adam", missed=missed, epochs=2)
+    half.fit(X).save(tmp_path / "checkpoint")
+    again = type(half).load(tmp_path / "checkpoint").partial_fit(X).partial_fit(X)
+    for model in (whole, again):
+        model.recommend(0)
+    for key, table in tables(whole).items():
+        assert_array_equal(tables(again)[key], table)
+    assert again.loss_curve_ == whole.loss_curve_
+    assert again.recommend(3, n=4)[0].tolist() == whole.recommend(3, n=4)[0].tolist()
+
+
+def test_a_callback_can_end_the_training():
+    model, X = fitted("bpr", batch_size=50)
+    model.fit(X, callback=lambda progress: progress.epoch == 1)
+    assert len(model.loss_curve_) == 2
+
+
+@pytest.mark.parametrize(("settings", "X", "error", "message"), [
+    ({}, np.ones((3, 3)), TypeError, "X is a ndarray"),
+    ({}, sp.csr_array([[1.0, -2]]), ValueError, "from -2.0 to 1.0"),
+    ({}, sp.csr_array([[1.0, np.nan]]), ValueError, "must be finite and 0 or more"),
+    ({}, sp.csr_array((3, 3)), ValueError, "no positive entries"),
+    ({"loss": "hinge"}, None, ValueError, "loss is 'hinge'; it must be one of 'softmax', 'bpr', 'warp'"),
+    ({"dim": 0}, None, ValueError, "dim is 0"),
+    ({"loss": "bpr", "negatives": "batch"}, None, ValueError, "negatives is 'batch'"),
+    ({"negatives": 0}, None, ValueError, "negatives is 0; it must be an integer of at least 1"),
+    ({"popularity": 0.5}, None, ValueError, "softmax draws none of 40 items; leave popularity at None"),
+    ({"popularity": 0.5, "negatives": "batch"}, None, ValueError, "leave popularity at None"),
+    ({"loss": "bpr", "popularity": -1}, None, ValueError, "popularity is -1"),
+    ({"regularization": -0.1}, None, ValueError, "regularization is -0.1"),
+    ({"weight_decay": np.inf}, None, ValueError, "weight_decay is inf"),
+    ({"optimizer": so.Adam, "weight_decay": 0.1}, None, ValueError, "leave weight_decay at 0"),
+    ({"optimizer": so.Adam, "lr": 0.1}, None, ValueError, "leave lr at None"),
+    ({"optimizer": "adam", "weight_decay": 0.1, "missed": "replay"}, None, ValueError, "weight_decay is 0.1 with missed"),
+    ({"missed": "dense"}, None, ValueError, "missed is 'dense'"),
+    ({"optimizer": "Adan"}, None, ValueError, "optimizer is 'Adan'"),
+])
+def test_what_is_wrong_is_named_and_the_model_stays_as_it_was(settings, X, error, message):
+    model, right = fitted("softmax", epochs=1)
+    model.fit(right)
+    kept, optimizer = tables(model), model.optimizer_
+    model.set_params(**settings)
+    with pytest.raises(error, match=message):
+        model.fit(right if X is None else X)
+    assert model.optimizer_ is optimizer
+    for name, table in kept.items():
+        assert_array_equal(optimizer.params[name], table)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda m, X: m.partial_fit(X[:10]), ValueError, r"X has shape \(10, 40\); the model knows 60 users and 40 items"),
+    (lambda m, X: m.recommend(60), IndexError, "users has row|users has user 60"),
+    (lambda m, X: m.recommend([0.5]), TypeError, "users have dtype float64"),
+    (lambda m, X: m.recommend(0, n=41), ValueError, "n is 41; it must be an integer from 1 to 40"),
+    (lambda m, X: m.recommend(0, seen=X[:3]), TypeError, r"seen is a csr_array of shape \(3, 40\)"),
+    (lambda m, X: m.similar_items(40), IndexError, "40"),
+    (lambda m, X: m.similar_items([1, 2]), TypeError, "item is an array"),
+    (lambda m, X: m.similar_items(1, n=40), ValueError, "n is 40"),
+    (lambda m, X: m.predict([1, 2], [1]), ValueError, "users has 2 numbers and items 1"),
+])
+@pytest.mark.parametrize("name", ["ratings", "softmax"])
+def test_a_wrong_question_is_named(name, call, error, message):
+    model, X = fitted(name, epochs=1)
+    model.fit(X)
+    with pytest.raises(error, match=message):
+        call(model, X)
+
+
+def test_ratings_that_are_not_finite_are_named():
+    with pytest.raises(ValueError, match="X has nan at row 1, column 0"):
+        MatrixFactorization().fit(sp.csr_array([[1.0, 2], [np.nan, 0]]))
+    with pytest.raises(ValueError, match="no stored entries"):
+        MatrixFactorization().fit(sp.csr_array((2, 2)))
+
+
+@pytest.mark.parametrize("model", [MatrixFactorization(), ImplicitFactorization()])
+def test_a_model_that_is_not_fitted_says_so(model):
+    with pytest.raises(ValueError, match="is not fitted yet"):
+        model.recommend(0)
+    with pytest.raises(ValueError, match="is not fitted yet"):
+        model.predict([0], [0])
+
+
+@pytest.fixture(scope="module")
+def movielens():
+    if not MOVIELENS.exists():
+        pytest.skip(f"{MOVIELENS} is not there: ml-latest-small of grouplens.org/datasets/movielens")
+    return datasets.read_ratings(MOVIELENS)
+
+
+def test_films_that_users_will_like_are_found(movielens):
+    liked = movielens.where(movielens.values >= 4)
+    train, test = (liked.matrix(part) for part in evaluation.train_test_split_by_time(liked.users, liked.times))
+    assert (*train.shape, train.nnz, test.nnz) == (609, 6298, 39105, 9475)
+    for matrix in (train, test):
+        matrix.data[:] = 1
+    popular = np.tile(np.asarray(train.sum(axis=0), dtype=float), (609, 1))
+    popular[np.repeat(np.arange(609), np.diff(train.indptr)), train.indices] = -np.inf
+    baseline = evaluation.ranking_metrics(np.argsort(-popular, axis=1, kind="stable")[:, :10], test)["ndcg"]
+    assert baseline == pytest.approx(0.060, abs=0.002)
+    found = evaluation.evaluate(ImplicitFactorization(dim=64).fit(train), train, test)
+    assert found["ndcg"] > 1.4 * baseline
+
+
+def test_ratings_of_films_are_predicted_better_than_by_biases(movielens):
+    order = np.random.default_rng(0).permutation(len(movielens))
+    train, test = movielens.matrix(order[20_000:]), movielens.matrix(order[:20_000])
+    by_means = np.sqrt(np.mean((test.data - train.data.mean())**2))
+    model = MatrixFactorization(dim=32, epochs=15).fit(train)
+    assert -model.score(test) < 0.88
+    assert -model.score(test) < 0.86 * by_means

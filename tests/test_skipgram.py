@@ -1,0 +1,242 @@
+"""Skip-gram on real text, its steps against NumPy, and what all word vectors share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import sparseopt as so
+from sparseopt import datasets
+from sparseopt.models import SkipGram
+from sparseopt.models.skipgram import _neighbours
+from sparseopt.models.words import (
+    nearest,
+    read_vectors,
+    sentences,
+    vocabulary,
+    word_analogies,
+    word_similarity,
+    write_vectors,
+)
+
+SMALL = {"dim": 12, "epochs": 2, "batch_size": 100, "min_count": 3}
+
+
+@pytest.fixture(scope="module")
+def text():
+    return [sentence for page in datasets.python_documentation()[:60] for sentence in sentences(page)]
+
+
+def test_neighbours_are_the_words_within_reach_in_the_same_sentence():
+    rng = np.random.default_rng(0)
+    sentence = np.sort(rng.integers(6, size=40)).astype(np.int32)
+    reach = rng.integers(1, 5, size=40)
+    expected = [(s, t - 10) for t in range(10, 33) for s in range(40)
+                if s != t and abs(s - t) <= reach[t] and sentence[s] == sentence[t]]
+    near, of = _neighbours(sentence, reach, 10, 33, 4)
+    assert list(zip(near.tolist(), of.tolist(), strict=True)) == expected
+
+
+def test_a_step_is_gradient_descent_on_the_sum_of_the_papers_losses(text):
+    model = SkipGram(**SMALL, optimizer="SGD", lr=0.5, negative=4)
+    model._start(text)
+    rng = np.random.default_rng(1)
+    tables = {name: table.astype(float) for name, table in model.optimizer_.params.items()}
+    tables["contexts"] += 0.3 * rng.standard_normal(tables["contexts"].shape)
+    model.optimizer_.params["contexts"][:] = tables["contexts"]
+    words, inputs, of = np.array([3, 5, 3]), np.array([7, 3, 9, 7, 5]), np.array([0, 0, 1, 2, 2])
+    drawn = model._negatives.draw((3, 4), np.random.default_rng(2))
+    drawn[1, 2] = 5                                         # the word itself: no negative
+
+    def loss(w, c):
+        total = 0.0
+        for s, t in zip(inputs, of, strict=True):
+            total += np.log1p(np.exp(-w[s] @ c[words[t]]))
+            total += sum(np.log1p(np.exp(w[s] @ c[n])) for n in drawn[t] if n != words[t])
+        return total
+
+    expected = {name: table.copy() for name, table in tables.items()}
+    for name, other in (("words", "contexts"), ("contexts", "words")):
+        for row in np.unique(np.concatenate([inputs, words, drawn.reshape(-1)])):
+            for column in range(12):                        # finite differences
+                ends = []
+                for h in (1e-5, -1e-5):
+                    moved = {name: tables[name].copy(), other: tables[other]}
+                    moved[name][row, column] += h
+                    ends.append(loss(moved["words"], moved["contexts"]))
+                expected[name][row, column] -= 0.5 * (ends[0] - ends[1]) / 2e-5
+    model._negatives = type("Drawn", (), {"draw": lambda self, size, rng: drawn})()
+    returned = model._step(inputs.astype(np.int32), of.astype(np.int32), words.astype(np.int32), rng)
+    for name, table in model.optimizer_.params.items():
+        assert_allclose(table, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+        assert (table != tables[name].astype(np.float32)).any()
+    itself = sum(np.log1p(np.exp(tables["words"][s] @ tables["contexts"][5])) for s in inputs[of == 1])
+    assert returned == pytest.approx(loss(tables["words"], tables["contexts"]) + itself, rel=1e-5)
+
+
+def test_frequent_words_are_left_out_as_word2vec_does(text):
+    gensim = pytest.importorskip("gensim")
+    model = SkipGram(**SMALL, sample=1e-3)
+    model._start(text)
+    theirs = gensim.models.Word2Vec(min_count=3, sample=1e-3, sg=1)
+    theirs.build_vocab(text)
+    assert set(theirs.wv.key_to_index) == set(model.words_)
+    shares = np.array([theirs.wv.get_vecattr(word, "sample_int") for word in model.words_]) / 2**32
+    assert_allclose(model._kept, shares, atol=1e-6)
+    power = model.counts_**0.75
+    drawn = np.bincount(model._negatives.draw(400_000, 0), minlength=len(power))
+    assert_allclose(drawn[:50] / 400_000, (power / power.sum())[:50], rtol=0.15)
+
+
+@pytest.mark.parametrize("missed", ["skip", "replay"])
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(text, missed):
+    before, trained = so.get_num_threads(), []
+    for threads, seed in ((1, 3), (2, 3), (1, 4)):
+        so.set_num_threads(threads)
+        trained.append(SkipGram(**SMALL, optimizer="Adam", missed=missed, random_state=seed).fit(text).vectors_.copy())
+    so.set_num_threads(before)
+    assert_array_equal(trained[0], trained[1])
+    assert (trained[0] != trained[2]).any()
+
+
+def test_vectors_of_words_used_alike_are_near(text):
+    model = SkipGram(dim=32, epochs=8, min_count=5, batch_size=256).fit(text)
+    assert model.loss_curve_[-1] < 0.9 * model.loss_curve_[0]
+    number = {word: i for i, word in enumerate(model.words_)}
+    rows, _ = model.nearest(number["true"], 5)
+    assert number["false"] in rows
+    rows, cosines = model.nearest(number["first"], 10)
+    assert number["first"] not in rows
+    assert (np.diff(cosines) <= 0).all()
+
+
+def test_fit_is_partial_fit_again_and_again_also_through_a_file(text, tmp_path):
+    whole = SkipGram(**{**SMALL, "epochs": 3}).fit(text)
+    part = SkipGram(**{**SMALL, "epochs": 3}).partial_fit(text).partial_fit(text)
+    part.save(tmp_path / "model.safetensors")
+    loaded = SkipGram.load(tmp_path / "model.safetensors")
+    assert {**loaded.get_params(), "lr": None} == part.get_params()
+    assert loaded.words_ == part.words_
+    loaded.partial_fit(text)
+    assert_array_equal(loaded.vectors_, whole.vectors_)
+    assert loaded.loss_curve_ == whole.loss_curve_
+
+
+def test_a_callback_hears_of_every_batch_and_can_end_the_training(text):
+    heard = []
+
+    def callback(progress):
+        heard.append(progress)
+        return progress.epoch == 1 and progress.done > 500
+
+    model = SkipGram(**{**SMALL, "epochs": 5}).fit(text, callback)
+    assert heard[0].model is model
+    assert [p.epoch for p in heard if p.epoch_ends] == [0]
+    assert len(model.loss_curve_) == 2
+    assert heard[-1].loss == model.loss_curve_[-1]
+    assert 500 < heard[-1].done <= 600
+
+
+def test_words_without_a_vector_are_as_if_not_there(text):
+    model = SkipGram(**SMALL, sample=0).fit(text)
+    before = model.vectors_.copy()
+    model.partial_fit([["neverseen", model.words_[0], "alsonever", model.words_[1]]] * 5)
+    moved = (before != model.vectors_).any(axis=1)
+    assert moved[:2].all()
+    assert not moved[2:].any()
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"dim": 0}, "dim is 0; it must be an integer of at least 1"),
+    ({"window": 2.5}, "window is 2.5"),
+    ({"negative": 0}, "negative is 0"),
+    ({"sample": -1}, "sample is -1; it must be finite and 0 or more"),
+    ({"batch_size": True}, "batch_size is True"),
+    ({"optimizer": "adan"}, "optimizer is 'adan'; it must be one of SGD"),
+    ({"missed": "dense"}, "missed is 'dense'; it must be one of 'skip', 'replay'"),
+    ({"min_count": 10**9}, "X has 0 different words that are seen 1000000000 times"),
+])
+def test_bad_settings_are_named(text, change, said):
+    with pytest.raises(ValueError, match=said):
+        SkipGram(**{**SMALL, **change}).fit(text)
+
+
+def test_an_unfitted_model_says_so():
+    with pytest.raises(ValueError, match="this SkipGram is not fitted yet"):
+        SkipGram().vectors_  # noqa: B018
+
+
+def test_sentences_end_at_full_stops_and_empty_lines():
+    assert sentences("One two.Three!  Four\nfive\n\nsix ... ?") == [["one", "two"], ["three"], ["four", "five"], ["six"]]
+
+
+def test_the_vocabulary_is_sorted_by_count_then_by_letters():
+    assert vocabulary(["b", "a", "c", "b", "c", "d"], 1) == (["b", "c", "a", "d"], [2, 2, 1, 1])
+
+
+def test_vectors_are_read_as_written_by_us_and_by_gensim(tmp_path):
+    words, vectors = ["a", "don't", "été"], np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    write_vectors(tmp_path / "vectors.txt", words, vectors)
+    again, read = read_vectors(tmp_path / "vectors.txt")
+    assert again == words
+    assert_allclose(read, vectors, rtol=1e-5)
+    gensim = pytest.importorskip("gensim")
+    theirs = gensim.models.KeyedVectors.load_word2vec_format(tmp_path / "vectors.txt")
+    assert theirs.index_to_key == words
+    theirs.save_word2vec_format(str(tmp_path / "theirs.txt"))
+    assert_array_equal(read_vectors(tmp_path / "theirs.txt")[1], theirs.vectors)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("", "line 1: expected the number of words"), ("a 1 2\n", "line 1: expected the number of words"),
+    ("2 2\na 1 2\nb 1\n", "line 3: expected one of 2 lines with a word and 2 numbers"),
+    ("2 2\na 1 2\n", "line 3: ends after 1 of 2"),
+    ("1 2\na 1 2\nb 1 2\n", "line 3: expected one of 1"), ("1 2\na x 2\n", "line 2: expected"),
+])
+def test_a_wrong_file_of_vectors_is_named_with_its_line(tmp_path, content, said):
+    (tmp_path / "vectors.txt").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        read_vectors(tmp_path / "vectors.txt")
+
+
+def test_nearest_are_those_of_the_largest_cosine():
+    vectors = np.random.default_rng(1).standard_normal((50, 6))
+    rows, cosines = nearest(vectors, vectors[[4, 7]], 9, [[4], [7, 8]])
+    directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for k, (query, left_out) in enumerate([(4, [4]), (7, [7, 8])]):
+        expected = [row for row in np.argsort(-directions @ directions[query]) if row not in left_out][:9]
+        assert rows[k].tolist() == expected
+        assert_allclose(cosines[k], directions[expected] @ directions[query])
+
+
+def test_scores_are_gensims():
+    gensim = pytest.importorskip("gensim")
+    from gensim.test.utils import datapath
+
+    lines = Path(datapath("wordsim353.tsv")).read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("\t") for line in lines if not line.startswith("#")]
+    words = list(dict.fromkeys(word.lower() for pair in pairs[:300] for word in pair[:2]))
+    words += ["athens", "greece", "baghdad", "iraq", "boy", "girl", "brother", "sister", "bad", "worse", "big", "bigger"]
+    words = list(dict.fromkeys(words))
+    vectors = np.random.default_rng(2).standard_normal((len(words), 20)).astype(np.float32)
+    theirs = gensim.models.KeyedVectors(20)
+    theirs.add_vectors(words, vectors)
+    _, spearman, missing = theirs.evaluate_word_pairs(datapath("wordsim353.tsv"))
+    ours, known, total = word_similarity(words, vectors, datapath("wordsim353.tsv"))
+    assert ours == pytest.approx(spearman[0], abs=1e-6)
+    assert 100 * (1 - known / total) == pytest.approx(missing)
+    _, sections = theirs.evaluate_word_analogies(datapath("questions-words.txt"))
+    correct, known, _ = word_analogies(words, vectors, datapath("questions-words.txt"))
+    assert known == len(sections[-1]["correct"]) + len(sections[-1]["incorrect"]) > 10
+    assert correct == len(sections[-1]["correct"])
+
+
+def test_wrong_files_of_scores_are_named_with_their_line(tmp_path):
+    file = tmp_path / "file.txt"
+    file.write_text("# comment\nword 1\tword 2\tscore\na\tb\t3\na\tb\n")
+    with pytest.raises(ValueError, match="line 4: expected two words and a number"):
+        word_similarity(["a", "b"], np.eye(2), file)
+    file.write_text(": section\na b c d\na b c\n")
+    with pytest.raises(ValueError, match="line 3: expected four words"):
+        word_analogies(["a", "b"], np.eye(2), file)
