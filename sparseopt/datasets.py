@@ -267,6 +267,7 @@ def read_clicks(path, format=None, **options):
     return readers[format](path, **options)
 
 
+_KEPT = 2**20                   # texts whose number or hash is remembered
 _LIBSVM = re.compile(rb"[^\s:#]+(?:[ \t]+\d+:[^\s:#]+)*")
 
 
@@ -310,24 +311,36 @@ def _libsvm_chunks(path, n_features, chunk, first):
     with _opened(path, "rb") as file:
         lines = ((number, line.partition(b"#")[0].strip()) for number, line in enumerate(file, start=1))
         lines = ((number, line) for number, line in lines if line)
+        known = _Numbers()
         while part := list(itertools.islice(lines, chunk)):
             try:
-                yield _libsvm_rows([line for _, line in part], n_features, first)
+                yield _libsvm_rows([line for _, line in part], n_features, first, known)
             except ValueError:
                 for number, line in part:           # which one it was
                     try:
-                        _libsvm_rows([line], n_features, first)
+                        _libsvm_rows([line], n_features, first, known)
                     except ValueError as error:
                         raise ValueError(f"{path}, line {number}: {error}") from None
                 raise
 
 
-def _libsvm_rows(lines, n_features, first):
+class _Numbers(dict):
+    """The numbers that texts stand for: those seen before are found sooner than read again, and most will be."""
+
+    def __missing__(self, text):
+        number = float(text)
+        if len(self) < _KEPT:
+            self[text] = number
+        return number
+
+
+def _libsvm_rows(lines, n_features, first, known):
     for line in lines:
         if not _LIBSVM.fullmatch(line):
             raise ValueError(f"{line[:60].decode(errors='replace')!r}; it must be a label and column:value pairs")
+    texts = b" ".join(lines).replace(b":", b" ").split()
     try:
-        numbers = np.array(b" ".join(lines).replace(b":", b" ").split(), dtype="S").astype(np.float64)
+        numbers = np.fromiter(map(known.__getitem__, texts), np.float64, len(texts))
     except ValueError as error:
         raise ValueError(f"{error}; labels and values must be numbers") from None
     bounds = np.cumsum([0, *(line.count(b":") for line in lines)])
@@ -460,7 +473,7 @@ def _chunks(path, rows, label, numbers, skip, n_features, chunk, header):
                 feature = known.get(key)
                 if feature is None:
                     feature = zlib.crc32(key.encode()) % n_features
-                    if len(known) < 2**20:
+                    if len(known) < _KEPT:
                         known[key] = feature
                 indices.append(feature)
         except ValueError as error:
