@@ -59,16 +59,15 @@ def run(task, settings):
         for _ in range(task.epochs):
             begin = time.perf_counter()
             try:
-                with np.errstate(over="ignore", invalid="ignore"):
+                with np.errstate(all="ignore"):
                     task.train(model)
+                    seconds += time.perf_counter() - begin
+                    quality = float(task.measure(model))
             except (ValueError, FloatingPointError) as error:       # a gradient of infinities
                 if "NaN" not in str(error) and "finite" not in str(error):
                     raise
                 trial = trial._replace(failed="diverged")
                 break
-            seconds += time.perf_counter() - begin
-            with np.errstate(over="ignore", invalid="ignore"):
-                quality = float(task.measure(model))
             trial.steps.append(model.optimizer_.steps)
             trial.seconds.append(seconds)
             trial.quality.append(quality)

@@ -198,7 +198,7 @@ class ClickLog:
         """
         if not 1 <= chunk * len(self._columns) < 2**31:
             raise ValueError(f"chunk is {chunk!r}; it must be at least 1, and make fewer than 2**31 values")
-        rng = np.random.default_rng([self.seed, seed])
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, seed)))
         for start in range(0, n_rows, chunk):
             columns = self._draw(min(chunk, n_rows - start), rng)
             p = expit(self._scores(columns) + self.intercept)
@@ -268,6 +268,7 @@ def read_clicks(path, format=None, **options):
 
 
 _KEPT = 2**20                   # texts whose number or hash is remembered
+_LARGEST = float(np.finfo(np.float32).max)
 _LIBSVM = re.compile(rb"[^\s:#]+(?:[ \t]+\d+:[^\s:#]+)*")
 
 
@@ -309,7 +310,7 @@ def read_libsvm(path, n_features=2**20, chunk=100_000, first=1):
 
 def _libsvm_chunks(path, n_features, chunk, first):
     with _opened(path, "rb") as file:
-        lines = ((number, line.partition(b"#")[0].strip()) for number, line in enumerate(file, start=1))
+        lines = ((number, line.partition(b"#")[0].strip(b"\xef\xbb\xbf \t\r\n")) for number, line in _lines(path, file))
         lines = ((number, line) for number, line in lines if line)
         known = _Numbers()
         while part := list(itertools.islice(lines, chunk)):
@@ -322,6 +323,15 @@ def _libsvm_chunks(path, n_features, chunk, first):
                     except ValueError as error:
                         raise ValueError(f"{path}, line {number}: {error}") from None
                 raise
+
+
+def _lines(path, file):
+    number = 0
+    try:
+        for number, line in enumerate(file, start=1):
+            yield number, line
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path}, line {number + 1}: {error}") from None
 
 
 class _Numbers(dict):
@@ -347,8 +357,9 @@ def _libsvm_rows(lines, n_features, first, known):
     labels = 2 * bounds[:-1] + np.arange(len(lines))
     rest = np.delete(numbers, labels)
     columns, values = rest[::2] - first, rest[1::2]
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"it has {numbers[~np.isfinite(numbers)][0]}; labels and values must be finite")
+    finite = np.abs(numbers) <= _LARGEST
+    if not finite.all():
+        raise ValueError(f"it has {numbers[~finite][0]}; labels and values must be finite in float32")
     if len(columns) and not (columns.min() >= 0 and columns.max() < n_features):
         outside = columns[(columns < 0) | (columns >= n_features)][0] + first
         raise ValueError(f"it has column {outside:.0f}; with n_features={n_features} they must be from {first} to "
@@ -437,12 +448,12 @@ def _parquet_rows(path):
 
 
 def _csv_rows(path, delimiter):
-    with _opened(path, "rt", encoding="utf-8", newline="") as file:
+    with _opened(path, "rt", encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             for row in reader:
                 yield f"line {reader.line_num}", row
-        except (ValueError, csv.Error) as error:
+        except (ValueError, csv.Error, EOFError, zlib.error) as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
 
 
@@ -504,8 +515,8 @@ def _finite(text, name):
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"column {name} has {text!r}; it must be a finite number")
+    if not abs(number) <= _LARGEST:
+        raise ValueError(f"column {name} has {text!r}; it must be a finite number of float32")
     return number
 
 

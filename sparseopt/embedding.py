@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import config, kernels, memory
-from .gradients import row_numbers
+from .gradients import _integers, _numbers, csr_parts, row_numbers
 from .kernels import rowplan
 
 
@@ -39,6 +39,8 @@ def gather(table, rows, *, opt=None):
     array([[4., 5.],
            [0., 1.]])
     """
+    if rows is None:
+        raise TypeError("rows is None; it must be integers")
     table, numbers, shape = _rows_of("table", "rows", table, rows, opt)
     out = memory.empty((*shape, *table.shape[1:]), table.dtype)
     kernels.take(table, numbers, out, config.get_num_threads())
@@ -129,19 +131,19 @@ def bags(indices, offsets=None, *, n_rows, weights=None, mode="sum"):
     """
     if mode not in ("sum", "mean"):
         raise ValueError(f"mode is {mode!r}; it must be 'sum' or 'mean'")
-    indices = row_numbers(indices, "indices")
+    indices = _integers(indices, "indices")
     rowplan.check("indices", "row", indices, n_rows)
     if offsets is None:
         bounds = np.arange(len(indices) + 1)
     else:
-        bounds = np.append(row_numbers(offsets, "offsets"), len(indices))
+        bounds = np.append(_integers(offsets, "offsets"), len(indices))
         if bounds[0] != 0 or (np.diff(bounds) < 0).any():
             raise ValueError(f"offsets must rise from 0 to at most {len(indices)}, the number of indices")
     if weights is None:
         weights = np.ones(len(indices), np.float32)
     else:
-        weights = np.asarray(weights)
-        weights = weights.astype(np.float64 if weights.dtype == np.float64 else np.float32, copy=False)
+        weights = _numbers(weights, "weights")
+        weights = weights.astype(np.float64 if weights.dtype.kind == "f" and weights.itemsize == 8 else np.float32, copy=False)
         if weights.shape != indices.shape:
             raise ValueError(f"weights have shape {weights.shape}; with {len(indices)} indices they must have shape "
                              f"({len(indices)},)")
@@ -186,9 +188,9 @@ def matmul(X, W):
     if X.shape[1] != len(W):
         raise ValueError(f"X has shape {X.shape} and W {W.shape}; X must have as many columns as W rows")
     X = X.tocsr()
-    weights = np.ascontiguousarray(X.data, dtype=W.dtype)
-    indices, indptr = np.ascontiguousarray(X.indices), np.ascontiguousarray(X.indptr)
-    rowplan.check_csr("X", indptr, indices, len(W), len(weights))
+    indptr, indices = csr_parts(X, "X")
+    with np.errstate(over="ignore"):
+        weights = np.ascontiguousarray(_numbers(X.data, "X"), dtype=W.dtype)
     if W.ndim == 1:             # scipy's loop is as good as it gets
         return sp.csr_array((weights, indices, indptr), shape=X.shape) @ W
     out = memory.empty((X.shape[0], *W.shape[1:]), W.dtype)
@@ -249,7 +251,8 @@ class Alias:
 
 
 def _table(name, table):
-    if not isinstance(table, np.ndarray) or table.dtype not in (np.float32, np.float64) or table.ndim not in (1, 2):
+    plain = isinstance(table, np.ndarray) and not isinstance(table, np.ma.MaskedArray)
+    if not plain or table.dtype not in (np.float32, np.float64) or table.ndim not in (1, 2):
         raise TypeError(f"{name} is a {type(table).__name__} of shape {getattr(table, 'shape', None)} and dtype "
                         f"{getattr(table, 'dtype', None)}; it must be an array of float32 or float64, with one row a number or "
                         "vector")
@@ -259,7 +262,7 @@ def _table(name, table):
 def _rows_of(name, rows_name, table, rows, opt):
     """The table, row numbers (flat, checked) or None, and the shape in which they came; brought up to date, if `opt` says."""
     checked = _table(name, table)
-    if rows is None:
+    if rows is None:            # all, in turn: not looked up, so nothing that a step could have left behind
         return checked, None, (len(checked),)
     shape = np.shape(rows)
     numbers = row_numbers(rows, rows_name)

@@ -209,6 +209,14 @@ def _check_compressed(matrix, indptr, what):
                          f"indices and {len(indptr)} indptr for shape {matrix.shape}")
 
 
+def csr_parts(X, what):
+    """indptr and indices of a CSR array as the kernels read them, checked."""
+    _check_compressed(X, X.indptr, what)
+    indptr, indices = _native(X.indptr), _native(X.indices)
+    rowplan.check_csr(what, indptr, indices, X.shape[1], len(X.data))
+    return indptr, indices
+
+
 def _integers(array, name):
     array = _unmasked(array, name)
     if array.ndim != 1:

@@ -336,7 +336,7 @@ def _powered(schedule, times):
     try:
         return schedule.lr * schedule.gamma**times
     except OverflowError:
-        return math.inf
+        return math.inf if schedule.lr else 0.0
 
 
 def _half_cosine(schedule, done):

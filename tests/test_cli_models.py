@@ -1,5 +1,6 @@
 """The commands train, evaluate, neighbours, recommend and compare, each on a small file."""
 
+import gzip
 import re
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from sparseopt import cli, comparison, datasets
 from sparseopt.comparison import Task, Trial
+from sparseopt.models import SkipGram
 
 
 def run(capsys, *arguments):
@@ -165,3 +167,36 @@ def test_a_trial_that_diverges_is_said_to_and_comes_last():
     assert trials[1].best(task) == (3.0, 1)
     assert trials[2].best(task._replace(higher=True)) == (5.0, 1)
     assert trials[0].best(task)[1] == 0
+
+
+def test_a_resumed_skip_gram_has_its_rate_fall_until_the_new_end(text, tmp_path, capsys):
+    settings = ["--model", "skipgram", "--dim", 8, "--min-count", 3, "--batch-size", 64]
+    run(capsys, "train", "words", text, *settings, "--epochs", 2, "--output", tmp_path)
+    ended = SkipGram.load(tmp_path / "checkpoint.safetensors").optimizer_
+    run(capsys, "train", "words", text, "--model", "skipgram", "--min-count", 3, "--epochs", 4, "--output", tmp_path,
+        "--resume", tmp_path / "checkpoint.safetensors")
+    model = SkipGram.load(tmp_path / "checkpoint.safetensors")
+    before, after = ended.param_groups[0]["lr"], model.optimizer_.param_groups[0]["lr"]
+    assert after.steps == pytest.approx(2 * before.steps, abs=1)
+    assert after(ended.steps) > 0.4 * after.lr
+    assert len(model.loss_curve_) == 4
+
+
+def test_compare_shows_the_others_where_one_diverges(clicks, capsys):
+    said = run(capsys, "compare", "clicks", clicks, "--label", "click", "--numbers", "price", "--lr", "0.1,1e38",
+               "--optimizers", "sgd,adam", "--epochs", 1)
+    assert said.count("diverged") >= 1
+    assert "adam │ 0.1" in said
+
+
+def test_brackets_in_words_are_words(tmp_path, capsys):
+    (tmp_path / "v[x].txt").write_text("3 2\n[/s] 1 0\n[unk] 1 0.1\nc 0.9 0\n")
+    said = run(capsys, "neighbours", tmp_path / "v[x].txt", "c")
+    assert "[/s] 1.00, [unk] 1.00" in said
+
+
+def test_a_truncated_archive_is_named(clicks, tmp_path, capsys):
+    packed = gzip.compress(clicks.read_bytes())
+    (tmp_path / "cut.csv.gz").write_bytes(packed[:len(packed) // 2])
+    assert cli.main(["train", "clicks", str(tmp_path / "cut.csv.gz"), "--label", "click", "--output", str(tmp_path)]) == 1
+    assert "cut.csv.gz, line" in capsys.readouterr().err

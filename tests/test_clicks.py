@@ -358,3 +358,10 @@ def test_a_model_that_is_not_fitted_says_so():
     for model in MODELS:
         with pytest.raises(ValueError, match=f"this {model.__name__} is not fitted yet"):
             model().predict(X)
+
+
+def test_the_loss_of_an_infinite_score_is_infinite_or_0_and_no_nan():
+    score, y = np.array([np.inf, -np.inf, np.inf, -np.inf], np.float32), np.array([1, 0, 0, 1], np.float32)
+    with np.errstate(over="ignore"):
+        assert LogisticRegression()._loss(score[:2], y[:2], None)[0] == 0
+        assert LogisticRegression()._loss(score, y, None)[0] == np.inf

@@ -195,6 +195,13 @@ TABLE = np.zeros((10, 4), np.float32)
     (lambda: bags([1, 2], n_rows=3, mode="max"), ValueError, "mode is 'max'"),
     (lambda: bags([1, 2], n_rows=3, weights=[1.0]), ValueError, r"weights have shape \(1,\)"),
     (lambda: bags([1, 2], [0], n_rows=3, weights=[1.0, -1], mode="mean"), ValueError, "sum to 0"),
+    (lambda: gather(TABLE, None), TypeError, "rows is None"),
+    (lambda: gather(np.ma.array(TABLE), [0]), TypeError, "table is a MaskedArray"),
+    (lambda: bags([[0, 1], [2, 0]], n_rows=3), ValueError, r"indices have shape \(2, 2\)"),
+    (lambda: bags([0, 1], [[0], [1]], n_rows=3), ValueError, r"offsets have shape \(2, 1\)"),
+    (lambda: bags([0, 1], n_rows=3, weights=[1j, 2j]), TypeError, "weights has dtype complex128"),
+    (lambda: bags([0, 1], n_rows=3, weights=np.ma.array([1.0, 2.0])), TypeError, "weights is a masked array"),
+    (lambda: matmul(sp.csr_array((3, 10), dtype=complex), TABLE), TypeError, "X has dtype complex128"),
     (lambda: Alias([]), ValueError, r"weights have shape \(0,\)"),
     (lambda: Alias([0.0, 0.0]), ValueError, "not all 0"),
     (lambda: Alias([1.0, -1.0]), ValueError, "0 or more"),
@@ -213,3 +220,17 @@ def test_a_malformed_csr_array_is_refused():
     X.indices[1], X.indptr[1] = 5, 3
     with pytest.raises(ValueError, match="indptr that falls at row 1, from 3 to 2"):
         matmul(X, TABLE)
+
+
+def test_the_parts_of_a_csr_array_must_fit_its_shape_and_may_be_of_any_integer_type():
+    X = sp.csr_array(np.eye(3, 10, dtype=np.float32))
+    expected = X @ TABLE
+    for dtype in (np.int16, ">i4", np.uint64, ">i8"):
+        other = X.copy()
+        other.indices, other.indptr = X.indices.astype(dtype), X.indptr.astype(dtype)
+        assert_array_equal(matmul(other, TABLE), expected)
+    for indptr in (np.concatenate([X.indptr, np.full(1000, 3, np.int32)]), np.array([0, 3], np.int32), np.array([], np.int32)):
+        other = X.copy()
+        other.indptr = indptr
+        with pytest.raises(ValueError, match="X is a malformed csr array"):
+            matmul(other, TABLE)

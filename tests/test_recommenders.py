@@ -136,7 +136,7 @@ def test_the_gradient_of_sampled_softmax_is_that_of_the_loss_with_what_was_drawn
 
     monkeypatch.setattr(so.embedding.Alias, "draw", noted)
     if negatives == 12:
-        rng = np.random.default_rng([0, 0])         # that of the first epoch: the order of users, then the draws
+        rng = ImplicitFactorization()._rng(0)         # that of the first epoch: the order of users, then the draws
         rng.shuffle(np.flatnonzero(np.diff(X.indptr)))
         noted(so.embedding.Alias((counts + 1)**0.5), 12, rng)
     expected = drawn[0].copy()
@@ -170,7 +170,7 @@ def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss):
     negatives, popularity = (3, 0.5) if loss == "bpr" else (5, 0.0)
     model = ImplicitFactorization(loss, dim=3, regularization=0.3, optimizer=by_sgd, epochs=0, batch_size=10**6,
                                   negatives=negatives).fit(X)
-    rng = np.random.default_rng([0, 0])
+    rng = ImplicitFactorization()._rng(0)
     order = rng.permutation(X.nnz)
     drawn = so.embedding.Alias((np.bincount(X.indices, minlength=9) + 1)**popularity).draw((X.nnz, negatives), rng)
     u, i, w = u[order], i[order], w[order]

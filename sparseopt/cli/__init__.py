@@ -12,7 +12,7 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
+    except (OSError, EOFError, ValueError, TypeError, ImportError, MemoryError) as error:
         print(f"sparseopt: {error}", file=sys.stderr)
         return 1
 

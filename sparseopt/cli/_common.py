@@ -48,7 +48,7 @@ def add_settings(parser, models, **more):
                 defaults = "the model's for the " + ("optimizer" if name == "lr" else "loss")
             elif len(models) > 1 and len(having) == 1:
                 defaults = f"{defaults}; of {type(having[0]).__name__}"
-            kind = count if name == "epochs" else convert
+            kind = count if name in ("epochs", "min_count") else convert
             parser.add_argument(flag(name), type=kind, metavar={str: "NAME", int: "N", float: "X"}[convert],
                                 help=f"{says[name]} (default: {defaults})")
 
@@ -67,7 +67,7 @@ def console():
         from rich.console import Console
     except ImportError:
         raise ImportError("the command needs the package rich: pip install 'sparseopt[cli]'") from None
-    return Console()
+    return Console(markup=False)        # what is between brackets is the user's
 
 
 def train(console, model, partial_fit, unit, path, **metadata):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import checkpoint, config, datasets, evaluation
+from .. import checkpoint, datasets, evaluation
 from ..models import FactorizationMachineClassifier, LogisticRegression
 from ._common import add_settings, console, count, draw_loss, flag, given, list_of
 
@@ -26,7 +26,6 @@ def add(train_commands, evaluate_commands):
     clicks.add_argument("--output", type=Path, default=Path("clicks"), metavar="DIR",
                         help="folder to write to (default: clicks)")
     clicks.add_argument("--test", type=Path, metavar="FILE", help="a log to judge the model by in the end")
-    clicks.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
     clicks.add_argument("--resume", type=Path, metavar="CHECKPOINT",
                         help="go on from here with these files; the settings of the model are the checkpoint's")
     clicks.add_argument("--epochs", type=count, default=1, metavar="N", help="passes over the files (default: 1)")
@@ -64,8 +63,6 @@ def stream(files, how):
 def _train(options):
     out = console()
     kind = _MODELS[options.model]
-    if options.threads:
-        config.set_num_threads(options.threads)
     if options.resume:
         settings = given(options, kind(), _MODELS.values())
         settings.pop("epochs", None)
@@ -122,5 +119,5 @@ def _report(out, model, files, how):
     table = Table("rows", "clicks", "log-loss", "of the mean alone", "AUC")
     mean = evaluation.log_loss(y, np.full(len(y), y.mean()))
     table.add_row(f"{len(y):,}", f"{y.mean():.2%}", f"{evaluation.log_loss(y, p):.5f}", f"{mean:.5f}",
-                  f"{evaluation.auc(y, p):.4f}")
+                  f"{evaluation.auc(y, p):.4f}" if 0 < y.mean() < 1 else "-")
     out.print(table)

@@ -42,9 +42,9 @@ def add(commands):
                                 help=f"the rating from which on an item counts as chosen (default: {ratings.LEAST:g})")
         if name == "clicks":
             clicks.add_reading(parser)
-        else:
+        else:                   # click models take one thread
+            parser.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
             parser.add_argument("--dim", type=count, default=32, metavar="N", help="length of a vector (default: 32)")
-        parser.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
         parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
         parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, with matplotlib")
 
@@ -112,7 +112,7 @@ def _compare(options, name, task):
 
     if options.picture:
         check_picture(options.picture)
-    if options.threads:
+    if getattr(options, "threads", None):
         config.set_num_threads(options.threads)
     if not all(0 < lr < float("inf") for lr in options.lr):
         raise ValueError(f"--lr is {','.join(map(str, options.lr))}; rates must be finite and above 0")

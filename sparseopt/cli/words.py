@@ -1,9 +1,10 @@
 """`sparseopt train words`, `neighbours` and `evaluate words`."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
-from .. import checkpoint, config, datasets
+from .. import checkpoint, config, datasets, schedules
 from ..models import GloVe, SkipGram, glove
 from ..models.words import (
     nearest,
@@ -72,7 +73,7 @@ def _train(options):
     options.output.mkdir(parents=True, exist_ok=True)
     source = ", ".join(Path(name).name for name in options.files) if options.files else "Python's documentation"
     path = options.output / "checkpoint.safetensors"
-    min_count = options.min_count or SkipGram().min_count
+    min_count = SkipGram().min_count if options.min_count is None else options.min_count
 
     with out.status("reading"):
         texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
@@ -128,6 +129,9 @@ def _resumed(options, kind):
     if kind is GloVe and not {"words", "window"} <= set(model.optimizer_.metadata):
         raise ValueError(f"{options.resume}: a checkpoint of GloVe, but not of this command")
     if options.epochs:
+        for group in model.optimizer_.param_groups:     # a line that ends with the epochs: now with the new number of them
+            if isinstance(group["lr"], schedules.Linear):
+                group["lr"] = replace(group["lr"], steps=max(1, round(group["lr"].steps * options.epochs / model.epochs)))
         model.epochs = options.epochs
     return model, model.optimizer_.metadata.get("window")
 

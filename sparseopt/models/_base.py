@@ -95,14 +95,12 @@ class Model:
 
     def _rng(self, *more):
         """Random numbers of this model; with more integers, another stream for each."""
-        if isinstance(self.random_state, np.random.RandomState):
-            return np.random.default_rng([self.random_state.randint(2**31), *more])
         seed = self.random_state
-        if seed is None:
-            return np.random.default_rng()
+        if isinstance(seed, np.random.RandomState):
+            seed = seed.randint(2**31)
         if isinstance(seed, np.random.Generator):
             return seed
-        return np.random.default_rng([seed, *more] if more else seed)
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=more))
 
     def _make_optimizer(self, tables, hyper=None, **settings):
         """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables.
@@ -156,9 +154,14 @@ class Model:
             What else to keep in `optimizer_.metadata`, the vocabulary for instance.
         """
         self._check_fitted()
-        settings = {name: value for name, value in self.get_params().items() if name not in ("optimizer", "lr")}
+        settings = {name: _stored(value) for name, value in self.get_params().items() if name not in ("optimizer", "lr")}
+        before = dict(self.optimizer_.metadata)
         self.optimizer_.metadata |= {"model": settings, "model_type": type(self).__name__, **self._fitted(), **metadata}
-        checkpoint.save(path, self.optimizer_)
+        try:
+            checkpoint.save(path, self.optimizer_)
+        except BaseException:
+            self.optimizer_.metadata = before
+            raise
 
     @classmethod
     def load(cls, path, lr=None):
@@ -194,6 +197,13 @@ class Model:
     def _restore(self, metadata):
         """Set the fitted attributes from what `_fitted` returned."""
         self.loss_curve_ = list(metadata["losses"])
+
+
+def _stored(value):
+    """A parameter as JSON can hold it; of generators of random numbers nothing, since they are where they are."""
+    if isinstance(value, np.random.Generator | np.random.RandomState):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def selection(values, columns, n_columns):

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from scipy.special import expit
 
 from .. import memory
-from ..kernels import rowplan
+from ..gradients import csr_parts
 from ._base import Model, Progress
 
 _SCORED = 4096                  # rows that are scored at a time: a bound on the memory that it takes
@@ -149,7 +149,7 @@ class Supervised(Model):
         if self.n_features is not None:
             self._check_integers(n_features=1)
         try:
-            self._rng()
+            self._rng(0)
         except (TypeError, ValueError) as error:
             raise ValueError(f"random_state is {self.random_state!r}; no seed of numpy.random.default_rng: {error}") from error
         for name in ("l1", "l2"):
@@ -191,8 +191,7 @@ class Supervised(Model):
             raise ValueError(f"X has {X.shape[1]} features, but {name} is expecting {n_features} features as input")
         if not sp.issparse(X):
             X = sp.csr_array(X)
-        indices, indptr = np.ascontiguousarray(X.indices), np.ascontiguousarray(X.indptr)
-        rowplan.check_csr("X", indptr, indices, X.shape[1], len(X.data))
+        indptr, indices = csr_parts(X, "X")
         with np.errstate(over="ignore"):
             data = np.ascontiguousarray(X.data, dtype=np.float32)
         X = sp.csr_array((data, indices, indptr), shape=(X.shape[0], n_features or X.shape[1]))
@@ -264,7 +263,7 @@ class BinaryClassifier:
         score = score.astype(np.float64)
         small = np.exp(-np.abs(score))
         p = np.where(score >= 0, 1, small) / (1 + small)
-        return _weighted(np.log1p(small) + np.maximum(score, 0) - y * score, p - y, weight)
+        return _weighted(np.log1p(small) + np.maximum(np.where(y > 0, -score, score), 0), p - y, weight)
 
     def _first_intercept(self, y, weight):
         return 0.0

@@ -159,9 +159,10 @@ class GloVe(WordVectors):
     def _check_settings(self):
         self._check_integers(dim=1, epochs=0, batch_size=1)
         self._check_numbers("x_max", "alpha")
+        self._rng(0)                                    # or raise
 
     def _start(self, n_words):
-        rng = np.random.default_rng(self.random_state)
+        rng = self._rng()
         half = 0.5 / self.dim
         tables = {
             "words": memory.uniform((n_words, self.dim), low=-half, high=half, seed=rng),
@@ -174,7 +175,7 @@ class GloVe(WordVectors):
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
-        order = np.random.default_rng([self.random_state, epoch]).permutation(X.nnz)
+        order = self._rng(epoch).permutation(X.nnz)
         rows, columns = X.coords
         targets, weights = np.log(X.data), np.minimum(1, (X.data / np.float32(self.x_max)) ** np.float32(self.alpha))
         for start in range(0, X.nnz, self.batch_size):

@@ -109,8 +109,7 @@ class SkipGram(WordVectors):
             Itself.
         """
         self._check_settings()
-        self._start(X)
-        text = self._encoded(X)
+        text = self._start(X)
         for _ in range(self.epochs):
             if self._epoch(text, callback):
                 break
@@ -122,51 +121,41 @@ class SkipGram(WordVectors):
         Parameters as `fit`.
         """
         self._check_settings()
-        if not hasattr(self, "optimizer_"):
-            self._start(X)
-        self._epoch(self._encoded(X), callback)
+        text = _encoded(X, self._number) if hasattr(self, "optimizer_") else self._start(X)
+        self._epoch(text, callback)
         return self
 
     def _check_settings(self):
         self._check_integers(dim=1, window=1, negative=1, min_count=1, epochs=0, batch_size=1)
         self._check_numbers("sample", zero=True)
+        self._rng(0)                                    # or raise
 
     def _start(self, X):
-        words, counts = vocabulary((word for sentence in X for word in sentence), self.min_count)
+        """Begin a new model for the words of a text, or leave the old one as it is and raise; returns the text by number."""
+        words, counts = vocabulary(_words(X), self.min_count)
         if len(words) < 2:
             raise ValueError(f"X has {len(words)} different words that are seen {self.min_count} times or more (min_count); "
                              "it must have at least 2")
-        rng = np.random.default_rng(self.random_state)
+        known = self._known(words, np.array(counts))
+        text = _encoded(X, known["_number"])
+        self._planned = self.epochs * float(known["counts_"] @ known["_kept"]) / self.batch_size
+        rng = self._rng()
         half = 0.5 / self.dim
         tables = {"words": memory.uniform((len(words), self.dim), low=-half, high=half, seed=rng),
                   "contexts": memory.zeros((len(words), self.dim))}
-        self.words_, self.counts_ = words, np.array(counts)
-        self._prepare()
-        self.optimizer_ = self._make_optimizer(tables)
-        self.loss_curve_ = []
+        optimizer = self._make_optimizer(tables)
+        vars(self).update(known, optimizer_=optimizer, loss_curve_=[])
+        return text
 
     def _schedule(self, lr):
-        steps = self.epochs * float(self.counts_ @ self._kept) / self.batch_size
-        return lr if callable(lr) else schedules.Linear(lr, end=lr / 1000, steps=max(1, round(steps)))
+        return lr if callable(lr) else schedules.Linear(lr, end=lr / 1000, steps=max(1, round(self._planned)))
 
-    def _prepare(self):
-        """What the counts say."""
-        self._number = {word: i for i, word in enumerate(self.words_)}
-        self._negatives = embedding.Alias(self.counts_**0.75)
-        share = self.counts_ / self.counts_.sum()
-        self._kept = np.minimum(1, np.sqrt(self.sample / share) + self.sample / share) if self.sample else np.ones(len(share))
-
-    def _encoded(self, X):
-        """The words of a text by number, those without a vector left out, and the sentence of each."""
-        number = self._number
-        numbers, lengths = [], []
-        for sentence in X:
-            known = [number[word] for word in sentence if word in number]
-            numbers.extend(known)
-            lengths.append(len(known))
-        if not numbers:
-            raise ValueError("X has none of the words that have a vector")
-        return np.array(numbers, np.int32), np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    def _known(self, words, counts):
+        """What the counts say, as the attributes that it becomes."""
+        share = counts / counts.sum()
+        kept = np.minimum(1, np.sqrt(self.sample / share) + self.sample / share) if self.sample else np.ones(len(share))
+        return {"words_": words, "counts_": counts, "_number": {word: i for i, word in enumerate(words)},
+                "_negatives": embedding.Alias(counts**0.75), "_kept": kept}
 
     def _epoch(self, text, callback):
         epoch, total, pairs = len(self.loss_curve_), 0.0, 0
@@ -216,14 +205,34 @@ class SkipGram(WordVectors):
 
     def _restore(self, metadata):
         super()._restore(metadata)
-        self.words_, self.counts_ = list(metadata["words"]), np.array(metadata["counts"])
-        self._prepare()
+        vars(self).update(self._known(list(metadata["words"]), np.array(metadata["counts"])))
 
     @property
     def vectors_(self):
         self._check_fitted()
         self._catch_up()
         return self.optimizer_.params["words"]
+
+
+def _encoded(X, number):
+    """The words of a text by number, those without a vector left out, and the sentence of each."""
+    numbers, lengths = [], []
+    for sentence in X:
+        known = [number[word] for word in sentence if word in number]
+        numbers.extend(known)
+        lengths.append(len(known))
+    if not numbers:
+        raise ValueError("X has none of the words that have a vector (an iterator is empty after the first reading)")
+    return np.array(numbers, np.int32), np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+
+
+def _words(X):
+    if isinstance(X, str):
+        raise TypeError("X is a string; it must be sentences, each a list of words")
+    for sentence in X:
+        if isinstance(sentence, str):
+            raise TypeError(f"X has the string {sentence[:40]!r}; sentences must be lists of words")
+        yield from sentence
 
 
 def _neighbours(sentence, reach, start, stop, window):

@@ -90,7 +90,7 @@ def read_vectors(path):
         n, dim = map(int, head)
         vectors = np.empty((n, dim), np.float32)
         for number, line in enumerate(file, 2):
-            parts = line.rstrip("\n").rsplit(" ", dim)
+            parts = line.rstrip().rsplit(" ", dim)            # word2vec's own program ends lines with a space
             try:
                 if len(parts) != dim + 1 or len(words) == n:
                     raise ValueError
