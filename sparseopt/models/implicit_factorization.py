@@ -11,7 +11,7 @@ from ._recommender import Recommender
 _ALL = 1 << 14              # items up to which softmax takes all of them
 # What parameters that are None come to.
 _DEFAULTS = {
-    "softmax": {"negatives": 2048, "popularity": 0.5, "regularization": 0.3},
+    "softmax": {"negatives": 2048, "popularity": 0.5, "regularization": 0.2},
     "bpr": {"negatives": 1, "popularity": 0.5, "regularization": 0.03},
     "warp": {"negatives": 32, "popularity": 0.0, "regularization": 0.1},
 }
@@ -57,7 +57,7 @@ class ImplicitFactorization(Recommender):
         and bpr, 0 for warp. To be left at None where none are drawn.
     regularization : None or float
         λ: ½ λ w (‖p_u‖² + ‖q_i‖²) is part of the loss of a pair, and ½ λ w ‖q_j‖² for an item drawn for it (not by
-        softmax, which draws for all). None is 0.3 for softmax, 0.03 for bpr, 0.1 for warp.
+        softmax, which draws for all). None is 0.2 for softmax, 0.03 for bpr, 0.1 for warp.
     weight_decay : float
         That of the optimizer, with one given by name: AdamW's is decoupled, for each step that touches a row (under
         missed="replay" for every step).
@@ -107,7 +107,7 @@ class ImplicitFactorization(Recommender):
     """
 
     LEARNING_RATES = {  # noqa: RUF012
-        "softmax": {"SGD": 0.01, "Adagrad": 0.2, "RowwiseAdagrad": 0.2, "Adadelta": 10.0, "RMSprop": 0.02, "Adam": 0.05,
+        "softmax": {"SGD": 0.01, "Adagrad": 0.1, "RowwiseAdagrad": 0.2, "Adadelta": 10.0, "RMSprop": 0.02, "Adam": 0.05,
                     "AdamW": 0.05, "RowwiseAdam": 0.05, "Adamax": 0.1, "NAdam": 0.05, "Ftrl": 0.3, "Lion": 0.02},
         "bpr": {"SGD": 0.1, "Adagrad": 0.1, "RowwiseAdagrad": 0.05, "Adadelta": 3.0, "RMSprop": 0.01, "Adam": 0.01,
                 "AdamW": 0.01, "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.3, "Lion": 0.003},
