@@ -200,3 +200,11 @@ def test_a_truncated_archive_is_named(clicks, tmp_path, capsys):
     (tmp_path / "cut.csv.gz").write_bytes(packed[:len(packed) // 2])
     assert cli.main(["train", "clicks", str(tmp_path / "cut.csv.gz"), "--label", "click", "--output", str(tmp_path)]) == 1
     assert "cut.csv.gz, line" in capsys.readouterr().err
+
+
+def test_trials_go_with_a_random_search_alone(clicks, capsys):
+    settings = ["--label", "click", "--optimizers", "sgd", "--lr", "0.001,0.1", "--epochs", 1, "--trials", 3]
+    said = run(capsys, "compare", "clicks", clicks, *settings, "--search", "random")
+    assert said.count("│ sgd │") == 3
+    assert cli.main(["compare", "clicks", str(clicks), *map(str, settings)]) == 1
+    assert "--trials is 3; it goes with --search random alone" in capsys.readouterr().err

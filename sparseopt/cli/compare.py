@@ -35,7 +35,7 @@ def add(commands):
         parser.add_argument("--search", choices=["grid", "random"], default="grid",
                             help="every optimizer at every rate, or rates at random between the least and the largest "
                                  "(default: grid)")
-        parser.add_argument("--trials", type=count, default=30, metavar="N", help="of a random search (default: 30)")
+        parser.add_argument("--trials", type=count, metavar="N", help="of a random search (default: 30)")
         parser.add_argument("--epochs", type=count, default=5, metavar="N", help="of each trial (default: 5)")
         if name == "ratings":
             parser.add_argument("--least", type=float, default=ratings.LEAST, metavar="X",
@@ -116,11 +116,13 @@ def _compare(options, name, task):
         config.set_num_threads(options.threads)
     if not all(0 < lr < float("inf") for lr in options.lr):
         raise ValueError(f"--lr is {','.join(map(str, options.lr))}; rates must be finite and above 0")
+    if options.trials and options.search == "grid":
+        raise ValueError(f"--trials is {options.trials}; it goes with --search random alone")
     out = console()
     with out.status("reading"):
         task = task(options)
     settings = (comparison.grid(options.optimizers, options.lr) if options.search == "grid" else
-                comparison.draws(options.optimizers, options.lr, options.trials, options.seed))
+                comparison.draws(options.optimizers, options.lr, options.trials or 30, options.seed))
     for optimizer in options.optimizers:
         task.make(optimizer, options.lr[0])._check_optimizer()
     out.print(task.title, highlight=False)
