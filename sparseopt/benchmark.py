@@ -34,7 +34,7 @@ _OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times 
 _MOST_BATCHES = 4096
 _EARLIER = 3000             # steps taken before, where missed steps are replayed: the first hundreds cost more
 # Rows between prefetch and use that the limit tries: (ahead, near, together).
-_DISTANCES = (8, 4, 0), (16, 4, 0), (16, 8, 0), (32, 8, 0), (64, 0, 0), (64, 16, 0), (16, 4, 8), (16, 8, 8)
+_DISTANCES = (8, 4, 0), (16, 4, 0), (16, 8, 0), (32, 8, 0), (64, 0, 0), (64, 16, 0), (16, 4, 8), (16, 8, 8), (8, 4, 2)
 
 
 @dataclass(frozen=True)
