@@ -104,7 +104,7 @@ def draw(task, trials, path):
         panels[0].set_ylim(low - margin, high + margin)
     panels[0].set(xlabel="steps", ylabel=task.quality)
     panels[1].set(xlabel="seconds")
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+    panels[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     for axes in panels:
         axes.grid(alpha=0.3)
     figure.suptitle(task.title, fontsize=10)

@@ -115,7 +115,7 @@ class ImplicitFactorization(Recommender):
                  "AdamW": 0.003, "RowwiseAdam": 0.003, "Adamax": 0.006, "NAdam": 0.003, "Ftrl": 0.1, "Lion": 0.001},
     }
 
-    def __init__(self, loss="softmax", dim=128, optimizer="Adagrad", lr=None, epochs=20, batch_size=4096, negatives=None,
+    def __init__(self, loss="softmax", dim=64, optimizer="Adagrad", lr=None, epochs=20, batch_size=4096, negatives=None,
                  popularity=None, regularization=None, weight_decay=0.0, missed="skip", random_state=0):
         self.loss = loss
         self.dim = dim
@@ -185,6 +185,12 @@ class ImplicitFactorization(Recommender):
             raise ValueError("X has no positive entries; there is nothing to train on")
         return X
 
+    def _make_optimizer(self, tables):
+        optimizer = super()._make_optimizer(tables)
+        if self.loss == "softmax" and not callable(self.optimizer):
+            optimizer.num_threads = 1
+        return optimizer
+
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
         rng = self._rng(epoch)
@@ -200,7 +206,8 @@ class ImplicitFactorization(Recommender):
         self.loss_curve_.append(total / done)
         return False
 
-    # Softmax: users whole, so that one product of matrices has all their scores.
+    # Softmax: users whole, so that one product of matrices has all their scores.  BLAS has the cores for these; all else here
+    # is on one thread, since threads of two kinds that wait for each other's work take longer than the work.
 
     def _of_users(self, X, counts, negatives, rng):
         """Steps on all pairs of some users at a time; yields the number of pairs and the loss of each."""
@@ -227,7 +234,8 @@ class ImplicitFactorization(Recommender):
         """One step on the pairs X of these users beside these items, each counted e^weight times; returns the loss."""
         self._catch_up({"users": users, "items": items, "item_bias": items})
         tables = self.optimizer_.params
-        p, q = embedding.gather(tables["users"], users), embedding.gather(tables["items"], items)
+        p = tables["users"][users]
+        q = tables["items"] if len(items) == X.shape[1] else tables["items"][items]
         row = np.repeat(np.arange(len(users)), np.diff(X.indptr))
         column = np.searchsorted(items, X.indices)
         scores = p @ q.T
