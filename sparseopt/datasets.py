@@ -409,12 +409,9 @@ def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000
     --------
     See `read_clicks`.
     """
-    _check_reader(n_features, chunk)
     if delimiter is None:
         delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
-    if isinstance(numbers, str) or isinstance(skip, str):
-        raise ValueError("numbers and skip must be lists of columns, not a string")
-    return _chunks(path, _csv_rows(path, delimiter), label, list(numbers), list(skip), n_features, chunk, header)
+    return _table_chunks(path, _csv_rows(path, delimiter), label, numbers, skip, n_features, chunk, header)
 
 
 def read_parquet(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000):
@@ -422,10 +419,14 @@ def read_parquet(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100
 
     Needs the package pyarrow (the extra `parquet`). Parameters, errors: as `read_csv`.
     """
+    return _table_chunks(path, _parquet_rows(path), label, numbers, skip, n_features, chunk, True)
+
+
+def _table_chunks(path, rows, label, numbers, skip, n_features, chunk, header):
     _check_reader(n_features, chunk)
     if isinstance(numbers, str) or isinstance(skip, str):
         raise ValueError("numbers and skip must be lists of columns, not a string")
-    return _chunks(path, _parquet_rows(path), label, list(numbers), list(skip), n_features, chunk, True)
+    return _chunks(path, rows, label, list(numbers), list(skip), n_features, chunk, header)
 
 
 def _parquet():
@@ -590,6 +591,7 @@ class Ratings:
 
 
 _RATINGS_HEAD = "userId,movieId,rating,timestamp"
+_RATINGS_CELLS = "which are an integer, an integer, a finite number and an integer"
 
 
 def read_ratings(path):
@@ -598,7 +600,9 @@ def read_ratings(path):
     Parameters
     ----------
     path : str or path
-        A head line `userId,movieId,rating,timestamp`, and lines of an integer, an integer, a number and an integer.
+        A head line `userId,movieId,rating,timestamp`, and lines of an integer, an integer, a number and an integer. Or, with
+        a name that ends in .parquet, a Parquet file with these columns among others, which needs the package pyarrow (the
+        extra `parquet`).
 
     Returns
     -------
@@ -611,6 +615,8 @@ def read_ratings(path):
         If the file cannot be read.
     ValueError
         Naming the first line that is not as said above; or if there is no rating.
+    ImportError
+        If pyarrow is needed and not installed.
 
     Examples
     --------
@@ -624,6 +630,15 @@ def read_ratings(path):
     >>> ratings.users, ratings.items, ratings.values
     (array([0, 1], dtype=int32), array([1, 0], dtype=int32), array([4. , 3.5]))
     """
+    users, items, values, times = (_parquet_ratings if str(path).endswith(".parquet") else _csv_ratings)(path)
+    if not len(values):
+        raise ValueError(f"{path} has no ratings; it must have at least one")
+    user_ids, users = _numbered(users)
+    item_ids, items = _numbered(items)
+    return Ratings(users, items, np.array(values), np.array(times), user_ids, item_ids)
+
+
+def _csv_ratings(path):
     users, items, values, times = array("q"), array("q"), array("d"), array("q")
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         if file.readline().strip() != _RATINGS_HEAD:
@@ -639,13 +654,28 @@ def read_ratings(path):
                 for column, cell in zip((users, items, values, times), (user, item, value, time), strict=True):
                     column.append(cell)
             except (ValueError, OverflowError):
-                raise ValueError(f"{path}, line {number}: expected {_RATINGS_HEAD}, which are an integer, an integer, a finite "
-                                 f"number and an integer; it has {line.strip()[:80]!r}") from None
-    if not values:
-        raise ValueError(f"{path} has no ratings; it must have at least one line below the head line")
-    user_ids, users = _numbered(users)
-    item_ids, items = _numbered(items)
-    return Ratings(users, items, np.array(values), np.array(times), user_ids, item_ids)
+                raise ValueError(f"{path}, line {number}: expected {_RATINGS_HEAD}, {_RATINGS_CELLS}; it has "
+                                 f"{line.strip()[:80]!r}") from None
+    return users, items, values, times
+
+
+def _parquet_ratings(path):
+    names = _RATINGS_HEAD.split(",")
+    with _parquet().ParquetFile(path) as file:
+        if not set(names) <= set(file.schema_arrow.names):
+            raise ValueError(f"{path}, its columns: expected {_RATINGS_HEAD}; it has {', '.join(file.schema_arrow.names)}")
+        table = file.read(names)
+    columns = [table[name].to_numpy() for name in names]        # floats with NaN where an integer is missing
+    for column, name in zip(columns, names, strict=True):
+        wrong = np.ones(len(column), bool) if column.dtype.kind not in "iuf" else ~np.isfinite(column)
+        if name != "rating" and column.dtype.kind in "uf":
+            wrong |= (column != np.trunc(column)) | ~(np.abs(column) < 2.0**63)
+        if wrong.any():
+            row = wrong.argmax()
+            raise ValueError(f"{path}, row {row + 1}: expected {_RATINGS_HEAD}, {_RATINGS_CELLS}; its {name} is "
+                             f"{table[name][row].as_py()!r}")
+    return [column.astype(kind, copy=False) for column, kind in zip(columns, (np.int64, np.int64, np.float64, np.int64),
+                                                                    strict=True)]
 
 
 def _numbered(ids):

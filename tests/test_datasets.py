@@ -51,3 +51,28 @@ def test_values_keep_their_digits(tmp_path):
     ratings = read_ratings(written(tmp_path, HEAD + "1,2,0.1,4\n"))
     assert ratings.values.dtype == np.float64
     assert ratings.values[0] == 0.1
+
+
+def test_a_parquet_file_of_ratings_is_read_as_the_same_lines(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"title": ["a", "b"], "rating": [4.5, 1.0], "movieId": [7, 9], "userId": [20, 3], "timestamp": [100.0, 50.0]}
+
+    def read(changes):
+        parquet.write_table(pyarrow.table(columns | changes), tmp_path / "ratings.parquet")
+        return read_ratings(tmp_path / "ratings.parquet")
+
+    expected = read_ratings(written(tmp_path, HEAD + "20,7,4.5,100\n3,9,1,50\n"))
+    found = read({})
+    for name in ("users", "items", "values", "times", "user_ids", "item_ids"):
+        assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
+    for changes, message in (({"userId": [None, 3]}, "row 1: .* an integer, an integer, a finite.*; its userId is None"),
+                             ({"timestamp": [1.0, 2.5]}, "row 2: .* its timestamp is 2.5"),
+                             ({"movieId": [1.0, 1e300]}, "row 2: .* its movieId is 1e"),
+                             ({"rating": [1.0, float("nan")]}, "row 2: .* its rating is nan"),
+                             ({"rating": ["good", "bad"]}, "row 1: .* its rating is 'good'")):
+        with pytest.raises(ValueError, match=message):
+            read(changes)
+    parquet.write_table(pyarrow.table({"userId": [1]}), tmp_path / "ratings.parquet")
+    with pytest.raises(ValueError, match="its columns: expected userId,movieId,rating,timestamp; it has userId"):
+        read_ratings(tmp_path / "ratings.parquet")

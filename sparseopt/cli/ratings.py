@@ -23,7 +23,7 @@ def add(train_commands, commands, evaluate_commands):
                     "Writes checkpoint.safetensors (for --resume and `sparseopt recommend`) and loss.png into the output "
                     "folder.")
     ratings.set_defaults(run=_train)
-    ratings.add_argument("file", type=Path, metavar="FILE", help="ratings.csv")
+    ratings.add_argument("file", type=Path, metavar="FILE", help="ratings.csv, or a .parquet of its columns")
     ratings.add_argument("--model", choices=_MODELS, default="implicit", help="default: implicit")
     ratings.add_argument("--least", type=float, metavar="X",
                          help=f"of implicit: the rating from which on an item counts as chosen (default: {LEAST:g})")
