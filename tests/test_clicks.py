@@ -277,6 +277,21 @@ BROKEN = sp.csr_array((np.ones(2), np.array([0, 1]), np.array([0, 1, 2])), shape
 BROKEN.indices[1] = 7
 
 
+@pytest.mark.parametrize("model", [*CLASSIFIERS, FactorizationMachineRegressor])
+def test_a_score_takes_weights_that_count(model):
+    y = Y == "yes"
+    fitted = model().fit(X, y)
+    assert fitted.score(X, y, [1, 2, 0, 3, 0, 0]) == pytest.approx(fitted.score(X[[0, 1, 1, 3, 3, 3]], y[[0, 1, 1, 3, 3, 3]]))
+    with pytest.raises(ValueError, match="sample_weight is zero"):
+        fitted.score(X, y, [0] * 6)
+
+
+def test_r2_of_targets_that_are_all_alike_is_finite():
+    fitted = FactorizationMachineRegressor().fit(X, np.ones(6))
+    assert fitted.score(X, np.full(6, 2.0)) == 0
+    assert fitted.score(X[:1], fitted.predict(X[:1])) == 1
+
+
 @pytest.mark.parametrize(("settings", "given", "error", "message"), [
     ({}, (X, Y[:5]), ValueError, "X has 6 samples and y 5"),
     ({}, (X, None), ValueError, "y is None"),

@@ -80,7 +80,7 @@ def _clicks(options):
         raise ValueError(f"{', '.join(options.files)}: has {len(y)} rows, too few to leave out a part with clicks and without")
 
     def make(optimizer, lr):
-        return LogisticRegression(optimizer=optimizer, lr=lr, epochs=options.epochs, random_state=options.seed)
+        return LogisticRegression(optimizer=optimizer, lr=lr, epochs=options.epochs, shuffle=False)    # as `train` reads it
 
     return Task(f"LogisticRegression, {train:,} rows; judged on the {len(y) - train:,} after them", "log-loss", False, make,
                 lambda model: model.partial_fit(X[:train], y[:train]),

@@ -256,7 +256,8 @@ class BinaryClassifier:
     def score(self, X, y, sample_weight=None):
         """Return the share of rows whose class is predicted right."""
         predicted = self.predict(X)
-        return float(np.average(predicted == _checked_target(self, y, len(predicted)), weights=sample_weight))
+        weight = _checked_weight(sample_weight, len(predicted))
+        return float(np.average(predicted == _checked_target(self, y, len(predicted)), weights=weight))
 
     def _loss(self, score, y, weight):
         """The sum of the losses, and the derivative by each score."""
@@ -342,12 +343,13 @@ class Regressor:
         return self._score_all(X)
 
     def score(self, X, y, sample_weight=None):
-        """Return R²: 1 less the squared error over that of the mean."""
+        """Return R²: 1 less the squared error over that of the mean; where y are all alike 0, or 1 if predicted to the bit."""
         predicted = self.predict(X)
         y = _checked_target(self, y, len(predicted)).astype(np.float64)
-        mean = np.average(y, weights=sample_weight)
-        error, variance = (np.average((y - of) ** 2, weights=sample_weight) for of in (predicted, mean))
-        return float(1 - error / variance)
+        weight = _checked_weight(sample_weight, len(predicted))
+        mean = np.average(y, weights=weight)
+        error, variance = (np.average((y - of) ** 2, weights=weight) for of in (predicted, mean))
+        return float(1 - error / variance if variance else error == 0)
 
     def _loss(self, score, y, weight):
         error = score.astype(np.float64) - y
@@ -416,7 +418,7 @@ def _checked_weight(weight, n):
     if not (np.isfinite(weight).all() and weight.min() >= 0):
         raise ValueError(f"sample_weight is from {weight.min()} to {weight.max()}; it must be finite and 0 or more")
     if not weight.any():
-        raise ValueError("sample_weight is zero for all samples; there is nothing to train on")
+        raise ValueError("sample_weight is zero for all samples; at least one must count")
     return weight
 
 
