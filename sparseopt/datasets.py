@@ -429,17 +429,20 @@ def _table_chunks(path, rows, label, numbers, skip, n_features, chunk, header):
     return _chunks(path, rows, label, list(numbers), list(skip), n_features, chunk, header)
 
 
-def _parquet():
+def _parquet(path):
     try:
-        import pyarrow.parquet
+        from pyarrow import ArrowInvalid, parquet
     except ImportError:
         raise ImportError("Parquet files need the package pyarrow: pip install 'sparseopt[parquet]'") from None
-    return pyarrow.parquet
+    try:
+        return parquet.ParquetFile(path)
+    except ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file: {error}") from None
 
 
 def _parquet_rows(path):
     """The names of the columns, then the rows as texts, each with its place."""
-    with _parquet().ParquetFile(path) as file:
+    with _parquet(path) as file:
         yield "its columns", file.schema_arrow.names
         number = 0
         for batch in file.iter_batches():
@@ -614,7 +617,7 @@ def read_ratings(path):
     OSError
         If the file cannot be read.
     ValueError
-        Naming the first line that is not as said above; or if there is no rating.
+        Naming a line, or a row of a Parquet file, that is not as said above; or if there is no rating.
     ImportError
         If pyarrow is needed and not installed.
 
@@ -630,7 +633,7 @@ def read_ratings(path):
     >>> ratings.users, ratings.items, ratings.values
     (array([0, 1], dtype=int32), array([1, 0], dtype=int32), array([4. , 3.5]))
     """
-    users, items, values, times = (_parquet_ratings if str(path).endswith(".parquet") else _csv_ratings)(path)
+    users, items, values, times = (_parquet_ratings if str(path).lower().endswith(".parquet") else _csv_ratings)(path)
     if not len(values):
         raise ValueError(f"{path} has no ratings; it must have at least one")
     user_ids, users = _numbered(users)
@@ -661,19 +664,20 @@ def _csv_ratings(path):
 
 def _parquet_ratings(path):
     names = _RATINGS_HEAD.split(",")
-    with _parquet().ParquetFile(path) as file:
-        if not set(names) <= set(file.schema_arrow.names):
-            raise ValueError(f"{path}, its columns: expected {_RATINGS_HEAD}; it has {', '.join(file.schema_arrow.names)}")
+    with _parquet(path) as file:
+        if any(file.schema_arrow.names.count(name) != 1 for name in names):
+            raise ValueError(f"{path}, its columns: expected {_RATINGS_HEAD}, each once; it has "
+                             f"{', '.join(file.schema_arrow.names)}")
         table = file.read(names)
     columns = [table[name].to_numpy() for name in names]        # floats with NaN where an integer is missing
     for column, name in zip(columns, names, strict=True):
         wrong = np.ones(len(column), bool) if column.dtype.kind not in "iuf" else ~np.isfinite(column)
         if name != "rating" and column.dtype.kind in "uf":
-            wrong |= (column != np.trunc(column)) | ~(np.abs(column) < 2.0**63)
+            wrong |= (column != np.trunc(column)) | ~(np.abs(column.astype(np.float64)) < 2.0**63)
         if wrong.any():
             row = wrong.argmax()
             raise ValueError(f"{path}, row {row + 1}: expected {_RATINGS_HEAD}, {_RATINGS_CELLS}; its {name} is "
-                             f"{table[name][row].as_py()!r}")
+                             f"{table[name][row].as_py()!r} ({table.schema.field(name).type})")
     return [column.astype(kind, copy=False) for column, kind in zip(columns, (np.int64, np.int64, np.float64, np.int64),
                                                                     strict=True)]
 

@@ -288,7 +288,9 @@ def test_a_score_takes_weights_that_count(model):
 
 def test_r2_of_targets_that_are_all_alike_is_finite():
     fitted = FactorizationMachineRegressor().fit(X, np.ones(6))
-    assert fitted.score(X, np.full(6, 2.0)) == 0
+    for y in (2.0, 0.1, 0.7):
+        assert fitted.score(X, np.full(6, y)) == 0
+    assert fitted.score(X, [0.1, 0.1, 0.1, 0.1, 0.1, 9], [1, 2, 3, 4, 5, 0]) == 0
     assert fitted.score(X[:1], fitted.predict(X[:1])) == 1
 
 

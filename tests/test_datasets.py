@@ -73,6 +73,10 @@ def test_a_parquet_file_of_ratings_is_read_as_the_same_lines(tmp_path):
                              ({"rating": ["good", "bad"]}, "row 1: .* its rating is 'good'")):
         with pytest.raises(ValueError, match=message):
             read(changes)
-    parquet.write_table(pyarrow.table({"userId": [1]}), tmp_path / "ratings.parquet")
-    with pytest.raises(ValueError, match="its columns: expected userId,movieId,rating,timestamp; it has userId"):
+    for table in (pyarrow.table({"userId": [1]}), pyarrow.table([[1]] * 5, [*HEAD.strip().split(","), "userId"])):
+        parquet.write_table(table, tmp_path / "ratings.parquet")
+        with pytest.raises(ValueError, match="its columns: expected userId,movieId,rating,timestamp, each once; it has userId"):
+            read_ratings(tmp_path / "ratings.parquet")
+    (tmp_path / "ratings.parquet").write_text(HEAD)
+    with pytest.raises(ValueError, match=r"ratings.parquet: not a Parquet file: "):
         read_ratings(tmp_path / "ratings.parquet")

@@ -42,9 +42,10 @@ def add(commands):
                                 help=f"the rating from which on an item counts as chosen (default: {ratings.LEAST:g})")
         if name == "clicks":
             clicks.add_reading(parser)
-        else:                   # click models take one thread
-            parser.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
+        else:
             parser.add_argument("--dim", type=count, default=32, metavar="N", help="length of a vector (default: 32)")
+        if name == "words":     # click models and softmax take one thread
+            parser.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
         parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
         parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, with matplotlib")
 

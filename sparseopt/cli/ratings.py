@@ -31,7 +31,8 @@ def add(train_commands, commands, evaluate_commands):
                          help="leave out the last of each user's ratings, such a share, and judge the model by them")
     ratings.add_argument("--output", type=Path, default=Path("ratings"), metavar="DIR",
                          help="folder to write to (default: ratings)")
-    ratings.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
+    ratings.add_argument("--threads", type=count, metavar="N",
+                         help="threads of a step (default: all cores; a step of softmax has those of BLAS, whatever this says)")
     ratings.add_argument("--resume", type=Path, metavar="CHECKPOINT",
                          help="go on from here, up to --epochs; new users and items join; the settings are the checkpoint's")
     add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, bpr or warp",

@@ -347,9 +347,12 @@ class Regressor:
         predicted = self.predict(X)
         y = _checked_target(self, y, len(predicted)).astype(np.float64)
         weight = _checked_weight(sample_weight, len(predicted))
+        counted = slice(None) if weight is None else weight > 0
+        if y[counted].min() == y[counted].max():            # where a variance would be that of rounding
+            return float(np.array_equal(predicted[counted], y[counted]))
         mean = np.average(y, weights=weight)
         error, variance = (np.average((y - of) ** 2, weights=weight) for of in (predicted, mean))
-        return float(1 - error / variance if variance else error == 0)
+        return float(1 - error / variance)
 
     def _loss(self, score, y, weight):
         error = score.astype(np.float64) - y

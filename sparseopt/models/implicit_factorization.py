@@ -41,7 +41,8 @@ class ImplicitFactorization(Recommender):
         Length of a vector.
     optimizer : str or callable
         The name of an optimizer of this library, or a callable from a dict of tables to one:
-        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
+        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`. With softmax, one given by name steps on one thread,
+        beside the threads of BLAS.
     lr : None, float or callable
         The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for each loss of this
         model, else the optimizer's default.
@@ -190,6 +191,11 @@ class ImplicitFactorization(Recommender):
         if self.loss == "softmax" and not callable(self.optimizer):
             optimizer.num_threads = 1
         return optimizer
+
+    def _restore(self, metadata):
+        super()._restore(metadata)
+        if self.loss == "softmax":
+            self.optimizer_.num_threads = 1
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
