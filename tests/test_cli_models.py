@@ -208,3 +208,5 @@ def test_trials_go_with_a_random_search_alone(clicks, capsys):
     assert said.count("│ sgd │") == 3
     assert cli.main(["compare", "clicks", str(clicks), *map(str, settings)]) == 1
     assert "--trials is 3; it goes with --search random alone" in capsys.readouterr().err
+    assert cli.main(["compare", "clicks", str(clicks), *map(str, settings[:-2]), "--seed", "1"]) == 1
+    assert "--seed is 1; of click models only --search random" in capsys.readouterr().err

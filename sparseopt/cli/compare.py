@@ -46,7 +46,8 @@ def add(commands):
             parser.add_argument("--dim", type=count, default=32, metavar="N", help="length of a vector (default: 32)")
         if name == "words":     # click models and softmax take one thread
             parser.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
-        parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
+        random = "a random search" if name == "clicks" else "all that is random"
+        parser.add_argument("--seed", type=int, metavar="N", help=f"of {random} (default: 0)")
         parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, with matplotlib")
 
 
@@ -119,6 +120,9 @@ def _compare(options, name, task):
         raise ValueError(f"--lr is {','.join(map(str, options.lr))}; rates must be finite and above 0")
     if options.trials and options.search == "grid":
         raise ValueError(f"--trials is {options.trials}; it goes with --search random alone")
+    if options.seed is not None and options.search == "grid" and name == "clicks":
+        raise ValueError(f"--seed is {options.seed}; of click models only --search random has anything random")
+    options.seed = options.seed or 0
     out = console()
     with out.status("reading"):
         task = task(options)
