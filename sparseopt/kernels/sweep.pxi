@@ -201,10 +201,23 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
             j = number(s.columns, s.index_wide, entry)
             scratch[j] = scratch[j] + values[entry]
         else:
+            prefetch_term(s, e, values, dim)
             weight = weights[entry]
             term = values + number(s.sources, s.index_wide, entry) * s.stride
             add_scaled(scratch, weight, term, dim)
     return scratch
+
+
+cdef inline void prefetch_term(const Source* s, int64_t e, const real* values, Py_ssize_t dim) noexcept nogil:
+    """Where a term that comes later has its weight and its row of values, then that row."""
+    cdef int64_t later
+    if e + 2 * SCATTERED < s.n_weights:
+        later = s.order[e + 2 * SCATTERED] if s.order else e + 2 * SCATTERED
+        prefetch_near(<const char*>s.sources + later * (8 if s.index_wide else 4))
+        prefetch_near(<const real*>s.weights + later)
+    if e + SCATTERED < s.n_weights:
+        later = s.order[e + SCATTERED] if s.order else e + SCATTERED
+        prefetch_row(<const char*>(values + number(s.sources, s.index_wide, later) * s.stride), dim * sizeof(real))
 
 
 cdef inline void add(real* restrict sum_, const real* restrict term, Py_ssize_t dim) noexcept nogil:
