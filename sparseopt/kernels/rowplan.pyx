@@ -175,9 +175,9 @@ cdef check_indptr(str what, str kind, cnp.ndarray indptr, int64_t n_entries):
     """Raise unless a compressed matrix has an indptr that runs from 0 to its entries and never falls."""
     cdef Py_ssize_t n = check_ends(what, indptr, n_entries)
     if is_wide(indptr):
-        changes(<const int64_t*>cnp.PyArray_DATA(indptr), 0, n, what, kind)
+        check_rise(<const int64_t*>cnp.PyArray_DATA(indptr), 0, n, what, kind)
     else:
-        changes(<const int32_t*>cnp.PyArray_DATA(indptr), 0, n, what, kind)
+        check_rise(<const int32_t*>cnp.PyArray_DATA(indptr), 0, n, what, kind)
 
 
 cdef Py_ssize_t check_ends(str what, cnp.ndarray indptr, int64_t n_entries) except -1:
@@ -192,19 +192,25 @@ cdef Py_ssize_t check_ends(str what, cnp.ndarray indptr, int64_t n_entries) exce
     return n
 
 
-cdef bint changes(const index* p, Py_ssize_t lo, Py_ssize_t hi, str what, str kind) except -1:
-    """Whether any of the lines lo to hi has entries; raises if p falls among them, or below 0."""
+cdef int check_rise(const index* p, Py_ssize_t lo, Py_ssize_t hi, str what, str kind) except -1:
+    """Raise if p falls among the lines lo to hi, or below 0."""
     cdef Py_ssize_t i
-    cdef index step, differs = 0, below = 0     # no comparison: so that it vectorises on every processor
+    cdef index below = 0                # no comparison: so that it vectorises on every processor
     for i in range(lo, hi):
-        step = difference(p[i + 1], p[i])
-        differs |= step
-        below |= step | p[i + 1]                # without negative numbers, a difference does not overflow
+        below |= difference(p[i + 1], p[i]) | p[i + 1]      # without negative numbers, a difference does not overflow
     if below < 0:
         for i in range(lo, hi):
             if p[i + 1] < p[i]:
                 raise ValueError(f"{what} has an indptr that falls at {kind} {i}, from {p[i]} to {p[i + 1]}")
-    return differs != 0
+    return 0
+
+
+cdef bint all_same(const index* p, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef index first = p[0], differs = 0
+    for i in range(1, n):
+        differs |= p[i] ^ first
+    return differs == 0
 
 
 cdef inline index difference(index x, index y) noexcept nogil:
@@ -250,8 +256,9 @@ cdef with_entries(const index* p, Py_ssize_t n, str what):
     for block in range((n + TOGETHER - 1) // TOGETHER):
         lo = block * TOGETHER
         hi = min(n, lo + TOGETHER)
-        if not changes(p, lo, hi, what, "row"):
+        if all_same(p + lo, hi - lo + 1):
             continue
+        check_rise(p, lo, hi, what, "row")
         if found + TOGETHER > room:
             room *= 2
             rows.resize(room, refcheck=False)
