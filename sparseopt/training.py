@@ -354,7 +354,7 @@ class Accumulator:
         for parameter, gradient in self.opt._pairs(grads):
             if gradient is None:
                 continue
-            plan = self.opt._plan(parameter, gradient)              # checks it
+            plan = self.opt._plan(parameter, gradient, threads)     # checks it
             if self.opt.nonfinite == "raise":
                 self.opt._finite(parameter, plan, threads)
             with _quietly():

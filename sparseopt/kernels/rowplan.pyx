@@ -4,10 +4,11 @@
 An update visits every touched row once.  Row numbers that rise are used as they stand.  So are others that name no row twice,
 unless the table is so large that rows are better visited in rising order: theirs is the order of the values.  One bit for each
 row of the table tells, where it has not many more rows than the gradient.  All else is sorted by a stable radix sort of
-(row, position) pairs.  The values stay where they are, and a row's repeats are summed in the order in which they stand.
+(row, position) pairs, in as many parts as there are threads.  The values stay where they are, and a row's repeats are summed in the order in which they stand.
 """
 
 cimport numpy as cnp
+from cython.parallel cimport prange
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -22,6 +23,8 @@ ctypedef fused index:
 cdef enum:
     MARKED = 32             # rows of a table for each entry of a gradient up to which all of them are marked to find repeats
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
+    WORTH_THREADS = 1 << 16     # entries below which waking a thread to sort them costs more than it saves
+    BUCKETS = 2048          # of a pass of the sort, at the most
     MOST_KEPT = 1 << 19     # words: larger arrays come on huge pages, which cost little
 
 
@@ -70,12 +73,12 @@ cdef inline bint is_wide(array) except -1:
 
 
 def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, indptr=None, columns=None, sources=None,
-         weights=None, bint rising=False):
+         weights=None, bint rising=False, int num_threads=1):
     """Check the row, column and source numbers of a gradient and plan the visit of its rows.
 
     `rows` (int32 or int64) names the row of every entry; without it `indptr` gives each table row its range of entries;
     without both, entry i belongs to row i.  `values`, `columns`, `sources` and `weights` are as in rowplan.pxd.
-    `rising` has rows visited in rising order even where none repeats.
+    `rising` has rows visited in rising order even where none repeats.  The plan does not depend on `num_threads`.
     Raises IndexError naming the gradient (`what`), the first offending number and its position.
     """
     cdef RowPlan self = RowPlan.__new__(RowPlan)
@@ -106,7 +109,7 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
         set_rows(self, rows, None, None, None)
     else:
         check(what, "row", rows, n_rows)
-        set_sorted(self, rows, n_rows, rising)
+        set_sorted(self, rows, n_rows, rising, num_threads)
     return self
 
 
@@ -270,15 +273,15 @@ cdef with_entries(const index* p, Py_ssize_t n, str what):
     return rows
 
 
-cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising):
+cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int threads):
     """Sort entries by row, stably: unique rows, the starts and stops of their entries, and the order of the entries."""
-    cdef Py_ssize_t i, n = rows.shape[0], found = 1
+    cdef Py_ssize_t n = rows.shape[0], found
     cdef const void* numbers = cnp.PyArray_DATA(rows)
     cdef bint wide = is_wide(rows)
     cdef int bits = 0
     cdef uint64_t* pairs
     cdef uint64_t* first
-    cdef int64_t row, last = -1
+    cdef uint32_t* counts
 
     if not rising and n_rows <= MARKED * n and no_repeats(numbers, wide, n, n_rows):
         set_rows(plan, rows, None, None, None)
@@ -295,37 +298,26 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising):
         else:
             set_rows(plan, rows, None, None, None)
         return
-    work = take_work(2 * n)
+    if n < WORTH_THREADS:
+        threads = 1
+    work = take_work(2 * n + threads * (BUCKETS // 2))
     first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
+    counts = <uint32_t*>(first + 2 * n)
     with nogil:
-        pairs = radix_sort(numbers, wide, first, first + n, n, bits)
-        for i in range(1, n):                       # 1 for another row, 0 for the same: no comparison, so that it vectorises
-            found += 1 - ((((pairs[i] ^ pairs[i - 1]) >> 32) - 1) >> 63)
+        pairs = radix_sort(numbers, wide, first, first + n, n, bits, counts, threads)
+        found = count_rows(pairs, n, counts, threads)
     if found == n and not rising:                   # no repeats: the order in which the values stand is the better one
         set_rows(plan, rows, None, None, None)
         keep_work(work)
         return
-    unique = np.empty(found + 1, dtype=np.int64)[:found]
+    unique = np.empty(found, dtype=np.int64)
     order = np.empty(n, dtype=np.int64)
-    bounds = np.empty(found + 1 if found < n else 0, dtype=np.int64)
+    bounds = np.empty(found + 1, dtype=np.int64) if found < n else None
     cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>unique)
     cdef int64_t* position = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>order)
-    cdef int64_t* b = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>bounds)
+    cdef int64_t* b = <int64_t*>address(bounds)
     with nogil:
-        if found == n:
-            for i in range(n):
-                r[i] = pairs[i] >> 32
-                position[i] = <uint32_t>pairs[i]
-        else:
-            found = 0
-            for i in range(n):
-                row = pairs[i] >> 32
-                position[i] = <uint32_t>pairs[i]
-                r[found] = row                      # where the next row goes, and again until one comes
-                b[found] = i
-                found += row != last
-                last = row
-            b[found] = n
+        unpack(pairs, n, counts, r, position, b, threads)
     keep_work(work)
     if found == n:
         set_rows(plan, unique, None, None, order)
@@ -376,16 +368,17 @@ cdef set_segments(RowPlan plan, unique, bounds, order):
     set_rows(plan, unique, bounds[:-1], bounds[1:], order)
 
 
-cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b, Py_ssize_t n, int bits) noexcept nogil:
+cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b, Py_ssize_t n, int bits, uint32_t* counts,
+                          int threads) noexcept nogil:
     """Sort words that hold a row of `bits` bits above its position, in the memory of a and b; returns the one with the result.
 
-    Rising words are rows in rising order, and ties keep theirs.
+    Rising words are rows in rising order, and ties keep theirs.  Every thread has a part of the words and, in counts, a line
+    of BUCKETS: in each pass it counts its words' digits, and then puts its words behind those of the same digit of earlier parts.
     """
-    cdef uint32_t count[4][2048]
     cdef Py_ssize_t i, j
     cdef uint32_t total, here
-    cdef int passes, digit, shift, width = 11 if n > 2048 else 8
-    cdef uint64_t word, mask
+    cdef int passes, digit, part, width = 11 if n > BUCKETS else 8
+    cdef uint64_t word
     if n <= 48:
         for i in range(n):
             word = <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i
@@ -395,28 +388,94 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
                 j -= 1
             a[j] = word
         return a
+    for i in range(n):
+        a[i] = <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i
     passes = max(1, (bits + width - 1) // width)
     width = (bits + passes - 1) // passes
-    mask = (<uint64_t>1 << width) - 1
-    memset(count, 0, passes * sizeof(count[0]))
-    for i in range(n):
-        word = number(rows, wide, i)
-        for digit in range(passes):
-            count[digit][(word >> digit * width) & mask] += 1
     for digit in range(passes):
+        for part in prange(threads, schedule="static", num_threads=threads):
+            count_digits(a, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width, counts + part * BUCKETS)
         total = 0
         for i in range(<Py_ssize_t>1 << width):
-            here = count[digit][i]
-            count[digit][i] = total
-            total += here
-        shift = 32 + digit * width
-        for i in range(n):
-            word = a[i] if digit else <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i
-            j = count[digit][(word >> shift) & mask]
-            count[digit][(word >> shift) & mask] = j + 1
-            b[j] = word
+            for part in range(threads):
+                here = counts[part * BUCKETS + i]
+                counts[part * BUCKETS + i] = total
+                total += here
+        for part in prange(threads, schedule="static", num_threads=threads):
+            deal(a, b, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width, counts + part * BUCKETS)
         a, b = b, a
     return a
+
+
+cdef void count_digits(const uint64_t* a, Py_ssize_t lo, Py_ssize_t hi, int shift, int width, uint32_t* count) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef uint64_t mask = (<uint64_t>1 << width) - 1
+    memset(count, 0, (mask + 1) * sizeof(uint32_t))
+    for i in range(lo, hi):
+        count[(a[i] >> shift) & mask] += 1
+
+
+cdef void deal(const uint64_t* a, uint64_t* b, Py_ssize_t lo, Py_ssize_t hi, int shift, int width, uint32_t* count) noexcept nogil:
+    cdef Py_ssize_t i, digit
+    cdef uint64_t mask = (<uint64_t>1 << width) - 1
+    for i in range(lo, hi):
+        digit = (a[i] >> shift) & mask
+        b[count[digit]] = a[i]
+        count[digit] += 1
+
+
+cdef inline Py_ssize_t part_begin(const uint64_t* pairs, Py_ssize_t n, int part, int threads) noexcept nogil:
+    """Where a part of the sorted words begins, so that no row lies in two."""
+    cdef Py_ssize_t i = n * part // threads
+    while 0 < i < n and pairs[i] >> 32 == pairs[i - 1] >> 32:
+        i += 1
+    return i
+
+
+cdef Py_ssize_t count_rows(const uint64_t* pairs, Py_ssize_t n, uint32_t* counts, int threads) noexcept nogil:
+    """The number of rows in sorted words; those before part p in counts[p]."""
+    cdef Py_ssize_t found = 0
+    cdef uint32_t here
+    cdef int part
+    for part in prange(threads, schedule="static", num_threads=threads):
+        counts[part] = rows_between(pairs, part_begin(pairs, n, part, threads), part_begin(pairs, n, part + 1, threads))
+    for part in range(threads):
+        here = counts[part]
+        counts[part] = <uint32_t>found
+        found += here
+    return found
+
+
+cdef uint32_t rows_between(const uint64_t* pairs, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef uint64_t found = lo < hi
+    for i in range(lo + 1, hi):                     # 1 for another row, 0 for the same: no comparison, so that it vectorises
+        found += 1 - ((((pairs[i] ^ pairs[i - 1]) >> 32) - 1) >> 63)
+    return <uint32_t>found
+
+
+cdef void unpack(const uint64_t* pairs, Py_ssize_t n, const uint32_t* before, int64_t* rows, int64_t* order, int64_t* bounds,
+                 int threads) noexcept nogil:
+    cdef int part
+    if bounds:
+        bounds[0] = 0
+    for part in prange(threads, schedule="static", num_threads=threads):
+        unpack_part(pairs, part_begin(pairs, n, part, threads), part_begin(pairs, n, part + 1, threads), before[part],
+                    rows, order, bounds)
+
+
+cdef void unpack_part(const uint64_t* pairs, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t found, int64_t* rows, int64_t* order,
+                      int64_t* bounds) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef int64_t row, last = -1
+    for i in range(lo, hi):
+        row = pairs[i] >> 32
+        order[i] = <uint32_t>pairs[i]
+        found += row != last
+        last = row
+        rows[found - 1] = row                       # again for each of its entries: no branch
+        if bounds:
+            bounds[found] = i + 1
 
 
 def overlap(read, tuple written):

@@ -305,7 +305,7 @@ class Optimizer:
             written then: tables and state are as before.
         """
         threads = config.threads_for(self._num_threads)
-        work = [(parameter, self._plan(parameter, gradient), *self._settings(parameter))
+        work = [(parameter, self._plan(parameter, gradient, threads), *self._settings(parameter))
                 for parameter, gradient in self._pairs(grads) if gradient is not None]
         left_out = 0
         if self._nonfinite != "allow":
@@ -368,7 +368,7 @@ class Optimizer:
         """
         self._check_replays("catch_up")
         threads = config.threads_for(self._num_threads)
-        work = [(parameter, self._row_plan(parameter, numbers)) for parameter, numbers in self._rows_of(rows)]
+        work = [(parameter, self._row_plan(parameter, numbers, threads)) for parameter, numbers in self._rows_of(rows)]
         work = [(parameter, plan) for parameter, plan in work if parameter.last_hyper is not None]     # have taken a step
         scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan in work]
         for (parameter, plan), scratch in zip(work, scratches, strict=True):
@@ -414,13 +414,14 @@ class Optimizer:
         return [(parameter, None if numbers is None else gradients.row_numbers(numbers, parameter.rows_of_it))
                 for parameter, numbers in self._pairs(rows, "rows", "row numbers")]
 
-    def _row_plan(self, parameter, rows):
+    def _row_plan(self, parameter, rows, threads=1):
         what = parameter.rows_of_it
         if rowplan.overlap((rows,), self._written):
             rows = rows.copy()
         n = len(rows) if rows is not None else parameter.shape[0]
         nothing = np.empty((n, 0), parameter.table.dtype)
-        return rowplan.plan(what, parameter.shape[0], parameter.dim, rows, nothing, rising=parameter.sweep.rising)
+        return rowplan.plan(what, parameter.shape[0], parameter.dim, rows, nothing, rising=parameter.sweep.rising,
+                            num_threads=threads)
 
     def _replayed(self, group):
         """The Missed of a group, once it is sure that there is one."""
@@ -472,16 +473,17 @@ class Optimizer:
                              + (" (None skips one)" if kind == "gradients" else ""))
         return list(zip(self._parameters, given, strict=True))
 
-    def _plan(self, parameter, gradient):
+    def _plan(self, parameter, gradient, threads=1):
         what, table, shape = parameter.what, parameter.table, parameter.shape
         if table.shape != shape:
             raise ValueError(f"the table of {parameter.title or 'the optimizer'} has changed its shape from {shape} to "
                              f"{table.shape}")
         form = gradients.entries(gradient, shape, table.dtype, what)
         rising = parameter.sweep.rising
-        plan = rowplan.plan(what, shape[0], parameter.dim, *form, rising=rising)
+        plan = rowplan.plan(what, shape[0], parameter.dim, *form, rising=rising, num_threads=threads)
         if rowplan.overlap(form, self._written):
-            plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form), rising=rising)
+            plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form), rising=rising,
+                                num_threads=threads)
         return plan
 
     def _settings(self, parameter):
