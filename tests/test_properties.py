@@ -1,22 +1,18 @@
 """Hypothesis: any sequence of sparse gradients, in any form, moves every row as the paper's rule moves it alone."""
 
 import concurrent.futures
-import os
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from references import CASES
 
 import sparseopt as so
 from sparseopt import kernels
 from sparseopt.kernels import rowplan
-
-settings.register_profile("quick", max_examples=300, deadline=None)
-settings.register_profile("thorough", max_examples=20_000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # eighths: their sums and products are exact, so that what cancels cancels in float32 as in float64
 elements = st.integers(-32, 32).map(lambda x: x / 8)
@@ -116,9 +112,10 @@ def test_a_large_row_plan_is_numpys_stable_sort():
     for n_rows, n in [(7, 100_000), (1_000_000, 100_000), (2**31 - 1, 50_000), (2**40, 50_000), (3000, 49), (1, 1000)]:
         rows = rng.integers(0, n_rows, n)
         rows[-1] = rows[0]              # at least one repeat
-        plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((n, 1)))
-        np.testing.assert_array_equal(plan.rows, np.unique(rows))
-        np.testing.assert_array_equal(plan.order, np.argsort(rows, kind="stable"))
+        for threads in (1, 2, 5):
+            plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((n, 1)), num_threads=threads)
+            np.testing.assert_array_equal(plan.rows, np.unique(rows))
+            np.testing.assert_array_equal(plan.order, np.argsort(rows, kind="stable"))
     for position in (255, 256, 257, 511, 512, 513, 599):            # rows that rise but for one
         for row in (position - 1, 0):
             rows = np.arange(600)
@@ -133,6 +130,17 @@ def test_a_large_row_plan_is_numpys_stable_sort():
         plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((100_000, 1)), rising=True)
         np.testing.assert_array_equal(plan.rows, np.arange(100_000))
         np.testing.assert_array_equal(plan.order, np.argsort(rows))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 300, 100_000])     # some of which are the only one in a thread's part
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_rows_sorted_by_several_threads_get_the_sums_of_their_entries(n_rows, threads):
+    rng = np.random.default_rng(0)
+    rows = (n_rows * rng.random(150_000) ** 3).astype(np.int64)
+    values = rng.integers(-4, 5, 150_000).astype(np.float64)
+    table = np.zeros(n_rows)
+    so.SGD(table, lr=1.0, num_threads=threads).step(so.RowGradient(rows, values))
+    np.testing.assert_array_equal(table, -np.bincount(rows, values, minlength=n_rows))
 
 
 def test_the_order_of_the_visit_changes_no_bit_of_an_update():

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 import tempfile
 import warnings
 from collections import defaultdict
@@ -64,6 +65,7 @@ WITHOUT = {
     "Ftrl": (so.Ftrl, ftrl, dict(lr=0.3, beta=0.5, l1=0.02, l2=0.1), {}, EXACT),
 }
 SHAPE = (9, 5)
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 
 def touches(steps, seed=0):
@@ -128,14 +130,10 @@ def worst(seen, exact):
 @pytest.mark.parametrize("name", WITH_TORCH)
 def test_rows_that_are_caught_up_are_where_torchs_dense_run_has_them(name):
     cls, theirs, hyper, bound = WITH_TORCH[name]
-    trace = touches(5000)
-    start = np.random.default_rng(1).standard_normal(SHAPE)
-    exact = dense_torch(theirs, start, trace, hyper)
-    assert worst(replayed(cls, start, trace, hyper), exact) < bound
-
-    start = start.astype(np.float32)
-    trace = [(rows, values.astype(np.float32).astype(np.float64), factor) for rows, values, factor in trace]
+    trace = [(rows, values.astype(np.float32).astype(np.float64), factor) for rows, values, factor in touches(5000)]
+    start = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
     exact = dense_torch(theirs, start.astype(np.float64), trace, hyper)
+    assert worst(replayed(cls, start.astype(np.float64), trace, hyper), exact) < bound
     assert worst(replayed(cls, start, trace, hyper), exact) <= 2 * worst(dense_torch(theirs, start, trace, hyper), exact)
 
 
@@ -165,31 +163,31 @@ def test_rows_that_are_caught_up_are_where_the_papers_dense_run_has_them(name):
     assert worst(replayed(cls, start.astype(np.float32), trace, hyper), exact) < 1e-5
 
 
-def test_a_gap_of_a_million_steps(monkeypatch):
+def test_a_gap_of_very_many_steps(monkeypatch):
     monkeypatch.setattr(_base, "_LONG", 10**9)      # a table this small would begin its history anew long before
-    rates = 0.01 * (1 + np.sin(np.arange(1, 1_000_003) / 7) ** 2)
+    n = 1_000_000 if THOROUGH else 150_000
+    rates = 0.01 * (1 + np.sin(np.arange(1, n + 3) / 7) ** 2)
     table = so.zeros((2, 3), np.float64) + 1.0
     opt = so.AdamW(table, lr=lambda k: rates[k], weight_decay=1e-4, missed="replay")
     nothing, g = so.RowGradient([], np.empty((0, 3))), np.array([[0.5, -2.0, 1e-6]])
     opt.step(nothing)
     opt.step(so.RowGradient([1], g))
-    for _ in range(1_000_000):
+    for _ in range(n):
         opt.step(nothing)
-    assert opt.stale().tolist() == [1_000_002, 1_000_000]
+    assert opt.stale().tolist() == [n + 2, n]
     opt.catch_up()
     assert not opt.stale().any()
 
     w, m, v = np.full(3, 1.0), 0.1 * g[0], 0.001 * g[0] ** 2
     w = w * (1 - rates[0] * 1e-4) * (1 - rates[1] * 1e-4)
     w = w - rates[1] / (1 - 0.9**2) * m / (np.sqrt(v / (1 - 0.999**2)) + 1e-8)
-    for t in range(3, 1_000_003):
+    for t in range(3, 600):                         # after which m is nothing
         m, v = 0.9 * m, 0.999 * v
-        if t < 600:
-            w = w * (1 - rates[t - 1] * 1e-4) - rates[t - 1] / (1 - 0.9**t) * m / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        w = w * (1 - rates[t - 1] * 1e-4) - rates[t - 1] / (1 - 0.9**t) * m / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
     w = w * math.prod(1 - rates[599:] * 1e-4)
     np.testing.assert_allclose(table[1], w, rtol=0, atol=1e-9)
     np.testing.assert_allclose(table[0], math.prod(1 - rates * 1e-4), rtol=1e-11)
-    assert not opt.state[0]["exp_avg"].any()        # 0.9^1e6, and no denormals on the way
+    assert not opt.state[0]["exp_avg"].any()        # 0.9^n, and no denormals on the way
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -527,7 +525,7 @@ def interleavings(draw):
     return draw(st.lists(st.one_of(
         st.tuples(st.just("step"), rows, st.sampled_from([0.0, 0.01, 0.03])),
         st.tuples(st.just("silence"), st.integers(1, 400), st.sampled_from([0.0, 0.01])),
-        st.tuples(st.just("rows"), rows), st.tuples(st.just("all")), st.tuples(st.just("resume"))), max_size=25))
+        st.tuples(st.just("rows"), rows), st.tuples(st.just("all")), st.tuples(st.just("resume"))), max_size=15))
 
 
 REFERENCES = {"SGD": (so.SGD, sgd, dict(momentum=0.9)), "Adam": (so.Adam, adam, {}), "RMSprop": (so.RMSprop, rmsprop, {}),
@@ -535,7 +533,7 @@ REFERENCES = {"SGD": (so.SGD, sgd, dict(momentum=0.9)), "Adam": (so.Adam, adam, 
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-@settings(deadline=None)
+@settings(max_examples=75)
 @given(todo=interleavings())
 def test_any_interleaving_gives_the_dense_run(name, todo):
     cls, rule, hyper = REFERENCES[name]

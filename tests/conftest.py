@@ -1,0 +1,9 @@
+"""How many random examples a property is tried on: HYPOTHESIS_PROFILE=thorough takes many more."""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("quick", max_examples=300, deadline=None)
+settings.register_profile("thorough", max_examples=20_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
