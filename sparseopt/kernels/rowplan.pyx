@@ -23,6 +23,7 @@ ctypedef fused index:
 cdef enum:
     MARKED = 32             # rows of a table for each entry of a gradient up to which all of them are marked to find repeats
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
+    LANES = 8               # numbers that are compared at the same time
     WORTH_THREADS = 1 << 16     # entries below which waking a thread to sort them costs more than it saves
     BUCKETS = 2048          # of a pass of the sort, at the most
     MOST_KEPT = 1 << 19     # words: larger arrays come on huge pages, which cost little
@@ -209,10 +210,17 @@ cdef int check_rise(const index* p, Py_ssize_t lo, Py_ssize_t hi, str what, str 
 
 
 cdef bint all_same(const index* p, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, j
     cdef index first = p[0], differs = 0
-    for i in range(1, n):
+    cdef index lane[LANES]              # several words under way at a time
+    memset(lane, 0, sizeof(lane))
+    for i in range(n // LANES):
+        for j in range(LANES):
+            lane[j] |= p[i * LANES + j] ^ first
+    for i in range(n // LANES * LANES, n):
         differs |= p[i] ^ first
+    for j in range(LANES):
+        differs |= lane[j]
     return differs == 0
 
 
