@@ -36,6 +36,8 @@ class Model:
 
     # Rates at which each optimizer trains the model well; for those not in it, the optimizer's own default.
     LEARNING_RATES: ClassVar = {}
+    # Threads that an optimizer given by name steps on; None: `so.get_num_threads()`.
+    _threads = None
 
     @classmethod
     def _names(cls):
@@ -122,7 +124,7 @@ class Model:
         if hyper is not None:
             tables = [{"params": {key: table}, **hyper.get(key, {})} for key, table in tables.items()]
         rate = {} if lr is None else {"lr": self._schedule(lr)}
-        return OPTIMIZERS[name](tables, missed=missed, **momentum, **settings, **rate)
+        return OPTIMIZERS[name](tables, missed=missed, num_threads=self._threads, **momentum, **settings, **rate)
 
     def _check_optimizer(self):
         """The class that the parameter `optimizer` names, and what it says besides; or raise."""
@@ -174,6 +176,7 @@ class Model:
             raise ValueError(f"{path}: a checkpoint of an optimizer, but not of a {cls.__name__} model")
         model = cls(**optimizer.metadata["model"], optimizer=type(optimizer).__name__, lr=optimizer.param_groups[0]["lr"])
         model.optimizer_ = optimizer
+        optimizer.num_threads = model._threads
         model._restore(optimizer.metadata)
         return model
 

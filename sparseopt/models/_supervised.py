@@ -17,6 +17,8 @@ class Supervised(Model):
     """Trains on batches of rows of X with their targets; a subclass says what a batch does to which tables."""
 
     _by_feature = ("weights",)  # the tables with a row for each feature, that l2 acts on; l1 acts on the first
+    # More would save a tenth; and where cores are busy, wait for each other ten times as long as so small a step takes.
+    _threads = 1
     _canonical = False          # whether repeated columns of a row have to be summed before training
 
     def fit(self, X, y, sample_weight=None, callback=None):
@@ -69,9 +71,6 @@ class Supervised(Model):
             tables["intercept"] = memory.zeros(1)
             tables["intercept"][0] = self._first_intercept(y, weight)
         self.optimizer_ = self._make_optimizer(tables, self._penalties(tables))
-        if not callable(self.optimizer):
-            # More would save a tenth; and where cores are busy, wait for each other ten times as long as so small a step takes.
-            self.optimizer_.num_threads = 1
         self.n_features_in_ = n_features
         self.loss_curve_ = []
         for name, value in found.items():
@@ -211,7 +210,6 @@ class Supervised(Model):
 
     def _restore(self, metadata):
         super()._restore(metadata)
-        self.optimizer_.num_threads = 1
         self.n_features_in_ = metadata["n_features_in"]
 
 

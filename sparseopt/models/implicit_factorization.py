@@ -186,16 +186,9 @@ class ImplicitFactorization(Recommender):
             raise ValueError("X has no positive entries; there is nothing to train on")
         return X
 
-    def _make_optimizer(self, tables):
-        optimizer = super()._make_optimizer(tables)
-        if self.loss == "softmax" and not callable(self.optimizer):
-            optimizer.num_threads = 1
-        return optimizer
-
-    def _restore(self, metadata):
-        super()._restore(metadata)
-        if self.loss == "softmax":
-            self.optimizer_.num_threads = 1
+    @property
+    def _threads(self):
+        return 1 if self.loss == "softmax" else None        # beside those of BLAS
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
