@@ -1,4 +1,4 @@
-"""How many random examples a property is tried on: HYPOTHESIS_PROFILE=thorough takes many more."""
+"""How many random examples a property is tried on, unless it says otherwise: HYPOTHESIS_PROFILE=thorough takes many more."""
 
 import os
 

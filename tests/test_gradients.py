@@ -272,6 +272,39 @@ def test_rows_without_repeats_that_do_not_rise_can_be_left_out():
         np.testing.assert_array_equal(table, expected)
 
 
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_touched_rows_are_found_in_every_place_of_a_long_indptr(index):
+    rng = np.random.default_rng(0)
+    for rows in ([255], [256], [511], [599], [0, 255, 256, 511, 599], *(rng.choice(600, 3, replace=False) for _ in range(50))):
+        rows = np.sort(rows)
+        matrix = sp.csr_array((np.ones(len(rows)), (rows, np.zeros(len(rows), int))), shape=(600, 1))
+        matrix.indptr = matrix.indptr.astype(index)
+        table = np.zeros((600, 1))
+        so.SGD(table, lr=1.0).step(matrix)
+        assert np.flatnonzero(table).tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("form", ["csr gradient", "csc X"])
+def test_an_indptr_that_falls_anywhere_is_refused(form, index):
+    table = np.zeros((600, 1))
+    for place in (1, 2, 3, 4, 5, 6, 7, 8, 9, 255, 256, 257, 400, 511, 512, 513, 599):
+        for value in (-3, 9, 10**6, np.iinfo(index).max, np.iinfo(index).min):
+            matrix = sp.csr_array((np.ones(3), ([0, 300, 599], [0, 0, 0])), shape=(600, 1))
+            indptr = matrix.indptr.astype(index)
+            indptr[place] = value
+            matrix.indptr = indptr
+            if form == "csr gradient":
+                gradient = matrix
+            else:
+                X = sp.csc_array((1, 600))
+                X.data, X.indices, X.indptr = matrix.data, matrix.indices, indptr
+                gradient = so.MatmulGradient(X, np.ones((1, 1)))
+            with pytest.raises(ValueError, match="has an indptr that falls at row"):
+                so.SGD(table, lr=1.0).step(gradient)
+    assert not table.any()
+
+
 def test_an_indptr_of_extremes_does_not_pass_for_a_rising_one():
     largest = 2**31 - 1
     matrix = sp.csr_array((np.ones(3), ([0, 1, 2], [0, 1, 1])), shape=(3, 2))

@@ -533,7 +533,7 @@ REFERENCES = {"SGD": (so.SGD, sgd, dict(momentum=0.9)), "Adam": (so.Adam, adam, 
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-@settings(max_examples=75)
+@settings(max_examples=1000 if THOROUGH else 75)
 @given(todo=interleavings())
 def test_any_interleaving_gives_the_dense_run(name, todo):
     cls, rule, hyper = REFERENCES[name]

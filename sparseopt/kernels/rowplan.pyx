@@ -4,7 +4,8 @@
 An update visits every touched row once.  Row numbers that rise are used as they stand.  So are others that name no row twice,
 unless the table is so large that rows are better visited in rising order: theirs is the order of the values.  One bit for each
 row of the table tells, where it has not many more rows than the gradient.  All else is sorted by a stable radix sort of
-(row, position) pairs, in as many parts as there are threads.  The values stay where they are, and a row's repeats are summed in the order in which they stand.
+(row, position) pairs, a large gradient in as many parts as there are threads.  The values stay where they are, and a row's
+repeats are summed in the order in which they stand.
 """
 
 cimport numpy as cnp
@@ -24,8 +25,9 @@ cdef enum:
     MARKED = 32             # rows of a table for each entry of a gradient up to which all of them are marked to find repeats
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
     LANES = 8               # numbers that are compared at the same time
-    WORTH_THREADS = 1 << 16     # entries below which waking a thread to sort them costs more than it saves
+    WORTH_A_THREAD = 1 << 16    # entries to sort, for each thread: several have to wait for each other in every pass
     BUCKETS = 2048          # of a pass of the sort, at the most
+    COUNTS = BUCKETS + 16   # numbers from one thread's counts to the next one's: not a power of 2, which a cache likes least
     MOST_KEPT = 1 << 19     # words: larger arrays come on huge pages, which cost little
 
 
@@ -210,9 +212,10 @@ cdef int check_rise(const index* p, Py_ssize_t lo, Py_ssize_t hi, str what, str 
 
 
 cdef bint all_same(const index* p, Py_ssize_t n) noexcept nogil:
+    """Whether n numbers, one or more, are the same."""
     cdef Py_ssize_t i, j
     cdef index first = p[0], differs = 0
-    cdef index lane[LANES]              # several words under way at a time
+    cdef index lane[LANES]              # each of its own: so that several are under way at a time
     memset(lane, 0, sizeof(lane))
     for i in range(n // LANES):
         for j in range(LANES):
@@ -260,7 +263,10 @@ cdef set_touched(RowPlan plan, str what, cnp.ndarray indptr, int64_t n_entries):
 
 
 cdef with_entries(const index* p, Py_ssize_t n, str what):
-    """The lines in which p rises.  One pass: only blocks that hold such a line are looked at again, in the cache."""
+    """The lines in which p rises.  One pass: only blocks that hold such a line are looked at again, in the cache.
+
+    The first number is known to be 0.  Blocks overlap by a number, so one of equal numbers has none below 0 either.
+    """
     cdef Py_ssize_t i, block, lo, hi, found = 0, room = 4 * TOGETHER
     rows = np.empty(room, dtype=np.int64)
     cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>rows)
@@ -306,9 +312,8 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
         else:
             set_rows(plan, rows, None, None, None)
         return
-    if n < WORTH_THREADS:
-        threads = 1
-    work = take_work(2 * n + threads * (BUCKETS // 2))
+    threads = max(1, min(threads, n // WORTH_A_THREAD))
+    work = take_work(2 * n + threads * (COUNTS // 2))
     first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
     counts = <uint32_t*>(first + 2 * n)
     with nogil:
@@ -380,8 +385,8 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
                           int threads) noexcept nogil:
     """Sort words that hold a row of `bits` bits above its position, in the memory of a and b; returns the one with the result.
 
-    Rising words are rows in rising order, and ties keep theirs.  Every thread has a part of the words and, in counts, a line
-    of BUCKETS: in each pass it counts its words' digits, and then puts its words behind those of the same digit of earlier parts.
+    Rising words are rows in rising order, and ties keep theirs.  Every thread has a part of the words and a line of `counts`:
+    in each pass it counts its words' digits, and then puts its words behind those of the same digit of earlier parts.
     """
     cdef Py_ssize_t i, j
     cdef uint32_t total, here
@@ -402,15 +407,15 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
     width = (bits + passes - 1) // passes
     for digit in range(passes):
         for part in prange(threads, schedule="static", num_threads=threads):
-            count_digits(a, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width, counts + part * BUCKETS)
+            count_digits(a, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width, counts + part * COUNTS)
         total = 0
         for i in range(<Py_ssize_t>1 << width):
             for part in range(threads):
-                here = counts[part * BUCKETS + i]
-                counts[part * BUCKETS + i] = total
+                here = counts[part * COUNTS + i]
+                counts[part * COUNTS + i] = total
                 total += here
         for part in prange(threads, schedule="static", num_threads=threads):
-            deal(a, b, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width, counts + part * BUCKETS)
+            deal(a, b, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width, counts + part * COUNTS)
         a, b = b, a
     return a
 
@@ -423,7 +428,8 @@ cdef void count_digits(const uint64_t* a, Py_ssize_t lo, Py_ssize_t hi, int shif
         count[(a[i] >> shift) & mask] += 1
 
 
-cdef void deal(const uint64_t* a, uint64_t* b, Py_ssize_t lo, Py_ssize_t hi, int shift, int width, uint32_t* count) noexcept nogil:
+cdef void deal(const uint64_t* a, uint64_t* b, Py_ssize_t lo, Py_ssize_t hi, int shift, int width,
+               uint32_t* count) noexcept nogil:
     cdef Py_ssize_t i, digit
     cdef uint64_t mask = (<uint64_t>1 << width) - 1
     for i in range(lo, hi):
@@ -464,6 +470,7 @@ cdef uint32_t rows_between(const uint64_t* pairs, Py_ssize_t lo, Py_ssize_t hi) 
 
 cdef void unpack(const uint64_t* pairs, Py_ssize_t n, const uint32_t* before, int64_t* rows, int64_t* order, int64_t* bounds,
                  int threads) noexcept nogil:
+    """Rows, the order of their entries and, unless NULL, where each row's entries begin; `before` as count_rows leaves it."""
     cdef int part
     if bounds:
         bounds[0] = 0
