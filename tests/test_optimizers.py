@@ -169,6 +169,25 @@ def test_untouched_rows_and_their_state_keep_their_bits(case, dtype):
 
 
 @each_case
+@each_dtype
+@pytest.mark.parametrize("shape", [(100, 5), (100, 1), (100,)])
+@pytest.mark.parametrize("step_count", ["row", "global"])
+def test_neighbours_move_as_each_of_them_alone(case, dtype, shape, step_count):
+    one, rng = start(shape, dtype)
+    other = one.copy()
+    opts = [optimizer(case, table, step_count=step_count, num_threads=1) for table in (one, other)]
+    rows = np.concatenate([np.arange(0, 37), np.arange(40, 56), [58], np.arange(60, 100)])
+    for touched in (np.array([3, 20, 70]), np.arange(100), rows, rows[::2], np.arange(100), None):
+        values = rng.standard_normal((100 if touched is None else len(touched), *shape[1:])).astype(dtype)
+        opts[0].step(values if touched is None else so.RowGradient(touched, values))
+        order = rng.permutation(len(values))
+        opts[1].step(so.RowGradient(order if touched is None else touched[order], values[order]))
+    assert one.tobytes() == other.tobytes()
+    for name, state in opts[0].state[0].items():
+        assert state.tobytes() == opts[1].state[0][name].tobytes(), name
+
+
+@each_case
 def test_an_empty_gradient_changes_nothing_but_the_number_of_steps(case):
     table, rng = start((5, 3), np.float32)
     opt = optimizer(case, table, weight_decay=0.1)

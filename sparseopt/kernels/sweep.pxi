@@ -81,6 +81,7 @@ cdef enum:
     LEAST_AHEAD = 8         # rows between prefetch and use, at least
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
+    RUN = 16                # neighbouring rows that a rule may take as one
     STREAMS = 12            # rows of all arrays together that processors follow at a time
     KEPT = 3 << 27          # bytes of table and states beyond which a processor does not keep the addresses of most pages
     REACH = 1 << 30         # and beyond which even looking them up together keeps rows in random order waiting
@@ -102,6 +103,7 @@ cdef struct Target:
     Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
     bint walks              # whether the processor has to look up the pages of most rows
+    bint by_elements        # whether the rule knows no rows, so that it may take neighbours as one
 
 
 cdef struct Settings:
@@ -169,6 +171,28 @@ cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
     return number(s.rows, s.rows_wide, i) if s.rows else i
 
 
+cdef inline void prefetch_ahead(const Target* t, const Source* s, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    cdef int64_t later
+    if i + t.ahead < n:
+        later = row_number(s, i + t.ahead)
+        if later != row_number(s, i) + t.ahead:     # neighbours the processor foresees by itself
+            prefetch_target(t, later)
+            if t.near:
+                prefetch_first_lines(t, row_number(s, i + t.near))
+
+
+cdef inline bint run_begins(const Target* t, const Source* s, Py_ssize_t i) noexcept nogil:
+    """Whether RUN rows from the i-th on are neighbours and have taken as many steps."""
+    cdef int64_t row = row_number(s, i)
+    cdef Py_ssize_t j
+    if row_number(s, i + RUN - 1) != row + RUN - 1:
+        return False
+    for j in range(1, RUN):
+        if row_number(s, i + j) != row + j or (t.steps and t.steps[row + j] != t.steps[row]):
+            return False
+    return True
+
+
 cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t dim, Py_ssize_t near) noexcept nogil:
     """The gradient of the i-th touched row: in place where it stands alone, else summed in scratch."""
     cdef const real* values = <const real*>s.values
@@ -209,7 +233,10 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
 
 
 cdef inline void prefetch_term(const Source* s, int64_t e, const real* values, Py_ssize_t dim) noexcept nogil:
-    """Where a term that comes later has its weight and its row of values, then that row."""
+    """Of a product: the source and weight of a term, and the row of values of one that comes sooner.
+
+    There are as many terms as weights, those of rows left out included.
+    """
     cdef int64_t later
     if e + 2 * SCATTERED < s.n_weights:
         later = s.order[e + 2 * SCATTERED] if s.order else e + 2 * SCATTERED
@@ -318,24 +345,24 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
     cdef real scale = <real>how.scale, decay = <real>how.decay
     cdef bint as_it_stands = how.scale == 1 and how.decay == 0
     cdef bint alone = not (s.starts or s.order or s.columns or s.sources)
-    cdef int64_t row, later, k
-    cdef Py_ssize_t i
+    cdef bint runs = t.by_elements and alone and as_it_stands and s.stride == t.dim and not how.past
+    cdef int64_t row, k
+    cdef Py_ssize_t i, j, run
     for i in range(lo, min(lo + t.ahead, hi)):
         prefetch_target(&t, row_number(&s, i))
-    for i in range(lo, hi):
+    i = lo
+    while i < hi:
         row = row_number(&s, i)
+        run = RUN if runs and i + RUN <= hi and run_begins(&t, &s, i) else 1
         if t.walks and (i - lo) % TOGETHER == 0 and i + t.ahead + TOGETHER < n:
             prefetch_first_lines_together(&t, &s, i + t.ahead + TOGETHER, min(n, i + t.ahead + 2 * TOGETHER))
-        if i + t.ahead < n:
-            later = row_number(&s, i + t.ahead)
-            if later != row + t.ahead:              # neighbours the processor foresees by itself
-                prefetch_target(&t, later)
-                if t.near:
-                    prefetch_first_lines(&t, row_number(&s, i + t.near))
+        for j in range(i, i + run):
+            prefetch_ahead(&t, &s, j, n)
         if how.past:
             prefetch_missed(&t, &s, how.past, i, n)
             bring_up(&t, how.past, row, <const real*>how.hyper)
             if how.count == how.past.now:           # no step
+                i += 1
                 continue
             t.steps[row] = <int32_t>how.count
         w = <real*>(t.table + row * t.row_bytes)
@@ -347,10 +374,14 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
             k = t.steps[row]
             if k < INT32_MAX:
                 k += 1
-            t.steps[row] = <int32_t>k
+            for j in range(run):
+                t.steps[row + j] = <int32_t>k
             k = max(1, min(k, how.n_counts))
             at = <const real*>how.by_count + (k - 1) * how.n_by_count
+        t.dim = run * target.dim
         apply(t.rule, &t, row, w, g, at, <const real*>how.hyper)
+        t.dim = target.dim
+        i += run
 
 
 cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
@@ -473,7 +504,8 @@ cdef class Sweep:
     cdef bint double_
     cdef list arrays
 
-    def __init__(self, str rule, table, states, steps, missed=None):
+    def __init__(self, str rule, table, states, steps, missed=None, bint by_elements=False):
+        """`by_elements` says that the rule knows no rows: what it does to an element depends on that alone."""
         self.arrays = [table, *states, steps]
         self.double_ = table.dtype == np.float64
         cdef Target* t = &self.target
@@ -483,6 +515,7 @@ cdef class Sweep:
         t.row_bytes = table.strides[0] if table.size else 0
         t.dim = table.shape[1] if table.ndim == 2 else 1
         t.n_states = len(states)
+        t.by_elements = by_elements
         for i, state in enumerate(states):
             t.state[i] = <char*>cnp.PyArray_DATA(state)
             t.state_bytes[i] = state.strides[0] if state.size else 0

@@ -67,7 +67,8 @@ class _Parameter:
         self.state |= {name: memory.aligned(shape, dtype, place=place) for place, name in enumerate(rule.state, start=1)}
         self.state |= {name: memory.aligned(shape[:1], dtype) for name in rule.row_state}
         arrays = [self.state[name] for name in rule.state + rule.row_state]
-        self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps, missed and missed.rule)
+        self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps, missed and missed.rule,
+                                   by_elements=not rule.row_state)
         self.history = self.missed = None
         if missed is not None:
             self.begin_history(missed)
