@@ -47,14 +47,14 @@ def test_a_step_is_gradient_descent_on_the_sum_of_the_papers_losses(text):
     tables["contexts"] += 0.3 * rng.standard_normal(tables["contexts"].shape)
     model.optimizer_.params["contexts"][:] = tables["contexts"]
     words, inputs, of = np.array([3, 5, 3]), np.array([7, 3, 9, 7, 5]), np.array([0, 0, 1, 2, 2])
-    drawn = model._negatives.draw((3, 4), np.random.default_rng(2))
-    drawn[1, 2] = 5                                         # the word itself: no negative
+    drawn = model._negatives.draw((5, 4), np.random.default_rng(2))
+    drawn[2, 2] = 5                                         # the word itself: no negative
 
     def loss(w, c):
         total = 0.0
-        for s, t in zip(inputs, of, strict=True):
-            total += np.log1p(np.exp(-w[s] @ c[words[t]]))
-            total += sum(np.log1p(np.exp(w[s] @ c[n])) for n in drawn[t] if n != words[t])
+        for s, t, negatives in zip(inputs, words[of], drawn, strict=True):
+            total += np.log1p(np.exp(-w[s] @ c[t]))
+            total += sum(np.log1p(np.exp(w[s] @ c[n])) for n in negatives if n != t)
         return total
 
     expected = {name: table.copy() for name, table in tables.items()}
@@ -67,12 +67,11 @@ def test_a_step_is_gradient_descent_on_the_sum_of_the_papers_losses(text):
                     moved[name][row, column] += h
                     ends.append(loss(moved["words"], moved["contexts"]))
                 expected[name][row, column] -= 0.5 * (ends[0] - ends[1]) / 2e-5
-    model._negatives = type("Drawn", (), {"draw": lambda self, size, rng: drawn})()
-    returned = model._step(inputs.astype(np.int32), of.astype(np.int32), words.astype(np.int32), rng)
+    returned = model._step(inputs.astype(np.int32), np.column_stack([words[of], drawn]).astype(np.int32))
     for name, table in model.optimizer_.params.items():
         assert_allclose(table, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
         assert (table != tables[name].astype(np.float32)).any()
-    itself = sum(np.log1p(np.exp(tables["words"][s] @ tables["contexts"][5])) for s in inputs[of == 1])
+    itself = np.log1p(np.exp(tables["words"][inputs[2]] @ tables["contexts"][5]))
     assert returned == pytest.approx(loss(tables["words"], tables["contexts"]) + itself, rel=1e-5)
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import embedding, memory, schedules
-from ..gradients import RowGradient
+from ..gradients import MatmulGradient, RowGradient
 from ._base import Progress
 from .words import WordVectors, vocabulary
+
+_TOGETHER = 8192            # words, at least, whose pairs are made at the same time
 
 
 class SkipGram(WordVectors):
@@ -18,8 +20,8 @@ class SkipGram(WordVectors):
               P(n) \propto \text{count}(n)^{3/4}
 
     over the words t of the text and the words s within b places of t in its sentence, with b drawn from 1 to `window` for
-    each t. Before that, a word of frequency f is left out with probability 1 - min(1, √(sample/f) + sample/f). The negatives
-    of a word t are drawn once for all the s around it.
+    each t, and over `negative` words n drawn for each pair. Before that, a word of frequency f is left out with probability
+    1 - min(1, √(sample/f) + sample/f).
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ class SkipGram(WordVectors):
     window : int
         The largest distance of a pair.
     negative : int
-        Words drawn at random for each word.
+        Words drawn at random for each pair.
     min_count : int
         Words seen less often are left out.
     sample : float
@@ -73,8 +75,7 @@ class SkipGram(WordVectors):
 
     References
     ----------
-    Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", eq. 4. One draw of
-    negatives for all pairs of a word: Ji et al. 2016, "Parallelizing Word2Vec in Shared and Distributed Memory".
+    Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", eq. 4.
     """
 
     LEARNING_RATES: ClassVar = {"SGD": 0.025, "Adagrad": 0.1, "RowwiseAdagrad": 0.05}
@@ -163,41 +164,43 @@ class SkipGram(WordVectors):
         kept = np.flatnonzero(rng.random(len(text[0]), np.float32) < self._kept[text[0]])
         words, sentence = text[0][kept], text[1][kept]
         reach = rng.integers(1, self.window + 1, len(words), dtype=np.int32)
-        for start in range(0, len(words), self.batch_size):
-            stop = min(start + self.batch_size, len(words))
-            near, of = _neighbours(sentence, reach, start, stop, self.window)
-            total += self._step(words[near], of, words[start:stop], rng)
-            pairs += len(near)
-            if callback and callback(Progress(self, epoch, stop, len(words), total / max(pairs, 1))):
-                self.loss_curve_.append(total / max(pairs, 1))
-                return True
+        together = self.batch_size * -(-_TOGETHER // self.batch_size)
+        for first in range(0, len(words), together):
+            last = min(first + together, len(words))
+            near, of = _neighbours(sentence, reach, first, last, self.window)
+            outputs = np.empty((len(near), 1 + self.negative), np.int32)
+            outputs[:, 0] = words[first + of]
+            outputs[:, 1:] = self._negatives.draw((len(near), self.negative), rng)
+            inputs = words[near]
+            starts = range(first, last, self.batch_size)
+            bounds = np.searchsorted(of, [*(start - first for start in starts), last - first])
+            for start, lo, hi in zip(starts, bounds[:-1], bounds[1:], strict=True):
+                total += self._step(inputs[lo:hi], outputs[lo:hi])
+                pairs += int(hi - lo)
+                done = min(start + self.batch_size, last)
+                if callback and callback(Progress(self, epoch, done, len(words), total / max(pairs, 1))):
+                    self.loss_curve_.append(total / max(pairs, 1))
+                    return True
         self.loss_curve_.append(total / max(pairs, 1))
         return False
 
-    def _step(self, inputs, of, words, rng):
-        """One step on pairs: the input word inputs[p] predicts words[of[p]], not the negatives of it. Returns the loss."""
-        n, each = len(words), 1 + self.negative
-        outputs = np.empty((n, each), np.int32)
-        outputs[:, 0] = words
-        outputs[:, 1:] = self._negatives.draw((n, self.negative), rng)
+    def _step(self, inputs, outputs):
+        """One step on pairs: the word inputs[p] predicts outputs[p, 0] and none of the rest of outputs[p]. Returns the loss."""
+        n, each = outputs.shape
         self._catch_up({"words": inputs, "contexts": outputs})
         tables = self.optimizer_.params
-        predicted = outputs[of]
-        slope = embedding.dots(tables["words"], inputs, tables["contexts"], predicted)
+        slope = embedding.dots(tables["words"], inputs, tables["contexts"], outputs)
         slope[:, 0] *= -1                               # x: how far each pair is from what it should be
         slope = 1 / (1 + np.exp(np.clip(slope, -30, 30)))           # σ(-x)
         loss = -float(np.log(slope).sum())              # of -log σ(-x), whose derivative is 1 - σ(-x)
         slope = 1 - slope
         slope[:, 0] *= -1
-        slope[:, 1:][predicted[:, 1:] == words[of, None]] = 0       # a word is no negative of itself
-
-        pairs = np.arange(0, slope.size + 1, each, dtype=np.int32)
-        S = sp.csr_array((slope.reshape(-1), predicted.reshape(-1), pairs), shape=(len(inputs), len(tables["contexts"])))
-        place = (of * each)[:, None] + np.arange(each, dtype=np.int32)
-        T = sp.csr_array((slope.reshape(-1), place.reshape(-1), pairs), shape=(len(inputs), n * each)).T.tocsr()
-        T = sp.csr_array((T.data, inputs[T.indices], T.indptr), shape=(n * each, len(tables["words"])))
-        self.optimizer_.step({"words": RowGradient(inputs, embedding.matmul(S, tables["contexts"])),
-                              "contexts": RowGradient(outputs.reshape(-1), embedding.matmul(T, tables["words"]))})
+        slope[:, 1:][outputs[:, 1:] == outputs[:, :1]] = 0          # a word is no negative of itself
+        pairs = sp.csr_array((slope.reshape(-1), outputs.reshape(-1), np.arange(0, slope.size + 1, each, dtype=np.int32)),
+                             shape=(n, len(tables["contexts"])))
+        before = embedding.gather(tables["words"], inputs)
+        self.optimizer_.step({"words": RowGradient(inputs, embedding.matmul(pairs, tables["contexts"])),
+                              "contexts": MatmulGradient(pairs, before)})
         return loss
 
     def _fitted(self):
