@@ -217,8 +217,9 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
             else:
                 add(scratch, term, dim)
         return scratch
-    for j in range(dim):
-        scratch[j] = 0
+    if s.columns:
+        for j in range(dim):
+            scratch[j] = 0
     for e in range(start, stop):
         entry = s.order[e] if s.order else e
         if s.columns:
@@ -228,7 +229,10 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
             prefetch_term(s, e, values, dim)
             weight = weights[entry]
             term = values + number(s.sources, s.index_wide, entry) * s.stride
-            add_scaled(scratch, weight, term, dim)
+            if e == start:
+                set_scaled(scratch, weight, term, dim)
+            else:
+                add_scaled(scratch, weight, term, dim)
     return scratch
 
 
@@ -251,6 +255,12 @@ cdef inline void add(real* restrict sum_, const real* restrict term, Py_ssize_t 
     cdef Py_ssize_t j
     for j in range(dim):
         sum_[j] = sum_[j] + term[j]
+
+
+cdef inline void set_scaled(real* restrict sum_, real weight, const real* restrict term, Py_ssize_t dim) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(dim):
+        sum_[j] = weight * term[j]
 
 
 cdef inline void add_scaled(real* restrict sum_, real weight, const real* restrict term, Py_ssize_t dim) noexcept nogil:
