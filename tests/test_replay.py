@@ -522,10 +522,11 @@ SMALL = 5
 @st.composite
 def interleavings(draw):
     rows = st.lists(st.integers(0, SMALL - 1), max_size=4)
+    longest = 25 if THOROUGH else 15
     return draw(st.lists(st.one_of(
         st.tuples(st.just("step"), rows, st.sampled_from([0.0, 0.01, 0.03])),
         st.tuples(st.just("silence"), st.integers(1, 400), st.sampled_from([0.0, 0.01])),
-        st.tuples(st.just("rows"), rows), st.tuples(st.just("all")), st.tuples(st.just("resume"))), max_size=15))
+        st.tuples(st.just("rows"), rows), st.tuples(st.just("all")), st.tuples(st.just("resume"))), max_size=longest))
 
 
 REFERENCES = {"SGD": (so.SGD, sgd, dict(momentum=0.9)), "Adam": (so.Adam, adam, {}), "RMSprop": (so.RMSprop, rmsprop, {}),

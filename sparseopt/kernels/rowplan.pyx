@@ -27,6 +27,7 @@ cdef enum:
     LANES = 8               # numbers that are compared at the same time
     WORTH_A_THREAD = 1 << 16    # entries to sort, for each thread: several have to wait for each other in every pass
     BUCKETS = 2048          # of a pass of the sort, at the most
+    FEW_BUCKETS = 256       # and where there are no more entries than BUCKETS, which one thread sorts
     COUNTS = BUCKETS + 16   # numbers from one thread's counts to the next one's: not a power of 2, which a cache likes least
     MOST_KEPT = 1 << 19     # words: larger arrays come on huge pages, which cost little
 
@@ -313,7 +314,7 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
             set_rows(plan, rows, None, None, None)
         return
     threads = max(1, min(threads, n // WORTH_A_THREAD))
-    work = take_work(2 * n + threads * (COUNTS // 2))
+    work = take_work(2 * n + (threads * (COUNTS // 2) if n > BUCKETS else FEW_BUCKETS // 2))
     first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
     counts = <uint32_t*>(first + 2 * n)
     with nogil:
@@ -390,7 +391,7 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
     """
     cdef Py_ssize_t i, j
     cdef uint32_t total, here
-    cdef int passes, digit, part, width = 11 if n > BUCKETS else 8
+    cdef int passes, digit, part, width = 11 if n > BUCKETS else 8      # bits: of BUCKETS, of FEW_BUCKETS
     cdef uint64_t word
     if n <= 48:
         for i in range(n):
