@@ -114,7 +114,43 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
     else:
         check(what, "row", rows, n_rows)
         set_sorted(self, rows, n_rows, rising, num_threads)
+        if sources is not None and self.order is not None:
+            put_in_order(self, num_threads)
     return self
+
+
+cdef put_in_order(RowPlan plan, int threads):
+    """Give a plan the terms of its product in the order of their rows: then only the rows of `values` are scattered."""
+    values, columns, sources, weights = plan.entries
+    sources, weights = taken(sources, plan.order, threads), taken(weights, plan.order, threads)
+    plan.entries = values, columns, sources, weights
+    plan.source.sources = address(sources)
+    plan.source.weights = address(weights)
+    set_rows(plan, plan.touched, plan.starts, plan.stops, None)
+
+
+cdef taken(cnp.ndarray array, cnp.ndarray order, int threads):
+    """array[order], for numbers of 4 or 8 bytes."""
+    cdef cnp.ndarray out = np.empty(len(order), dtype=array.dtype)
+    cdef const void* source = cnp.PyArray_DATA(array)
+    cdef void* target = cnp.PyArray_DATA(out)
+    cdef const int64_t* o = <const int64_t*>cnp.PyArray_DATA(order)
+    cdef Py_ssize_t n = len(order)
+    cdef bint wide = is_wide(array)
+    cdef int part, parts = parts_of(n, threads)
+    with nogil:
+        for part in prange(parts, schedule="static", num_threads=parts):
+            if wide:
+                take(<const int64_t*>source, <int64_t*>target, o, n * part // parts, n * (part + 1) // parts)
+            else:
+                take(<const int32_t*>source, <int32_t*>target, o, n * part // parts, n * (part + 1) // parts)
+    return out
+
+
+cdef void take(const index* array, index* out, const int64_t* order, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(lo, hi):
+        out[i] = array[order[i]]
 
 
 cdef check_lengths(str what, rows, cnp.ndarray values, columns, sources, weights):
@@ -313,7 +349,7 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
         else:
             set_rows(plan, rows, None, None, None)
         return
-    threads = max(1, min(threads, n // WORTH_A_THREAD))
+    threads = parts_of(n, threads)
     work = take_work(2 * n + (threads * (COUNTS // 2) if n > BUCKETS else FEW_BUCKETS // 2))
     first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
     counts = <uint32_t*>(first + 2 * n)
@@ -337,6 +373,11 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
         set_rows(plan, unique, None, None, order)
     else:
         set_segments(plan, unique, bounds, order)
+
+
+cdef inline int parts_of(Py_ssize_t n, int threads) noexcept:
+    """The threads that n entries are worth."""
+    return max(1, min(threads, n // WORTH_A_THREAD))
 
 
 # Memory for sorting, kept from one step to the next: to get it from the system anew would cost more than the sort.
@@ -382,6 +423,11 @@ cdef set_segments(RowPlan plan, unique, bounds, order):
     set_rows(plan, unique, bounds[:-1], bounds[1:], order)
 
 
+cdef inline uint64_t word_of(const void* rows, bint wide, const uint64_t* words, Py_ssize_t i) noexcept nogil:
+    """The i-th word: a row above its position, from `rows` before the first pass."""
+    return <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i if words == NULL else words[i]
+
+
 cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b, Py_ssize_t n, int bits, uint32_t* counts,
                           int threads) noexcept nogil:
     """Sort words that hold a row of `bits` bits above its position, in the memory of a and b; returns the one with the result.
@@ -393,22 +439,22 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
     cdef uint32_t total, here
     cdef int passes, digit, part, width = 11 if n > BUCKETS else 8      # bits: of BUCKETS, of FEW_BUCKETS
     cdef uint64_t word
+    cdef const uint64_t* words = NULL
     if n <= 48:
         for i in range(n):
-            word = <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i
+            word = word_of(rows, wide, NULL, i)
             j = i
             while j > 0 and a[j - 1] > word:
                 a[j] = a[j - 1]
                 j -= 1
             a[j] = word
         return a
-    for i in range(n):
-        a[i] = <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i
     passes = max(1, (bits + width - 1) // width)
     width = (bits + passes - 1) // passes
     for digit in range(passes):
         for part in prange(threads, schedule="static", num_threads=threads):
-            count_digits(a, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width, counts + part * COUNTS)
+            count_digits(rows, wide, words, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width,
+                         counts + part * COUNTS)
         total = 0
         for i in range(<Py_ssize_t>1 << width):
             for part in range(threads):
@@ -416,26 +462,30 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
                 counts[part * COUNTS + i] = total
                 total += here
         for part in prange(threads, schedule="static", num_threads=threads):
-            deal(a, b, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width, counts + part * COUNTS)
+            deal(rows, wide, words, b, n * part // threads, n * (part + 1) // threads, 32 + digit * width, width,
+                 counts + part * COUNTS)
+        words = b
         a, b = b, a
     return a
 
 
-cdef void count_digits(const uint64_t* a, Py_ssize_t lo, Py_ssize_t hi, int shift, int width, uint32_t* count) noexcept nogil:
+cdef void count_digits(const void* rows, bint wide, const uint64_t* words, Py_ssize_t lo, Py_ssize_t hi, int shift, int width,
+                       uint32_t* count) noexcept nogil:
     cdef Py_ssize_t i
     cdef uint64_t mask = (<uint64_t>1 << width) - 1
     memset(count, 0, (mask + 1) * sizeof(uint32_t))
     for i in range(lo, hi):
-        count[(a[i] >> shift) & mask] += 1
+        count[(word_of(rows, wide, words, i) >> shift) & mask] += 1
 
 
-cdef void deal(const uint64_t* a, uint64_t* b, Py_ssize_t lo, Py_ssize_t hi, int shift, int width,
-               uint32_t* count) noexcept nogil:
+cdef void deal(const void* rows, bint wide, const uint64_t* words, uint64_t* b, Py_ssize_t lo, Py_ssize_t hi, int shift,
+               int width, uint32_t* count) noexcept nogil:
     cdef Py_ssize_t i, digit
-    cdef uint64_t mask = (<uint64_t>1 << width) - 1
+    cdef uint64_t word, mask = (<uint64_t>1 << width) - 1
     for i in range(lo, hi):
-        digit = (a[i] >> shift) & mask
-        b[count[digit]] = a[i]
+        word = word_of(rows, wide, words, i)
+        digit = (word >> shift) & mask
+        b[count[digit]] = word
         count[digit] += 1
 
 

@@ -198,13 +198,29 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
     cdef const real* values = <const real*>s.values
     cdef const real* weights = <const real*>s.weights
     cdef const real* term
-    cdef real weight
     cdef int64_t e, start = i, stop = i + 1, entry
     cdef Py_ssize_t j
     if s.starts:
         start = s.starts[i]
         stop = s.stops[i]
-    if not (s.columns or s.sources):
+    if s.columns:
+        for j in range(dim):
+            scratch[j] = 0
+        for e in range(start, stop):
+            entry = s.order[e] if s.order else e
+            j = number(s.columns, s.index_wide, entry)
+            scratch[j] = scratch[j] + values[entry]
+    elif s.sources:
+        for e in range(start, stop):
+            if e + SCATTERED < s.n_weights:
+                prefetch_row(<const char*>(values + number(s.sources, s.index_wide, e + SCATTERED) * s.stride),
+                             dim * sizeof(real))
+            term = values + number(s.sources, s.index_wide, e) * s.stride
+            if e == start:
+                set_scaled(scratch, weights[e], term, dim)
+            else:
+                add_scaled(scratch, weights[e], term, dim)
+    else:
         for e in range(start, stop):
             if s.order and e + SCATTERED < s.n_entries:
                 prefetch_row(<const char*>(values + s.order[e + SCATTERED] * s.stride), dim * sizeof(real))
@@ -216,39 +232,7 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
                 memcpy(scratch, term, dim * sizeof(real))
             else:
                 add(scratch, term, dim)
-        return scratch
-    if s.columns:
-        for j in range(dim):
-            scratch[j] = 0
-    for e in range(start, stop):
-        entry = s.order[e] if s.order else e
-        if s.columns:
-            j = number(s.columns, s.index_wide, entry)
-            scratch[j] = scratch[j] + values[entry]
-        else:
-            prefetch_term(s, e, values, dim)
-            weight = weights[entry]
-            term = values + number(s.sources, s.index_wide, entry) * s.stride
-            if e == start:
-                set_scaled(scratch, weight, term, dim)
-            else:
-                add_scaled(scratch, weight, term, dim)
     return scratch
-
-
-cdef inline void prefetch_term(const Source* s, int64_t e, const real* values, Py_ssize_t dim) noexcept nogil:
-    """Of a product: the source and weight of a term, and the row of values of one that comes sooner.
-
-    There are as many terms as weights, those of rows left out included.
-    """
-    cdef int64_t later
-    if e + 2 * SCATTERED < s.n_weights:
-        later = s.order[e + 2 * SCATTERED] if s.order else e + 2 * SCATTERED
-        prefetch_near(<const char*>s.sources + later * (8 if s.index_wide else 4))
-        prefetch_near(<const real*>s.weights + later)
-    if e + SCATTERED < s.n_weights:
-        later = s.order[e + SCATTERED] if s.order else e + SCATTERED
-        prefetch_row(<const char*>(values + number(s.sources, s.index_wide, later) * s.stride), dim * sizeof(real))
 
 
 cdef inline void add(real* restrict sum_, const real* restrict term, Py_ssize_t dim) noexcept nogil:
