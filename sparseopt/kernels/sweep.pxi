@@ -327,55 +327,87 @@ cdef inline void prefetch_missed(const Target* t, const Source* s, const Past* p
             prefetch(place_of(past, max(past.start, t.steps[row])))
 
 
+cdef inline const void* numbers_at(const Settings* how, int64_t k, Py_ssize_t itemsize) noexcept nogil:
+    """What depends on the count k alone."""
+    return <const char*>how.by_count + (max(1, min(k, how.n_counts)) - 1) * how.n_by_count * itemsize
+
+
+cdef inline int64_t next_count(int32_t* steps) noexcept nogil:
+    if steps[0] < INT32_MAX:
+        steps[0] += 1
+    return steps[0]
+
+
+cdef void update_run(const Target* target, const Source* s, const Settings* how, Py_ssize_t i, Py_ssize_t n,
+                     const real* at) noexcept nogil:
+    """Apply the rule to RUN neighbours as if they were one row."""
+    cdef Target t = target[0]
+    cdef int64_t row = row_number(s, i)
+    cdef Py_ssize_t j
+    for j in range(i, i + RUN):
+        prefetch_ahead(target, s, j, n)
+    if t.steps:
+        for j in range(RUN):
+            at = <const real*>numbers_at(how, next_count(t.steps + row + j), sizeof(real))
+    t.dim = RUN * target.dim
+    apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), <const real*>s.values + i * s.stride, at,
+          <const real*>how.hyper)
+
+
+cdef const real* prepare(const Target* t, const Source* s, const Settings* how, Py_ssize_t i, Py_ssize_t n,
+                         real* scratch) noexcept nogil:
+    """Bring the i-th touched row up to the last step and form its gradient; NULL if no step is to follow.
+
+    What a step on plain rows does without stands here: every instruction between two rows' prefetches takes room of the few
+    hundred that a processor looks ahead.
+    """
+    cdef int64_t row = row_number(s, i)
+    cdef const real* g
+    if how.past:
+        prefetch_missed(t, s, how.past, i, n)
+        bring_up(t, how.past, row, <const real*>how.hyper)
+        if how.count == how.past.now:
+            return NULL
+        t.steps[row] = <int32_t>how.count
+    g = gather(s, i, scratch, t.dim, t.near)
+    if how.scale != 1 or how.decay != 0:
+        scale_and_decay(scratch, g, <real*>(t.table + row * t.row_bytes), <real>how.scale, <real>how.decay, t.dim)
+        g = scratch
+    return g
+
+
 cdef void update_rows(const Target* target, const Source* source, const Settings* settings, Py_ssize_t lo, Py_ssize_t hi,
                       Py_ssize_t n, real* scratch) noexcept nogil:
     # Copies, since a compiler cannot know that a store to a table leaves these as they are, and would read them again.
     cdef Target t = target[0]
     cdef Source s = source[0]
     cdef Settings how = settings[0]
-    cdef real* w
     cdef const real* g
-    cdef const real* at = <const real*>how.by_count + (max(1, min(how.count, how.n_counts)) - 1) * how.n_by_count
-    cdef real scale = <real>how.scale, decay = <real>how.decay
-    cdef bint as_it_stands = how.scale == 1 and how.decay == 0
-    cdef bint alone = not (s.starts or s.order or s.columns or s.sources)
-    cdef bint runs = t.by_elements and alone and as_it_stands and s.stride == t.dim and not how.past
-    cdef int64_t row, k
-    cdef Py_ssize_t i, j, run
+    cdef const real* at = <const real*>numbers_at(&how, how.count, sizeof(real))
+    cdef bint counted = t.steps != NULL and not how.past
+    # Whether gradients are read where they stand, and whether neighbours may be taken as one row.
+    cdef bint plain = how.scale == 1 and how.decay == 0 and not (s.starts or s.order or s.columns or s.sources or how.past)
+    cdef bint runs = t.by_elements and plain and s.stride == t.dim
+    cdef int64_t row
+    cdef Py_ssize_t i
     for i in range(lo, min(lo + t.ahead, hi)):
         prefetch_target(&t, row_number(&s, i))
     i = lo
     while i < hi:
-        row = row_number(&s, i)
-        run = RUN if runs and i + RUN <= hi and run_begins(&t, &s, i) else 1
         if t.walks and (i - lo) % TOGETHER == 0 and i + t.ahead + TOGETHER < n:
             prefetch_first_lines_together(&t, &s, i + t.ahead + TOGETHER, min(n, i + t.ahead + 2 * TOGETHER))
-        for j in range(i, i + run):
-            prefetch_ahead(&t, &s, j, n)
-        if how.past:
-            prefetch_missed(&t, &s, how.past, i, n)
-            bring_up(&t, how.past, row, <const real*>how.hyper)
-            if how.count == how.past.now:           # no step
-                i += 1
-                continue
-            t.steps[row] = <int32_t>how.count
-        w = <real*>(t.table + row * t.row_bytes)
-        g = <const real*>s.values + i * s.stride if alone else gather(source, i, scratch, t.dim, t.near)
-        if not as_it_stands:
-            scale_and_decay(scratch, g, w, scale, decay, t.dim)
-            g = scratch
-        if t.steps and not how.past:
-            k = t.steps[row]
-            if k < INT32_MAX:
-                k += 1
-            for j in range(run):
-                t.steps[row + j] = <int32_t>k
-            k = max(1, min(k, how.n_counts))
-            at = <const real*>how.by_count + (k - 1) * how.n_by_count
-        t.dim = run * target.dim
-        apply(t.rule, &t, row, w, g, at, <const real*>how.hyper)
-        t.dim = target.dim
-        i += run
+        if runs and i + RUN <= hi and run_begins(&t, &s, i):
+            update_run(target, source, settings, i, n, at)
+            i += RUN
+            continue
+        prefetch_ahead(&t, &s, i, n)
+        g = <const real*>s.values + i * s.stride if plain else prepare(target, source, settings, i, n, scratch)
+        if g != NULL:
+            row = row_number(&s, i)
+            if counted:
+                at = <const real*>numbers_at(&how, next_count(t.steps + row), sizeof(real))
+            apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, <const real*>how.hyper)
+        i += 1
 
 
 cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
