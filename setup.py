@@ -11,6 +11,8 @@ from setuptools.command.build_ext import build_ext
 
 # No contraction, no fast-math: every instruction set gives the same bits.
 FLAGS = {"unix": ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
+# Of the rules' loops two turns at a time: fewer instructions a row, up to a tenth of a step (gcc). More turns gain no more.
+UNROLL = {"unix": ["-funroll-loops", "--param=max-unroll-times=2"], "msvc": []}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
 INSTRUCTION_SETS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -31,11 +33,13 @@ class BuildExt(build_ext):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
                                                OPENMP[kind]) else []
+        unroll = UNROLL[kind] if self.compiles("int probe(void) { return 0; }", UNROLL[kind]) else []
         self.extensions = [module for module in self.extensions
                            if not module.extra_compile_args or self.compiles("int probe(void) { return 0; }",
                                                                              module.extra_compile_args)]
         for module in self.extensions:
-            module.extra_compile_args = [*FLAGS[kind], *module.extra_compile_args, *openmp]
+            unrolled = unroll if module.name.rpartition(".")[2] in INSTRUCTION_SETS else []
+            module.extra_compile_args = [*FLAGS[kind], *unrolled, *module.extra_compile_args, *openmp]
             module.extra_link_args += openmp
             module.define_macros.append(("SPARSEOPT_FLAGS", '"' + " ".join(module.extra_compile_args) + '"'))
         super().build_extensions()
