@@ -52,7 +52,7 @@ def films(ratings, options):
                 show(f"{loss}, {optimizer}, {missed}",
                      [ours(train, test, seed, loss=loss, optimizer=optimizer, missed=missed) for seed in range(options.seeds)])
     if "softmax" in options.losses:
-        for settings in ({"negatives": 1024}, {"negatives": "batch"}, {"dim": 128}):
+        for settings in ({"negatives": 1024}, {"negatives": "batch"}, {"dim": 128}, {"lr": 0.2, "epochs": 12}):
             said = ", ".join(f"{name} {value}" for name, value in settings.items())
             show(f"softmax, {said}", [ours(train, test, seed, **settings) for seed in range(options.seeds)])
     for name, train_one in peers().items():
