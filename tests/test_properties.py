@@ -171,6 +171,7 @@ def test_the_order_of_the_visit_changes_no_bit_of_an_update():
             arrays = [so.zeros((5000, 7)), so.zeros((5000, 7))]
             plan = rowplan.plan("gradient", 5000, 7, *entries, rising=rising)
             assert np.array_equal(plan.rows, np.sort(rows)) == rising
+            assert (plan.order is not None) == (rising and form != "product")
             sweep = kernels.Sweep("adagrad", arrays[0], arrays[1:], None)
             for part in (plan, plan.without(left_out[plan.rows])):
                 sweep.update(part, hyper, by_count, 1, 1.0, 0.0, sweep.scratch(part, 2))

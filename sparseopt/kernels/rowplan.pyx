@@ -4,8 +4,8 @@
 An update visits every touched row once.  Row numbers that rise are used as they stand.  So are others that name no row twice,
 unless the table is so large that rows are better visited in rising order: theirs is the order of the values.  One bit for each
 row of the table tells, where it has not many more rows than the gradient.  All else is sorted by a stable radix sort of
-(row, position) pairs, a large gradient in as many parts as there are threads.  The values stay where they are, and a row's
-repeats are summed in the order in which they stand.
+(row, position) pairs, a large gradient in as many parts as there are threads.  Rows of values stay where they are; of a
+product, the two numbers of each term are put in order.  A row's repeats are summed in the order in which they stand.
 """
 
 cimport numpy as cnp
