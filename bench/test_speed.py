@@ -44,7 +44,7 @@ def test_one_row_of_each_table_of_a_mapping(benchmark, tables):
 
 
 CONTESTANTS = {
-    "step": "step", "check": "check", "limit": r"limit \(16, 4\)",
+    "step": "step", "check": "check", "limit": r"limit \(16, 4, 0\)",
     "torch sparse": r"torch (?!dense)", "torch dense": "torch dense",
     "fbgemm": "fbgemm", "numpy": "NumPy", "other form": "RowGradient|step on X.T", "reduced": "step on its rows",
     "indptr": "max of indptr",
