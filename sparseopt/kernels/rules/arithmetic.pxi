@@ -39,20 +39,33 @@ cdef inline real tiny(real x) noexcept nogil:
 
 
 cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogil:
-    # Sixteen running sums, folded in a fixed order: a compiler may keep them in one, two or four registers, and the
-    # bits stay the same.
-    cdef real lane[16]
-    cdef real share = 1 / <real>max(n, 1), rest = 0       # divided early, off the chain of what waits for the sums
-    cdef Py_ssize_t i, j, whole = n - n % 16
-    for j in range(16):
-        lane[j] = 0
-    for i in range(0, whole, 16):
-        for j in range(16):
-            lane[j] = lane[j] + g[i + j] * g[i + j]
+    cdef real share, rest = 0
+    cdef Py_ssize_t j, whole = n & ~<Py_ssize_t>15
+    if whole == 0:
+        for j in range(n):
+            rest = rest + g[j] * g[j]
+        return rest / <real>max(n, 1)
+    share = 1 / <real>n                     # divided early, off the chain of what waits for the sums
     for j in range(whole, n):
         rest = rest + g[j] * g[j]
+    return (sum_of_squares(g, whole) + rest) * share
+
+
+cdef inline real sum_of_squares(const real* restrict g, Py_ssize_t n) noexcept nogil:
+    # Of 16 or 32 or ... elements.  Sixteen running sums, folded in a fixed order: a compiler may keep them in one, two or
+    # four registers (as the loop has at least one turn: not in memory), and the bits stay the same.
+    cdef real lane[16]
+    cdef Py_ssize_t i = 0, j
+    for j in range(16):
+        lane[j] = 0
+    while True:
+        for j in range(16):
+            lane[j] = lane[j] + g[i + j] * g[i + j]
+        i += 16
+        if i == n:
+            break
     for j in range(8):
         lane[j] = lane[j] + lane[j + 8]
     for j in range(4):
         lane[j] = lane[j] + lane[j + 4]
-    return (((lane[0] + lane[2]) + (lane[1] + lane[3])) + rest) * share
+    return (lane[0] + lane[2]) + (lane[1] + lane[3])
