@@ -81,12 +81,15 @@ cdef enum:
     LEAST_AHEAD = 8         # rows between prefetch and use, at least
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
+    SHORT_TOGETHER = 8      # rows of one line that are prefetched at the same time
     RUN = 16                # neighbouring rows that a rule may take as one
     STREAMS = 12            # rows of all arrays together that processors follow at a time
     KEPT = 3 << 27          # bytes of table and states beyond which a processor does not keep the addresses of most pages
     REACH = 1 << 30         # and beyond which even looking them up together keeps rows in random order waiting
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
+    WINDOW = 256            # rows whose numbers are at hand,
+    BEYOND = 96             # with those after them, as far as anything is prefetched
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
 
 
@@ -102,7 +105,8 @@ cdef struct Target:
     uintptr_t missed        # the same for all steps that a row has missed together, or 0 where it does not move in them
     Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
-    bint walks              # whether the processor has to look up the pages of most rows
+    Py_ssize_t together     # rows whose first lines are prefetched at the same time, a power of two; 0: none
+    bint whole              # whether rows have other lines, and those are prefetched after that
     bint by_elements        # whether the rule knows no rows, so that it may take neighbours as one
 
 
@@ -141,54 +145,61 @@ cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nog
         prefetch_near(t.state[i] + row * t.state_bytes[i])
 
 
-cdef void prefetch_first_lines_together(const Target* t, const Source* s, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+cdef inline void prefetch_first_lines_together(const Target* t, const int64_t* rows, Py_ssize_t n) noexcept nogil:
     # A prefetch waits for the address of its page, and what follows it waits too, but for the next few hundred
     # instructions: so many rows' prefetches stand close together, and their pages are looked up at the same time.
     cdef Py_ssize_t i, j
-    if row_number(s, hi - 1) - row_number(s, lo) == hi - 1 - lo:    # neighbours
+    if rows[n - 1] - rows[0] == n - 1:      # neighbours
         return
-    for i in range(lo, hi):
-        prefetch(t.table + row_number(s, i) * t.row_bytes)
+    for i in range(n):
+        prefetch(t.table + rows[i] * t.row_bytes)
     for j in range(t.n_states):
-        for i in range(lo, hi):
-            prefetch(t.state[j] + row_number(s, i) * t.state_bytes[j])
+        for i in range(n):
+            prefetch(t.state[j] + rows[i] * t.state_bytes[j])
     if t.steps:
-        for i in range(lo, hi):
-            prefetch(t.steps + row_number(s, i))
+        for i in range(n):
+            prefetch(t.steps + rows[i])
 
 
 cdef void set_distances(Target* t, Py_ssize_t n_bytes) noexcept:
     cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
     t.ahead = max(LEAST_AHEAD, FAR // lines)
+    t.near = t.together = 0
+    t.whole = True
     if lines > 1:
         t.near = min(t.ahead // 2, STREAMS // (1 + t.n_states))
-    else:                                           # short rows come fast: sooner, and only where there is much to fetch
-        t.near = 16 if t.n_states and t.state_bytes[0] >= LINE else 0
-    t.walks = lines > 1 and n_bytes > KEPT          # short rows come so fast that several of them wait together anyhow
+        t.together = TOGETHER if n_bytes > KEPT else 0
+    elif t.n_states and t.state_bytes[0] >= LINE:       # short rows come fast: sooner, and only where there is much to fetch
+        t.near = 16
+    elif t.row_bytes and LINE % t.row_bytes == 0 and <uintptr_t>t.table % t.row_bytes == 0:     # each on a single line
+        t.together = SHORT_TOGETHER
+        t.whole = False
 
 
 cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
     return number(s.rows, s.rows_wide, i) if s.rows else i
 
 
-cdef inline void prefetch_ahead(const Target* t, const Source* s, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
-    cdef int64_t later
-    if i + t.ahead < n:
-        later = row_number(s, i + t.ahead)
-        if later != row_number(s, i) + t.ahead:     # neighbours the processor foresees by itself
-            prefetch_target(t, later)
-            if t.near:
-                prefetch_first_lines(t, row_number(s, i + t.near))
+cdef void row_numbers(const Source* s, Py_ssize_t lo, Py_ssize_t hi, int64_t* out) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(hi - lo):
+        out[i] = row_number(s, lo + i)
 
 
-cdef inline bint run_begins(const Target* t, const Source* s, Py_ssize_t i) noexcept nogil:
-    """Whether RUN rows from the i-th on are neighbours and have taken as many steps."""
-    cdef int64_t row = row_number(s, i)
+cdef inline void prefetch_ahead(const Target* t, const int64_t* rows, Py_ssize_t known) noexcept nogil:
+    if t.ahead < known and rows[t.ahead] != rows[0] + t.ahead:      # neighbours the processor foresees by itself
+        prefetch_target(t, rows[t.ahead])
+        if t.near:
+            prefetch_first_lines(t, rows[t.near])
+
+
+cdef inline bint run_begins(const Target* t, const int64_t* rows) noexcept nogil:
+    """Whether the next RUN rows are neighbours and have taken as many steps."""
     cdef Py_ssize_t j
-    if row_number(s, i + RUN - 1) != row + RUN - 1:
+    if rows[RUN - 1] != rows[0] + RUN - 1:
         return False
     for j in range(1, RUN):
-        if row_number(s, i + j) != row + j or (t.steps and t.steps[row + j] != t.steps[row]):
+        if rows[j] != rows[0] + j or (t.steps and t.steps[rows[j]] != t.steps[rows[0]]):
             return False
     return True
 
@@ -338,20 +349,18 @@ cdef inline int64_t next_count(int32_t* steps) noexcept nogil:
     return steps[0]
 
 
-cdef void update_run(const Target* target, const Source* s, const Settings* how, Py_ssize_t i, Py_ssize_t n,
+cdef void update_run(const Target* target, const Settings* how, const int64_t* rows, Py_ssize_t known, const real* g,
                      const real* at) noexcept nogil:
     """Apply the rule to RUN neighbours as if they were one row."""
     cdef Target t = target[0]
-    cdef int64_t row = row_number(s, i)
     cdef Py_ssize_t j
-    for j in range(i, i + RUN):
-        prefetch_ahead(target, s, j, n)
+    for j in range(RUN):
+        prefetch_ahead(target, rows + j, known - j)
     if t.steps:
         for j in range(RUN):
-            at = <const real*>numbers_at(how, next_count(t.steps + row + j), sizeof(real))
+            at = <const real*>numbers_at(how, next_count(t.steps + rows[j]), sizeof(real))
     t.dim = RUN * target.dim
-    apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), <const real*>s.values + i * s.stride, at,
-          <const real*>how.hyper)
+    apply(t.rule, &t, rows[0], <real*>(t.table + rows[0] * t.row_bytes), g, at, <const real*>how.hyper)
 
 
 cdef const real* prepare(const Target* t, const Source* s, const Settings* how, Py_ssize_t i, Py_ssize_t n,
@@ -388,26 +397,40 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
     # Whether gradients are read where they stand, and whether neighbours may be taken as one row.
     cdef bint plain = how.scale == 1 and how.decay == 0 and not (s.starts or s.order or s.columns or s.sources or how.past)
     cdef bint runs = t.by_elements and plain and s.stride == t.dim
+    cdef int64_t rows[WINDOW + BEYOND]
     cdef int64_t row
-    cdef Py_ssize_t i
-    for i in range(lo, min(lo + t.ahead, hi)):
-        prefetch_target(&t, row_number(&s, i))
-    i = lo
-    while i < hi:
-        if t.walks and (i - lo) % TOGETHER == 0 and i + t.ahead + TOGETHER < n:
-            prefetch_first_lines_together(&t, &s, i + t.ahead + TOGETHER, min(n, i + t.ahead + 2 * TOGETHER))
-        if runs and i + RUN <= hi and run_begins(&t, &s, i):
-            update_run(target, source, settings, i, n, at)
-            i += RUN
-            continue
-        prefetch_ahead(&t, &s, i, n)
-        g = <const real*>s.values + i * s.stride if plain else prepare(target, source, settings, i, n, scratch)
-        if g != NULL:
-            row = row_number(&s, i)
+    cdef Py_ssize_t start, n_rows, known, i, group
+    start = lo
+    while start < hi:
+        n_rows = min(hi - start, WINDOW)
+        known = min(n - start, n_rows + BEYOND)
+        row_numbers(&s, start, start + known, rows)
+        if start == lo:
+            for i in range(min(n_rows, t.ahead + t.together)):
+                prefetch_target(&t, rows[i])
+        i = 0
+        while i < n_rows:
+            if t.together and i & (t.together - 1) == 0 and i + t.ahead + t.together < known:
+                group = i + t.ahead + t.together
+                prefetch_first_lines_together(&t, rows + group, min(t.together, known - group))
+            if runs and i + RUN <= n_rows and run_begins(&t, rows + i):
+                update_run(target, settings, rows + i, known - i, <const real*>s.values + (start + i) * s.stride, at)
+                i += RUN
+                continue
+            if t.whole:
+                prefetch_ahead(&t, rows + i, known - i)
+            row = rows[i]
+            if plain:
+                g = <const real*>s.values + (start + i) * s.stride
+            else:
+                g = prepare(target, source, settings, start + i, n, scratch)
+            i += 1
+            if g == NULL:
+                continue
             if counted:
                 at = <const real*>numbers_at(&how, next_count(t.steps + row), sizeof(real))
             apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, <const real*>how.hyper)
-        i += 1
+        start += WINDOW
 
 
 cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
