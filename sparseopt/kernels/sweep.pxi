@@ -98,6 +98,7 @@ cdef struct Target:
     Py_ssize_t row_bytes
     Py_ssize_t dim
     int n_states
+    int n_long              # states with a row as long as the table's, which stand before those with one number a row
     char* state[MOST_STATES]
     Py_ssize_t state_bytes[MOST_STATES]
     int32_t* steps          # one count a row, or NULL
@@ -131,8 +132,10 @@ cdef inline void prefetch_row(const char* row, Py_ssize_t n_bytes) noexcept nogi
 cdef inline void prefetch_target(const Target* t, int64_t row) noexcept nogil:
     cdef int i
     prefetch_row(t.table + row * t.row_bytes, t.row_bytes)
-    for i in range(t.n_states):
+    for i in range(t.n_long):
         prefetch_row(t.state[i] + row * t.state_bytes[i], t.state_bytes[i])
+    for i in range(t.n_long, t.n_states):
+        prefetch(t.state[i] + row * t.state_bytes[i])
     if t.steps:
         prefetch(t.steps + row)
 
@@ -141,7 +144,7 @@ cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nog
     # Where the processor's own prefetcher takes over, and fetches the rest of the row into the first-level cache.
     cdef int i
     prefetch_near(t.table + row * t.row_bytes)
-    for i in range(t.n_states):
+    for i in range(t.n_long):
         prefetch_near(t.state[i] + row * t.state_bytes[i])
 
 
@@ -568,6 +571,7 @@ cdef class Sweep:
         for i, state in enumerate(states):
             t.state[i] = <char*>cnp.PyArray_DATA(state)
             t.state_bytes[i] = state.strides[0] if state.size else 0
+        t.n_long = sum(state.ndim == table.ndim for state in states)
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
         n_bytes = sum(array.nbytes for array in self.arrays if array is not None)
         set_distances(t, n_bytes)
