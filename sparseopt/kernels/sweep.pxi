@@ -32,7 +32,8 @@ cdef extern from *:
     #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
     #endif
-    /* Measured: Zen 4 gains from pages looked up eight at a time, Zen 3 waits longer for eight than for each alone. */
+    /* Measured, rows of several lines: Zen 4 gains from pages looked up eight at a time, Zen 3 waits longer for eight than
+       for each alone. */
     #ifdef __AVX512F__
     #define SPARSEOPT_FAR 64
     #define SPARSEOPT_TOGETHER 8
@@ -81,7 +82,7 @@ cdef enum:
     LEAST_AHEAD = 8         # rows between prefetch and use, at least
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
-    SHORT_TOGETHER = 8      # rows of one line that are prefetched at the same time
+    SHORT_TOGETHER = 8      # rows of one line that are prefetched at the same time (Zen 3: 16 take longer)
     RUN = 16                # neighbouring rows that a rule may take as one
     STREAMS = 12            # rows of all arrays together that processors follow at a time
     KEPT = 3 << 27          # bytes of table and states beyond which a processor does not keep the addresses of most pages
@@ -89,7 +90,7 @@ cdef enum:
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
     WINDOW = 256            # rows whose numbers are at hand,
-    BEYOND = 96             # with those after them, as far as anything is prefetched
+    BEYOND = 96             # with as many after them as are prefetched
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
 
 
@@ -107,7 +108,7 @@ cdef struct Target:
     Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
     Py_ssize_t together     # rows whose first lines are prefetched at the same time, a power of two; 0: none
-    bint whole              # whether rows have other lines, and those are prefetched after that
+    bint whole              # whether each row is (then) prefetched by itself, and whole
     bint by_elements        # whether the rule knows no rows, so that it may take neighbours as one
 
 
@@ -148,19 +149,20 @@ cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nog
         prefetch_near(t.state[i] + row * t.state_bytes[i])
 
 
-cdef inline void prefetch_first_lines_together(const Target* t, const int64_t* rows, Py_ssize_t n) noexcept nogil:
+cdef inline void prefetch_together(const Target* t, const int64_t* rows, Py_ssize_t n, Py_ssize_t known) noexcept nogil:
+    """The first lines of n rows, some way after the first of these, of which `known` are known."""
     # A prefetch waits for the address of its page, and what follows it waits too, but for the next few hundred
     # instructions: so many rows' prefetches stand close together, and their pages are looked up at the same time.
-    cdef Py_ssize_t i, j
-    if rows[n - 1] - rows[0] == n - 1:      # neighbours
+    cdef Py_ssize_t first = t.ahead + t.together, end = min(first + n, known), i, j
+    if end <= first or rows[end - 1] == rows[0] + end - 1:      # neighbours the processor foresees by itself
         return
-    for i in range(n):
+    for i in range(first, end):
         prefetch(t.table + rows[i] * t.row_bytes)
     for j in range(t.n_states):
-        for i in range(n):
+        for i in range(first, end):
             prefetch(t.state[j] + rows[i] * t.state_bytes[j])
     if t.steps:
-        for i in range(n):
+        for i in range(first, end):
             prefetch(t.steps + rows[i])
 
 
@@ -170,7 +172,7 @@ cdef void set_distances(Target* t, Py_ssize_t n_bytes) noexcept:
     t.near = t.together = 0
     t.whole = True
     if lines > 1:
-        t.near = min(t.ahead // 2, STREAMS // (1 + t.n_states))
+        t.near = min(t.ahead // 2, STREAMS // (1 + t.n_long))
         t.together = TOGETHER if n_bytes > KEPT else 0
     elif t.n_states and t.state_bytes[0] >= LINE:       # short rows come fast: sooner, and only where there is much to fetch
         t.near = 16
@@ -357,8 +359,11 @@ cdef void update_run(const Target* target, const Settings* how, const int64_t* r
     """Apply the rule to RUN neighbours as if they were one row."""
     cdef Target t = target[0]
     cdef Py_ssize_t j
-    for j in range(RUN):
-        prefetch_ahead(target, rows + j, known - j)
+    if t.whole:
+        for j in range(RUN):
+            prefetch_ahead(target, rows + j, known - j)
+    else:
+        prefetch_together(target, rows, RUN + t.together, known)        # as far as the next turn's will not reach back
     if t.steps:
         for j in range(RUN):
             at = <const real*>numbers_at(how, next_count(t.steps + rows[j]), sizeof(real))
@@ -402,7 +407,7 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
     cdef bint runs = t.by_elements and plain and s.stride == t.dim
     cdef int64_t rows[WINDOW + BEYOND]
     cdef int64_t row
-    cdef Py_ssize_t start, n_rows, known, i, group
+    cdef Py_ssize_t start, n_rows, known, i
     start = lo
     while start < hi:
         n_rows = min(hi - start, WINDOW)
@@ -413,9 +418,8 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
                 prefetch_target(&t, rows[i])
         i = 0
         while i < n_rows:
-            if t.together and i & (t.together - 1) == 0 and i + t.ahead + t.together < known:
-                group = i + t.ahead + t.together
-                prefetch_first_lines_together(&t, rows + group, min(t.together, known - group))
+            if t.together and i & (t.together - 1) == 0:
+                prefetch_together(&t, rows + i, t.together, known - i)
             if runs and i + RUN <= n_rows and run_begins(&t, rows + i):
                 update_run(target, settings, rows + i, known - i, <const real*>s.values + (start + i) * s.stride, at)
                 i += RUN
