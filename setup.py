@@ -1,5 +1,6 @@
 """The table of instruction sets, and the extension modules made of it."""
 
+import os
 import platform
 import tempfile
 from pathlib import Path
@@ -11,7 +12,8 @@ from setuptools.command.build_ext import build_ext
 
 # No contraction, no fast-math: every instruction set gives the same bits.
 FLAGS = {"unix": ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
-# Of the rules' loops two turns at a time: fewer instructions a row, up to a tenth of a step (gcc). More turns gain no more.
+# Of the rules' loops two turns at a time: fewer instructions a row, up to a tenth of a step (gcc). More turns gain no more, and
+# under a sanitizer the compiler would take minutes for it.
 UNROLL = {"unix": ["-funroll-loops", "--param=max-unroll-times=2"], "msvc": []}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
 INSTRUCTION_SETS = {"baseline": []}
@@ -33,7 +35,8 @@ class BuildExt(build_ext):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
                                                OPENMP[kind]) else []
-        unroll = UNROLL[kind] if self.compiles("int probe(void) { return 0; }", UNROLL[kind]) else []
+        sanitized = "-fsanitize" in os.environ.get("CFLAGS", "")
+        unroll = UNROLL[kind] if not sanitized and self.compiles("int probe(void) { return 0; }", UNROLL[kind]) else []
         self.extensions = [module for module in self.extensions
                            if not module.extra_compile_args or self.compiles("int probe(void) { return 0; }",
                                                                              module.extra_compile_args)]
