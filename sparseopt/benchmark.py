@@ -253,7 +253,7 @@ class Race:
                 taken = _seconds_a_step(self.contestants[name], turns[name], len(self.batches), seconds)
                 if repeat:                          # the first one only warms up
                     times[name].append(taken)
-            names.append(names.pop(0))              # nobody always follows the same one
+            names.append(names.pop(0))              # nobody always begins
         return times
 
     def extra_memory(self):

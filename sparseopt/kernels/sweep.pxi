@@ -176,7 +176,8 @@ cdef void set_distances(Target* t, Py_ssize_t n_bytes) noexcept:
         t.together = TOGETHER if n_bytes > KEPT else 0
     elif t.n_states and t.state_bytes[0] >= LINE:       # short rows come fast: sooner, and only where there is much to fetch
         t.near = 16
-    elif t.row_bytes and LINE % t.row_bytes == 0 and <uintptr_t>t.table % t.row_bytes == 0:     # each on a single line
+    elif t.n_long == 0 and t.row_bytes and LINE % t.row_bytes == 0 and <uintptr_t>t.table % t.row_bytes == 0:
+        # Each on a single line, and no other line beside it: with long states, eight together take longer.
         t.together = SHORT_TOGETHER
         t.whole = False
 
