@@ -10,8 +10,8 @@ cdef void adagrad(real* restrict w, const real* restrict g, real* restrict s,
         w[j] = w[j] - rate * g[j] / (root(s[j]) + eps)
 
 
-cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real* restrict s,
-                          const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+cdef inline void adagrad_of_row(real* restrict w, const real* restrict g, real* restrict s,
+                                const real* at, const real* h, Py_ssize_t n) noexcept nogil:
     # s: one number for the row
     cdef real eps = h[1], rate
     cdef Py_ssize_t j
@@ -19,3 +19,16 @@ cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real* restri
     rate = h[0] / at[0] / (root(s[0]) + eps)
     for j in range(n):
         w[j] = w[j] - rate * g[j]
+
+
+cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real* restrict s,
+                          const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    # What to do about any length takes as long as the numbers of a short row; the usual ones are compiled by themselves.
+    if n == 8:
+        adagrad_of_row(w, g, s, at, h, 8)
+    elif n == 16:
+        adagrad_of_row(w, g, s, at, h, 16)
+    elif n == 32:
+        adagrad_of_row(w, g, s, at, h, 32)
+    else:
+        adagrad_of_row(w, g, s, at, h, n)
