@@ -188,7 +188,7 @@ def test_neighbours_move_as_each_of_them_alone(case, dtype, shape, step_count):
 
 
 @each_case
-@pytest.mark.parametrize("dim", [1, 16, 17, 64])
+@pytest.mark.parametrize("dim", [1, 16, 17, 64, 385])
 @pytest.mark.parametrize("index_type", [np.int32, np.int64])
 def test_many_rows_move_as_a_few_at_a_time(case, dim, index_type):
     one, rng = start((3000, dim), np.float32)

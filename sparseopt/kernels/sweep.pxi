@@ -85,6 +85,8 @@ cdef enum:
     SHORT_TOGETHER = 8      # rows of one line that are prefetched at the same time (Zen 3: 16 take longer)
     RUN = 16                # neighbouring rows that a rule may take as one
     STREAMS = 12            # rows of all arrays together that processors follow at a time
+    MISSES = 22             # cache lines that processors wait for at a time; more are prefetched in parts
+    PART = 128              # bytes of such a row that are taken together
     KEPT = 3 << 27          # bytes of table and states beyond which a processor does not keep the addresses of most pages
     REACH = 1 << 30         # and beyond which even looking them up together keeps rows in random order waiting
     LINE = 64               # bytes of a cache line
@@ -109,7 +111,8 @@ cdef struct Target:
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
     Py_ssize_t together     # rows whose first lines are prefetched at the same time, a power of two; 0: none
     bint whole              # whether each row is (then) prefetched by itself, and whole
-    bint by_elements        # whether the rule knows no rows, so that it may take neighbours as one
+    bint by_elements        # whether the rule knows no rows, so that it may take neighbours as one, and a row in parts
+    bint in_parts           # whether it does the latter
 
 
 cdef struct Settings:
@@ -170,10 +173,11 @@ cdef void set_distances(Target* t, Py_ssize_t n_bytes) noexcept:
     cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
     t.ahead = max(LEAST_AHEAD, FAR // lines)
     t.near = t.together = 0
-    t.whole = True
+    t.in_parts = t.by_elements and t.n_long and lines * (1 + t.n_long) > MISSES
+    t.whole = not t.in_parts
     if lines > 1:
         t.near = min(t.ahead // 2, STREAMS // (1 + t.n_long))
-        t.together = TOGETHER if n_bytes > KEPT else 0
+        t.together = TOGETHER if n_bytes > KEPT and t.whole else 0
     elif t.n_states and t.state_bytes[0] >= LINE:       # short rows come fast: sooner, and only where there is much to fetch
         t.near = 16
     elif t.n_long == 0 and t.row_bytes and LINE % t.row_bytes == 0 and <uintptr_t>t.table % t.row_bytes == 0:
@@ -360,7 +364,7 @@ cdef void update_run(const Target* target, const Settings* how, const int64_t* r
     """Apply the rule to RUN neighbours as if they were one row."""
     cdef Target t = target[0]
     cdef Py_ssize_t j
-    if t.whole:
+    if t.whole or t.in_parts:
         for j in range(RUN):
             prefetch_ahead(target, rows + j, known - j)
     else:
@@ -370,6 +374,35 @@ cdef void update_run(const Target* target, const Settings* how, const int64_t* r
             at = <const real*>numbers_at(how, next_count(t.steps + rows[j]), sizeof(real))
     t.dim = RUN * target.dim
     apply(t.rule, &t, rows[0], <real*>(t.table + rows[0] * t.row_bytes), g, at, <const real*>how.hyper)
+
+
+cdef void update_in_parts(const Target* target, const int64_t* rows, Py_ssize_t known, const real* g, const real* at,
+                          const real* h) noexcept nogil:
+    """Apply the rule to a long row, and prefetch a later one, a part of both at a time."""
+    # Prefetches of more lines than a processor waits for at a time would keep the rule waiting too, and after them, while
+    # the rule computes, memory would stand still.
+    cdef Target t = target[0]
+    cdef Py_ssize_t left = target.dim
+    cdef int64_t row = rows[0], later = rows[t.ahead] if t.ahead < known else row
+    cdef bint fetch = t.ahead < known and later != row + t.ahead        # neighbours the processor foresees by itself
+    cdef int i
+    if fetch:
+        prefetch_first_lines(target, rows[t.near])
+        if t.steps:
+            prefetch(t.steps + later)
+    t.dim = PART // sizeof(real)
+    while left > 0:
+        t.dim = min(t.dim, left)
+        if fetch:
+            prefetch_row(t.table + later * t.row_bytes, t.dim * sizeof(real))
+            for i in range(t.n_states):
+                prefetch_row(t.state[i] + later * t.state_bytes[i], t.dim * sizeof(real))
+        apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, h)
+        t.table += PART
+        for i in range(t.n_states):
+            t.state[i] += PART
+        g += t.dim
+        left -= t.dim
 
 
 cdef const real* prepare(const Target* t, const Source* s, const Settings* how, Py_ssize_t i, Py_ssize_t n,
@@ -437,7 +470,10 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
                 continue
             if counted:
                 at = <const real*>numbers_at(&how, next_count(t.steps + row), sizeof(real))
-            apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, <const real*>how.hyper)
+            if t.in_parts:
+                update_in_parts(target, rows + i - 1, known - i + 1, g, at, <const real*>how.hyper)
+            else:
+                apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, <const real*>how.hyper)
         start += WINDOW
 
 
