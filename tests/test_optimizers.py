@@ -191,13 +191,14 @@ def test_neighbours_move_as_each_of_them_alone(case, dtype, shape, step_count):
 @pytest.mark.parametrize("dim", [1, 16, 17, 64, 385])
 @pytest.mark.parametrize("index_type", [np.int32, np.int64])
 def test_many_rows_move_as_a_few_at_a_time(case, dim, index_type):
-    one, rng = start((3000, dim), np.float32)
+    dtype = np.float64 if dim == 385 else np.float32
+    one, rng = start((3000, dim), dtype)
     other = one.copy()
     opts = [optimizer(case, table, num_threads=1) for table in (one, other)]
     single, runs = rng.random(3000) < 0.3, np.repeat(rng.random(75) < 0.4, 40)
     for rows in (np.flatnonzero(single | runs), np.arange(3000), np.flatnonzero(single)[:257]):
         rows = rows.astype(index_type)
-        values = rng.standard_normal((len(rows), dim)).astype(np.float32)
+        values = rng.standard_normal((len(rows), dim)).astype(dtype)
         opts[0].step(so.RowGradient(rows, values))
         for at in range(0, len(rows), 97):
             opts[1].step(so.RowGradient(rows[at:at + 97], values[at:at + 97]))

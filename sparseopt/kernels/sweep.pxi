@@ -33,13 +33,15 @@ cdef extern from *:
     #define SPARSEOPT_COMPILER ""
     #endif
     /* Measured, rows of several lines: Zen 4 gains from pages looked up eight at a time, Zen 3 waits longer for eight than
-       for each alone. */
+       for each alone; Zen 3 gains by long rows in parts, Zen 4 not. */
     #ifdef __AVX512F__
     #define SPARSEOPT_FAR 64
     #define SPARSEOPT_TOGETHER 8
+    #define SPARSEOPT_MISSES PY_SSIZE_T_MAX
     #else
     #define SPARSEOPT_FAR 32
     #define SPARSEOPT_TOGETHER 2
+    #define SPARSEOPT_MISSES 22
     #endif
     #include <string.h>
     static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
@@ -63,6 +65,7 @@ cdef extern from *:
     int OPENMP "SPARSEOPT_OPENMP"
     const Py_ssize_t FAR "SPARSEOPT_FAR"                # cache lines of an array between prefetch and use, at least LEAST_AHEAD rows
     const Py_ssize_t TOGETHER "SPARSEOPT_TOGETHER"      # rows whose pages are looked up at the same time
+    const Py_ssize_t MISSES "SPARSEOPT_MISSES"          # cache lines that a processor waits for at a time; rows of more: in parts
 
 BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP), "threads": max_threads()}
 
@@ -85,8 +88,7 @@ cdef enum:
     SHORT_TOGETHER = 8      # rows of one line that are prefetched at the same time (Zen 3: 16 take longer)
     RUN = 16                # neighbouring rows that a rule may take as one
     STREAMS = 12            # rows of all arrays together that processors follow at a time
-    MISSES = 22             # cache lines that processors wait for at a time; more are prefetched in parts
-    PART = 128              # bytes of such a row that are taken together
+    PART = 128              # bytes of a row that are taken together, where it is taken in parts
     KEPT = 3 << 27          # bytes of table and states beyond which a processor does not keep the addresses of most pages
     REACH = 1 << 30         # and beyond which even looking them up together keeps rows in random order waiting
     LINE = 64               # bytes of a cache line
@@ -386,17 +388,18 @@ cdef void update_in_parts(const Target* target, const int64_t* rows, Py_ssize_t 
     cdef int64_t row = rows[0], later = rows[t.ahead] if t.ahead < known else row
     cdef bint fetch = t.ahead < known and later != row + t.ahead        # neighbours the processor foresees by itself
     cdef int i
-    if fetch:
-        prefetch_first_lines(target, rows[t.near])
-        if t.steps:
-            prefetch(t.steps + later)
+    if not fetch:
+        apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, h)
+        return
+    prefetch_first_lines(target, rows[t.near])
+    if t.steps:
+        prefetch(t.steps + later)
     t.dim = PART // sizeof(real)
     while left > 0:
         t.dim = min(t.dim, left)
-        if fetch:
-            prefetch_row(t.table + later * t.row_bytes, t.dim * sizeof(real))
-            for i in range(t.n_states):
-                prefetch_row(t.state[i] + later * t.state_bytes[i], t.dim * sizeof(real))
+        prefetch_row(t.table + later * t.row_bytes, t.dim * sizeof(real))
+        for i in range(t.n_states):
+            prefetch_row(t.state[i] + later * t.state_bytes[i], t.dim * sizeof(real))
         apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, h)
         t.table += PART
         for i in range(t.n_states):
@@ -442,6 +445,9 @@ cdef void update_rows(const Target* target, const Source* source, const Settings
     cdef int64_t rows[WINDOW + BEYOND]
     cdef int64_t row
     cdef Py_ssize_t start, n_rows, known, i
+    if how.past and t.in_parts:         # what rows have missed is done to them whole
+        t.in_parts = False
+        t.whole = True
     start = lo
     while start < hi:
         n_rows = min(hi - start, WINDOW)
@@ -580,7 +586,8 @@ cdef class Scratch:
 
     def __cinit__(self, Py_ssize_t dim, Py_ssize_t itemsize, int threads):
         self.threads = threads
-        self.pad = (dim * itemsize + 2 * LINE - 1) // LINE * LINE // itemsize
+        # What a sum prefetches beyond its row is not the next thread's.
+        self.pad = (dim * itemsize + SOON + 2 * LINE - 1) // LINE * LINE // itemsize
         self.memory = <char*>PyMem_RawMalloc(threads * self.pad * itemsize + LINE)
         if self.memory == NULL:
             raise MemoryError
