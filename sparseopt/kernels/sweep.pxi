@@ -65,7 +65,7 @@ cdef extern from *:
     int OPENMP "SPARSEOPT_OPENMP"
     const Py_ssize_t FAR "SPARSEOPT_FAR"                # cache lines of an array between prefetch and use, at least LEAST_AHEAD rows
     const Py_ssize_t TOGETHER "SPARSEOPT_TOGETHER"      # rows whose pages are looked up at the same time
-    const Py_ssize_t MISSES "SPARSEOPT_MISSES"          # cache lines that a processor waits for at a time; rows of more: in parts
+    const Py_ssize_t MISSES "SPARSEOPT_MISSES"          # cache lines a row may have that is not taken in parts
 
 BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP), "threads": max_threads()}
 
