@@ -33,7 +33,7 @@ cdef extern from *:
     #define SPARSEOPT_COMPILER ""
     #endif
     /* Measured, rows of several lines: Zen 4 gains from pages looked up eight at a time, Zen 3 waits longer for eight than
-       for each alone; Zen 3 gains by long rows in parts, Zen 4 not. */
+       for each alone. Zen 3 gains by long rows in parts; Zen 4 is not measured so. */
     #ifdef __AVX512F__
     #define SPARSEOPT_FAR 64
     #define SPARSEOPT_TOGETHER 8
