@@ -12,8 +12,8 @@ from setuptools.command.build_ext import build_ext
 
 # No contraction, no fast-math: every instruction set gives the same bits.
 FLAGS = {"unix": ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
-# Of the rules' loops two turns at a time: fewer instructions a row, up to a tenth of a step (gcc). More turns gain no more, and
-# under a sanitizer the compiler would take minutes for it.
+# Of loops two turns at a time: fewer instructions a row, up to a tenth of a step (gcc). More turns gain no more, and under a
+# sanitizer the compiler would take minutes for it.
 UNROLL = {"unix": ["-funroll-loops", "--param=max-unroll-times=2"], "msvc": []}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
 INSTRUCTION_SETS = {"baseline": []}
@@ -41,8 +41,7 @@ class BuildExt(build_ext):
                            if not module.extra_compile_args or self.compiles("int probe(void) { return 0; }",
                                                                              module.extra_compile_args)]
         for module in self.extensions:
-            unrolled = unroll if module.name.rpartition(".")[2] in INSTRUCTION_SETS else []
-            module.extra_compile_args = [*FLAGS[kind], *unrolled, *module.extra_compile_args, *openmp]
+            module.extra_compile_args = [*FLAGS[kind], *unroll, *module.extra_compile_args, *openmp]
             module.extra_link_args += openmp
             module.define_macros.append(("SPARSEOPT_FLAGS", '"' + " ".join(module.extra_compile_args) + '"'))
         super().build_extensions()

@@ -1,6 +1,7 @@
 """One gradient in every form gives the same bits; so do all threads, instruction sets and memory layouts."""
 
 import importlib
+import itertools
 
 import numpy as np
 import pytest
@@ -314,6 +315,20 @@ def test_an_indptr_of_extremes_does_not_pass_for_a_rising_one():
         with pytest.raises(ValueError, match="falls at row"):
             so.SGD(table, lr=1.0).step(matrix)
         assert not table.any()
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_rows_of_extremes_do_not_pass_for_rising_ones(index):
+    """Differences of such row numbers overflow."""
+    least, most = np.iinfo(index).min, np.iinfo(index).max
+    for rows in itertools.product([least, least + 1, -1, 0, 1, 5, most - 1, most], repeat=3):
+        drawn = np.array(rows, index)
+        if all(0 <= row < 6 for row in rows):
+            plan = rowplan.plan("gradient", 6, 1, drawn, np.ones((3, 1)))
+            assert sorted(plan.rows) == sorted(set(rows))
+        else:
+            with pytest.raises(IndexError, match="the table has 6 rows"):
+                rowplan.plan("gradient", 6, 1, drawn, np.ones((3, 1)))
 
 
 def test_rows_of_a_table_that_needs_all_32_bits_are_sorted():

@@ -25,6 +25,7 @@ cdef enum:
     MARKED = 32             # rows of a table for each entry of a gradient up to which all of them are marked to find repeats
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
     LANES = 8               # numbers that are compared at the same time
+    WORTH_A_LOOK = 1 << 15      # rows to be told whether they rise, for each thread
     WORTH_A_THREAD = 1 << 16    # entries to sort, for each thread: several have to wait for each other in every pass
     BUCKETS = 2048          # of a pass of the sort, at the most
     FEW_BUCKETS = 256       # and where there are no more entries than BUCKETS, which one thread sorts
@@ -109,7 +110,7 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
         set_touched(self, what, indptr, len(sources) if columns is None else len(columns))
     elif rows is None:
         self.n = n_rows
-    elif strictly_rising(rows, n_rows):
+    elif strictly_rising(rows, n_rows, num_threads):
         set_rows(self, rows, None, None, None)
     else:
         check(what, "row", rows, n_rows)
@@ -167,26 +168,36 @@ cdef check_lengths(str what, rows, cnp.ndarray values, columns, sources, weights
         n = length
 
 
-cdef bint strictly_rising(cnp.ndarray rows, int64_t n_rows) except -1:
+cdef bint strictly_rising(cnp.ndarray rows, int64_t n_rows, int threads) except -1:
     cdef Py_ssize_t n = rows.shape[0]
     cdef const void* r = cnp.PyArray_DATA(rows)
+    cdef bint wide = is_wide(rows)
+    cdef int part, parts = max(1, min(threads, n // WORTH_A_LOOK)), falls = 0
     if n == 0:
         return True
-    if is_wide(rows):
-        if not rises(<const int64_t*>r, n):
-            return False
-    elif not rises(<const int32_t*>r, n):
-        return False
-    return number(r, is_wide(rows), 0) >= 0 and number(r, is_wide(rows), n - 1) < n_rows
+    if parts == 1:
+        falls = not rises(r, wide, 0, n)
+    else:
+        with nogil:
+            for part in prange(parts, schedule="static", num_threads=parts):
+                falls += not rises(r, wide, n * part // parts, n * (part + 1) // parts)
+    return falls == 0 and number(r, wide, n - 1) < n_rows
 
 
-cdef bint rises(const index* x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i, block
-    cdef int falls = 0
-    for block in range(n // TOGETHER + 1):          # a step in range() that is no literal would make Python objects
-        for i in range(max(1, block * TOGETHER), min(n, (block + 1) * TOGETHER)):   # to its end at least: so it vectorises
-            falls |= x[i] <= x[i - 1]
-        if falls:
+cdef inline bint rises(const void* x, bint wide, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+    """Whether each of the numbers lo to hi is above the one before it, and none below 0."""
+    return rise(<const int64_t*>x, lo, hi) if wide else rise(<const int32_t*>x, lo, hi)
+
+
+cdef bint rise(const index* x, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+    cdef Py_ssize_t i, block, begin
+    cdef index up = ~x[lo]              # negative while all is well; no comparison: so that it vectorises on every processor
+    lo = max(1, lo)
+    for block in range((hi - lo) // TOGETHER + 1):      # a step in range() that is no literal would make Python objects
+        begin = lo + block * TOGETHER
+        for i in range(begin, min(hi, begin + TOGETHER)):       # to its end at least: so it vectorises
+            up &= difference(x[i - 1], x[i]) & ~x[i]            # without negative numbers, a difference does not overflow
+        if up >= 0:
             return False
     return True
 
