@@ -93,7 +93,7 @@ cdef enum:
     REACH = 1 << 30         # and beyond which even looking them up together keeps rows in random order waiting
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
-    WINDOW = 256            # rows whose numbers are at hand,
+    WINDOW = 256            # rows whose numbers are written out at a time, where they are no int64 to be read in place,
     BEYOND = 96             # with as many after them as are prefetched
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
 
@@ -129,19 +129,21 @@ cdef struct Settings:
 
 
 cdef inline void prefetch_row(const char* row, Py_ssize_t n_bytes) noexcept nogil:
-    cdef const char* line = row - <uintptr_t>row % LINE
-    while line < row + n_bytes:
+    cdef const char* line = row + LINE
+    cdef const char* last = row + n_bytes - 1
+    prefetch(row)
+    while line <= last:
         prefetch(line)
         line += LINE
+    if <uintptr_t>last % LINE < <uintptr_t>row % LINE:
+        prefetch(last)
 
 
 cdef inline void prefetch_target(const Target* t, int64_t row) noexcept nogil:
     cdef int i
     prefetch_row(t.table + row * t.row_bytes, t.row_bytes)
-    for i in range(t.n_long):
+    for i in range(t.n_states):
         prefetch_row(t.state[i] + row * t.state_bytes[i], t.state_bytes[i])
-    for i in range(t.n_long, t.n_states):
-        prefetch(t.state[i] + row * t.state_bytes[i])
     if t.steps:
         prefetch(t.steps + row)
 
@@ -150,7 +152,7 @@ cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nog
     # Where the processor's own prefetcher takes over, and fetches the rest of the row into the first-level cache.
     cdef int i
     prefetch_near(t.table + row * t.row_bytes)
-    for i in range(t.n_long):
+    for i in range(t.n_states):
         prefetch_near(t.state[i] + row * t.state_bytes[i])
 
 
@@ -430,57 +432,74 @@ cdef const real* prepare(const Target* t, const Source* s, const Settings* how, 
     return g
 
 
-cdef void update_rows(const Target* target, const Source* source, const Settings* settings, Py_ssize_t lo, Py_ssize_t hi,
-                      Py_ssize_t n, real* scratch) noexcept nogil:
-    # Copies, since a compiler cannot know that a store to a table leaves these as they are, and would read them again.
+cdef inline void visit(bint plain, const Target* target, const Source* s, const Settings* how,
+                       const int64_t* rows, Py_ssize_t start, Py_ssize_t n_rows, Py_ssize_t known, Py_ssize_t n,
+                       real* scratch) noexcept nogil:
+    """Update the touched rows from the start-th on, whose numbers are at hand: n_rows of them, and as many as are known.
+
+    `plain` says that gradients are read where they stand. Told so where this is called, a compiler makes two loops of it:
+    short rows feel every instruction.
+    """
+    # A copy, since a compiler cannot know that a store to a table leaves it as it is, and would read it again.
     cdef Target t = target[0]
-    cdef Source s = source[0]
-    cdef Settings how = settings[0]
+    cdef Py_ssize_t stride = s.stride
+    cdef const real* values = <const real*>s.values + start * stride
     cdef const real* g
-    cdef const real* at = <const real*>numbers_at(&how, how.count, sizeof(real))
+    cdef const real* at = <const real*>numbers_at(how, how.count, sizeof(real))
+    cdef const real* h = <const real*>how.hyper
     cdef bint counted = t.steps != NULL and not how.past
-    # Whether gradients are read where they stand, and whether neighbours may be taken as one row.
+    cdef bint runs = plain and t.by_elements and stride == t.dim
+    cdef Py_ssize_t i = 0
+    while i < n_rows:
+        if t.together and i & (t.together - 1) == 0:
+            prefetch_together(&t, rows + i, t.together, known - i)
+        if runs and i + RUN <= n_rows and run_begins(&t, rows + i):
+            update_run(target, how, rows + i, known - i, values + i * stride, at)
+            i += RUN
+            continue
+        if t.whole:
+            prefetch_ahead(&t, rows + i, known - i)
+        if plain:
+            g = values + i * stride
+        else:
+            g = prepare(target, s, how, start + i, n, scratch)
+        if plain or g != NULL:
+            if counted:
+                at = <const real*>numbers_at(how, next_count(t.steps + rows[i]), sizeof(real))
+            if t.in_parts:
+                update_in_parts(target, rows + i, known - i, g, at, h)
+            else:
+                apply(t.rule, &t, rows[i], <real*>(t.table + rows[i] * t.row_bytes), g, at, h)
+        i += 1
+
+
+cdef void update_rows(const Target* target, const Source* s, const Settings* how, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t n,
+                      real* scratch) noexcept nogil:
+    cdef Target t = target[0]
     cdef bint plain = how.scale == 1 and how.decay == 0 and not (s.starts or s.order or s.columns or s.sources or how.past)
-    cdef bint runs = t.by_elements and plain and s.stride == t.dim
-    cdef int64_t rows[WINDOW + BEYOND]
-    cdef int64_t row
-    cdef Py_ssize_t start, n_rows, known, i
+    cdef int64_t window[WINDOW + BEYOND]
+    cdef const int64_t* rows = window
+    cdef Py_ssize_t start = lo, n_rows, known, i
     if how.past and t.in_parts:         # what rows have missed is done to them whole
         t.in_parts = False
         t.whole = True
-    start = lo
     while start < hi:
-        n_rows = min(hi - start, WINDOW)
-        known = min(n - start, n_rows + BEYOND)
-        row_numbers(&s, start, start + known, rows)
+        n_rows = hi - start
+        known = n - start
+        if s.rows and s.rows_wide:
+            rows = <const int64_t*>s.rows + start
+        else:
+            n_rows = min(n_rows, WINDOW)
+            known = min(known, n_rows + BEYOND)
+            row_numbers(s, start, start + known, window)
         if start == lo:
             for i in range(min(n_rows, t.ahead + t.together)):
                 prefetch_target(&t, rows[i])
-        i = 0
-        while i < n_rows:
-            if t.together and i & (t.together - 1) == 0:
-                prefetch_together(&t, rows + i, t.together, known - i)
-            if runs and i + RUN <= n_rows and run_begins(&t, rows + i):
-                update_run(target, settings, rows + i, known - i, <const real*>s.values + (start + i) * s.stride, at)
-                i += RUN
-                continue
-            if t.whole:
-                prefetch_ahead(&t, rows + i, known - i)
-            row = rows[i]
-            if plain:
-                g = <const real*>s.values + (start + i) * s.stride
-            else:
-                g = prepare(target, source, settings, start + i, n, scratch)
-            i += 1
-            if g == NULL:
-                continue
-            if counted:
-                at = <const real*>numbers_at(&how, next_count(t.steps + row), sizeof(real))
-            if t.in_parts:
-                update_in_parts(target, rows + i - 1, known - i + 1, g, at, <const real*>how.hyper)
-            else:
-                apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, <const real*>how.hyper)
-        start += WINDOW
+        if plain:
+            visit(True, &t, s, how, rows, start, n_rows, known, n, scratch)
+        else:
+            visit(False, &t, s, how, rows, start, n_rows, known, n, scratch)
+        start += n_rows
 
 
 cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
