@@ -85,7 +85,7 @@ cdef enum:
     LEAST_AHEAD = 8         # rows between prefetch and use, at least
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
-    SHORT_TOGETHER = 8      # rows of one line that are prefetched at the same time (Zen 3: 16 take longer)
+    SHORT_TOGETHER = 8      # rows of less than a line that are prefetched at the same time (Zen 3: 16 take longer)
     RUN = 16                # neighbouring rows that a rule may take as one
     STREAMS = 12            # rows of all arrays together that processors follow at a time
     PART = 128              # bytes of a row that are taken together, where it is taken in parts
@@ -185,8 +185,8 @@ cdef void set_distances(Target* t, Py_ssize_t n_bytes) noexcept:
     elif t.n_states and t.state_bytes[0] >= LINE:       # short rows come fast: sooner, and only where there is much to fetch
         t.near = 16
     elif t.n_long == 0 and t.row_bytes and LINE % t.row_bytes == 0 and <uintptr_t>t.table % t.row_bytes == 0:
-        # Each on a single line, and no other line beside it: with long states, eight together take longer.
-        t.together = SHORT_TOGETHER
+        # Each on a single line, and no other line beside it: with long states, those together take longer.
+        t.together = TOGETHER if t.row_bytes == LINE else SHORT_TOGETHER
         t.whole = False
 
 
