@@ -116,11 +116,17 @@ def test_a_large_row_plan_is_numpys_stable_sort():
             plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((n, 1)), num_threads=threads)
             np.testing.assert_array_equal(plan.rows, np.unique(rows))
             np.testing.assert_array_equal(plan.order, np.argsort(rows, kind="stable"))
-    for position in (255, 256, 257, 511, 512, 513, 599):            # rows that rise but for one
+    # Rows that rise but for one, which repeats the one before or falls: at the ends of what is looked at together, and of the
+    # parts that threads look at.
+    for n, position in [(600, 255), (600, 256), (600, 257), (600, 511), (600, 512), (600, 513), (600, 599),
+                        (100_000, 33_333), (100_000, 50_000), (100_000, 50_001)]:
         for row in (position - 1, 0):
-            rows = np.arange(600)
+            rows = np.arange(n)
             rows[position] = row
-            assert rowplan.plan("gradient", 600, 1, rows, np.ones((600, 1))).n == 599
+            for threads in (1, 2, 3):
+                plan = rowplan.plan("gradient", n, 1, rows, np.ones((n, 1)), num_threads=threads)
+                np.testing.assert_array_equal(plan.rows, np.unique(rows))
+                np.testing.assert_array_equal(plan.order, np.argsort(rows, kind="stable"))
     rows = rng.permutation(100_000)     # that repeat in the last entry alone, and in a table's last row
     rows[-1] = rows[0]
     assert rowplan.plan("gradient", 100_001, 1, rows, np.ones((100_000, 1))).n == 99_999

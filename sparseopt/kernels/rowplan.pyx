@@ -176,27 +176,27 @@ cdef bint strictly_rising(cnp.ndarray rows, int64_t n_rows, int threads) except 
     if n == 0:
         return True
     if parts == 1:
-        falls = not rises(r, wide, 0, n)
+        falls = not rises(r, wide, 0, n, False)
     else:
         with nogil:
             for part in prange(parts, schedule="static", num_threads=parts):
-                falls += not rises(r, wide, n * part // parts, n * (part + 1) // parts)
+                falls += not rises(r, wide, n * part // parts, n * (part + 1) // parts, False)
     return falls == 0 and number(r, wide, n - 1) < n_rows
 
 
-cdef inline bint rises(const void* x, bint wide, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
-    """Whether each of the numbers lo to hi is above the one before it, and none below 0."""
-    return rise(<const int64_t*>x, lo, hi) if wide else rise(<const int32_t*>x, lo, hi)
+cdef inline bint rises(const void* x, bint wide, Py_ssize_t lo, Py_ssize_t hi, bint repeats) noexcept nogil:
+    """Whether each of the numbers lo to hi is above the one before it, or with `repeats` the same, and none below 0."""
+    return rise(<const int64_t*>x, lo, hi, repeats) if wide else rise(<const int32_t*>x, lo, hi, repeats)
 
 
-cdef bint rise(const index* x, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+cdef bint rise(const index* x, Py_ssize_t lo, Py_ssize_t hi, index repeats) noexcept nogil:
     cdef Py_ssize_t i, block, begin
     cdef index up = ~x[lo]              # negative while all is well; no comparison: so that it vectorises on every processor
     lo = max(1, lo)
     for block in range((hi - lo) // TOGETHER + 1):      # a step in range() that is no literal would make Python objects
         begin = lo + block * TOGETHER
         for i in range(begin, min(hi, begin + TOGETHER)):       # to its end at least: so it vectorises
-            up &= difference(x[i - 1], x[i]) & ~x[i]            # without negative numbers, a difference does not overflow
+            up &= difference(difference(x[i - 1], x[i]), repeats) & ~x[i]       # without negative numbers, none overflows
         if up >= 0:
             return False
     return True
@@ -443,8 +443,9 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
                           int threads) noexcept nogil:
     """Sort words that hold a row of `bits` bits above its position, in the memory of a and b; returns the one with the result.
 
-    Rising words are rows in rising order, and ties keep theirs.  Every thread has a part of the words and a line of `counts`:
-    in each pass it counts its words' digits, and then puts its words behind those of the same digit of earlier parts.
+    Rising words are rows in rising order, and ties keep theirs; rows that never fall are sorted already.  Every thread has a
+    part of the words and a line of `counts`: in each pass it counts its words' digits, and then puts its words behind those
+    of the same digit of earlier parts.
     """
     cdef Py_ssize_t i, j
     cdef uint32_t total, here
@@ -459,6 +460,10 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
                 a[j] = a[j - 1]
                 j -= 1
             a[j] = word
+        return a
+    if rises(rows, wide, 0, n, True):
+        for i in range(n):
+            a[i] = word_of(rows, wide, NULL, i)
         return a
     passes = max(1, (bits + width - 1) // width)
     width = (bits + passes - 1) // passes
