@@ -3,9 +3,10 @@
 
 An update visits every touched row once.  Row numbers that rise are used as they stand.  So are others that name no row twice,
 unless the table is so large that rows are better visited in rising order: theirs is the order of the values.  One bit for each
-row of the table tells, where it has not many more rows than the gradient.  All else is sorted by a stable radix sort of
-(row, position) pairs, a large gradient in as many parts as there are threads.  Rows of values stay where they are; of a
-product, the two numbers of each term are put in order.  A row's repeats are summed in the order in which they stand.
+row of the table tells, where it has not many more rows than the gradient.  All else becomes (row, position) pairs, which a
+stable radix sort puts in order unless they stand in it, those of a large gradient in as many parts as there are threads.  Rows
+of values stay where they are; of a product, the two numbers of each term are put in order.  A row's repeats are summed in the
+order in which they stand.
 """
 
 cimport numpy as cnp
@@ -172,7 +173,8 @@ cdef bint strictly_rising(cnp.ndarray rows, int64_t n_rows, int threads) except 
     cdef Py_ssize_t n = rows.shape[0]
     cdef const void* r = cnp.PyArray_DATA(rows)
     cdef bint wide = is_wide(rows)
-    cdef int part, parts = max(1, min(threads, n // WORTH_A_LOOK)), falls = 0
+    cdef int part, falls = 0
+    cdef int parts = threads if n // threads >= WORTH_A_LOOK else 1     # all or one: others would be stopped, and begun anew
     if n == 0:
         return True
     if parts == 1:

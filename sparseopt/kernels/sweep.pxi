@@ -32,8 +32,8 @@ cdef extern from *:
     #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
     #endif
-    /* Measured, rows of several lines: Zen 4 gains from pages looked up eight at a time, Zen 3 waits longer for eight than
-       for each alone. Zen 3 gains by long rows in parts; Zen 4 is not measured so. */
+    /* Measured, rows of one or several lines: Zen 4 gains from pages looked up eight at a time, Zen 3 waits longer for eight
+       than for each alone. Zen 3 gains by long rows in parts; Zen 4 is not measured so. */
     #ifdef __AVX512F__
     #define SPARSEOPT_FAR 64
     #define SPARSEOPT_TOGETHER 8
@@ -435,7 +435,7 @@ cdef const real* prepare(const Target* t, const Source* s, const Settings* how, 
 cdef inline void visit(bint plain, const Target* target, const Source* s, const Settings* how,
                        const int64_t* rows, Py_ssize_t start, Py_ssize_t n_rows, Py_ssize_t known, Py_ssize_t n,
                        real* scratch) noexcept nogil:
-    """Update the touched rows from the start-th on, whose numbers are at hand: n_rows of them, and as many as are known.
+    """Update the n_rows touched rows from the start-th on; `known` numbers, from there on too, are at hand.
 
     `plain` says that gradients are read where they stand. Told so where this is called, a compiler makes two loops of it:
     short rows feel every instruction.
