@@ -24,7 +24,6 @@ import scipy.sparse as sp
 
 from . import config, kernels, memory, peers
 from .gradients import MatmulGradient, RowGradient
-from .kernels import rowplan
 from .optimizers import OPTIMIZERS
 from .peers import PEERS, Contestant
 
@@ -260,7 +259,6 @@ class Race:
         """The most bytes that are in use at any moment of a step beyond those before it."""
         batch = self.batches[0]
         self.opt.step(batch.gradient)
-        rowplan.kept_work = None        # what it keeps for the next step counts
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()

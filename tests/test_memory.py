@@ -1,4 +1,9 @@
-"""Tables start on a cache line, and random ones are reproducible and drawn from what they are said to be drawn from."""
+"""Tables start on a cache line, random ones are reproducible and drawn from what they are said to be drawn from, and steps
+do not ask the system for memory again and again."""
+
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -105,3 +110,34 @@ def test_uniform_draws_are_below_high(low, high, dtype):
     assert array.min() >= low
     assert array.max() < high
     assert array.max() - array.min() > 0.75 * (high - low)
+
+
+STEPS = """
+import resource
+import numpy as np
+import sparseopt as so
+
+table = so.zeros((1_000_000, 1))
+optimizer = so.SGD(table, lr=0.1, nonfinite="allow")
+rng = np.random.default_rng(0)
+gradients = [so.RowGradient(rng.integers(1_000_000, size=SIZE), np.ones((SIZE, 1), np.float32)) for _ in range(4)]
+
+
+def step_all(times):
+    for gradient in times * gradients:
+        optimizer.step(gradient)
+
+
+step_all(2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step_all(4)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 16)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="how an allocator keeps memory is measured for glibc alone")
+@pytest.mark.parametrize("size", [30_000, 100_000, 500_000])
+def test_what_repeated_rows_take_is_not_asked_of_the_system_in_every_step(size, tmp_path):
+    done = subprocess.run([sys.executable, "-c", STEPS.replace("SIZE", str(size))], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=120, check=True)
+    assert float(done.stdout) < 20          # page faults a step; of three arrays of as many numbers, up to 4,000

@@ -1,7 +1,5 @@
 from numpy import ndarray
 
-kept_work: ndarray | None
-
 class RowPlan:
     n: int
     longest: int

@@ -31,7 +31,6 @@ cdef enum:
     BUCKETS = 2048          # of a pass of the sort, at the most
     FEW_BUCKETS = 256       # and where there are no more entries than BUCKETS, which one thread sorts
     COUNTS = BUCKETS + 16   # numbers from one thread's counts to the next one's: not a power of 2, which a cache likes least
-    MOST_KEPT = 1 << 19     # words: larger arrays come on huge pages, which cost little
 
 
 cdef class RowPlan:
@@ -363,25 +362,25 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
             set_rows(plan, rows, None, None, None)
         return
     threads = parts_of(n, threads)
-    work = take_work(2 * n + (threads * (COUNTS // 2) if n > BUCKETS else FEW_BUCKETS // 2))
-    first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
-    counts = <uint32_t*>(first + 2 * n)
+    n_counts = threads * (COUNTS // 2) if n > BUCKETS else FEW_BUCKETS // 2
+    # One piece: glibc keeps it for the next step; of several, it would give the system back what it has to ask for again.
+    piece = np.empty(4 * n + 1 + n_counts, dtype=np.int64)
+    first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>piece)
+    counts = <uint32_t*>(first + 4 * n + 1)
     with nogil:
         pairs = radix_sort(numbers, wide, first, first + n, n, bits, counts, threads)
         found = count_rows(pairs, n, counts, threads)
     if found == n and not rising:                   # no repeats: the order in which the values stand is the better one
         set_rows(plan, rows, None, None, None)
-        keep_work(work)
         return
-    unique = np.empty(found, dtype=np.int64)
-    order = np.empty(n, dtype=np.int64)
-    bounds = np.empty(found + 1, dtype=np.int64) if found < n else None
+    order = piece[n:2 * n] if pairs == first else piece[:n]         # where no words are left
+    unique = piece[2 * n:2 * n + found]
+    bounds = piece[3 * n:3 * n + found + 1] if found < n else None
     cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>unique)
     cdef int64_t* position = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>order)
     cdef int64_t* b = <int64_t*>address(bounds)
     with nogil:
         unpack(pairs, n, counts, r, position, b, threads)
-    keep_work(work)
     if found == n:
         set_rows(plan, unique, None, None, order)
     else:
@@ -393,29 +392,13 @@ cdef inline int parts_of(Py_ssize_t n, int threads) noexcept:
     return max(1, min(threads, n // WORTH_A_THREAD))
 
 
-# Memory for sorting, kept from one step to the next: to get it from the system anew would cost more than the sort.
-kept_work = None
-
-
-cdef take_work(Py_ssize_t n):
-    global kept_work
-    work, kept_work = kept_work, None
-    return work if work is not None and len(work) >= n else np.empty(n, dtype=np.uint64)
-
-
-cdef keep_work(work):
-    global kept_work
-    if len(work) <= MOST_KEPT:
-        kept_work = work
-
-
 cdef bint no_repeats(const void* rows, bint wide, Py_ssize_t n, int64_t n_rows) except -1:
     """Whether every row is named once at the most: one bit for each row of the table says whether it has been."""
     cdef Py_ssize_t i, block, n_words = (n_rows + 63) // 64
     cdef int64_t row
     cdef uint64_t seen = 0, bit
-    work = take_work(n_words)
-    cdef uint64_t* named = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>work)
+    marks = np.empty(n_words, dtype=np.uint64)
+    cdef uint64_t* named = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>marks)
     with nogil:
         memset(named, 0, n_words * sizeof(uint64_t))
         for block in range((n + TOGETHER - 1) // TOGETHER):
@@ -426,7 +409,6 @@ cdef bint no_repeats(const void* rows, bint wide, Py_ssize_t n, int64_t n_rows) 
                 named[row >> 6] |= bit
             if seen:
                 break
-    keep_work(work)
     return seen == 0
 
 
