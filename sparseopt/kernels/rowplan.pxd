@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, int64_t
 
 # Where the gradient of the i-th touched row comes from.  Its entries are starts[i] to stops[i] (entry i alone, if NULL),
-# looked up through `order` if there is one; the terms of a product stand in that order.  An entry e adds
+# looked up through `order` if there is one; cells and the terms of a product stand in that order.  An entry e adds
 #     values[e, :]                      when columns and sources are NULL,
 #     values[e] at column columns[e]    when `columns` is given (a cell of a sparse matrix),
 #     weights[e] * values[sources[e]]   when `sources` is given (a term of a product).

@@ -3,10 +3,10 @@
 
 An update visits every touched row once.  Row numbers that rise are used as they stand.  So are others that name no row twice,
 unless the table is so large that rows are better visited in rising order: theirs is the order of the values.  One bit for each
-row of the table tells, where it has not many more rows than the gradient.  All else becomes (row, position) pairs, which a
-stable radix sort puts in order unless they stand in it, those of a large gradient in as many parts as there are threads.  Rows
-of values stay where they are; of a product, the two numbers of each term are put in order.  A row's repeats are summed in the
-order in which they stand.
+row of the table tells, where it has not many more rows than the gradient.  Row numbers that never fall are runs of the same
+one.  All else becomes (row, position) pairs, which a stable radix sort puts in order, those of a large gradient in as many
+parts as there are threads.  Rows of values stay where they are; the two numbers of each cell, or of each term of a product,
+are put in order.  A row's repeats are summed in the order in which they stand.
 """
 
 cimport numpy as cnp
@@ -115,16 +115,22 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
     else:
         check(what, "row", rows, n_rows)
         set_sorted(self, rows, n_rows, rising, num_threads)
-        if sources is not None and self.order is not None:
+        if self.order is not None and (columns is not None or sources is not None):
             put_in_order(self, num_threads)
     return self
 
 
 cdef put_in_order(RowPlan plan, int threads):
-    """Give a plan the terms of its product in the order of their rows: then only the rows of `values` are scattered."""
+    """Give a plan its cells, or the terms of its product, in the order of their rows: of a product, `values` alone are scattered."""
     values, columns, sources, weights = plan.entries
-    sources, weights = taken(sources, plan.order, threads), taken(weights, plan.order, threads)
+    order = plan.order
+    if columns is not None:
+        values, columns = taken(values, order, threads), taken(columns, order, threads)
+    else:
+        sources, weights = taken(sources, order, threads), taken(weights, order, threads)
     plan.entries = values, columns, sources, weights
+    plan.source.values = address(values)
+    plan.source.columns = address(columns)
     plan.source.sources = address(sources)
     plan.source.weights = address(weights)
     set_rows(plan, plan.touched, plan.starts, plan.stops, None)
@@ -346,6 +352,9 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
     cdef uint64_t* first
     cdef uint32_t* counts
 
+    if rises(numbers, wide, 0, n, True):            # and some are the same, or there were no need of this
+        set_runs(plan, rows)
+        return
     if not rising and n_rows <= MARKED * n and no_repeats(numbers, wide, n, n_rows):
         set_rows(plan, rows, None, None, None)
         return
@@ -385,6 +394,26 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
         set_rows(plan, unique, None, None, order)
     else:
         set_segments(plan, unique, bounds, order)
+
+
+cdef set_runs(RowPlan plan, cnp.ndarray rows):
+    """Of rows that never fall: unique rows, and the starts and stops of their entries, which stand in the order of their rows."""
+    cdef Py_ssize_t i, n = rows.shape[0], found = 0
+    cdef const void* numbers = cnp.PyArray_DATA(rows)
+    cdef bint wide = is_wide(rows)
+    cdef int64_t row, last = -1
+    piece = np.empty(2 * n + 1, dtype=np.int64)
+    cdef int64_t* unique = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>piece)
+    cdef int64_t* bounds = unique + n
+    with nogil:
+        bounds[0] = 0
+        for i in range(n):
+            row = number(numbers, wide, i)
+            found += row != last
+            last = row
+            unique[found - 1] = row                 # again for each of its entries: no branch
+            bounds[found] = i + 1
+    set_segments(plan, piece[:found], piece[n:n + found + 1], None)
 
 
 cdef inline int parts_of(Py_ssize_t n, int threads) noexcept:
@@ -427,9 +456,8 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
                           int threads) noexcept nogil:
     """Sort words that hold a row of `bits` bits above its position, in the memory of a and b; returns the one with the result.
 
-    Rising words are rows in rising order, and ties keep theirs; rows that never fall are sorted already.  Every thread has a
-    part of the words and a line of `counts`: in each pass it counts its words' digits, and then puts its words behind those
-    of the same digit of earlier parts.
+    Rising words are rows in rising order, and ties keep theirs.  Every thread has a part of the words and a line of `counts`:
+    in each pass it counts its words' digits, and then puts its words behind those of the same digit of earlier parts.
     """
     cdef Py_ssize_t i, j
     cdef uint32_t total, here
@@ -444,10 +472,6 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
                 a[j] = a[j - 1]
                 j -= 1
             a[j] = word
-        return a
-    if rises(rows, wide, 0, n, True):
-        for i in range(n):
-            a[i] = word_of(rows, wide, NULL, i)
         return a
     passes = max(1, (bits + width - 1) // width)
     width = (bits + passes - 1) // passes

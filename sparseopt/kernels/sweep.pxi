@@ -223,7 +223,7 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
     cdef const real* values = <const real*>s.values
     cdef const real* weights = <const real*>s.weights
     cdef const real* term
-    cdef int64_t e, start = i, stop = i + 1, entry
+    cdef int64_t e, start = i, stop = i + 1
     cdef Py_ssize_t j
     if s.starts:
         start = s.starts[i]
@@ -232,9 +232,8 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
         for j in range(dim):
             scratch[j] = 0
         for e in range(start, stop):
-            entry = s.order[e] if s.order else e
-            j = number(s.columns, s.index_wide, entry)
-            scratch[j] = scratch[j] + values[entry]
+            j = number(s.columns, s.index_wide, e)
+            scratch[j] = scratch[j] + values[e]
     elif s.sources:
         for e in range(start, stop):
             if e + SCATTERED < s.n_weights:
