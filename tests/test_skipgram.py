@@ -75,6 +75,30 @@ def test_a_step_is_gradient_descent_on_the_sum_of_the_papers_losses(text):
     assert returned == pytest.approx(loss(tables["words"], tables["contexts"]) + itself, rel=1e-5)
 
 
+def test_every_pair_is_visited_once_an_epoch_in_mixed_order(text, monkeypatch):
+    taken = []
+    monkeypatch.setattr(SkipGram, "_step", lambda model, inputs, outputs: taken.append((inputs, outputs[:, 0])) or 0.0)
+    model = SkipGram(**{**SMALL, "epochs": 1, "sample": 0}).fit(text)
+    known = [[model._number[word] for word in sentence if word in model._number] for sentence in text]
+    rng = model._rng(0)
+    n_words = sum(map(len, known))
+    rng.random(n_words, np.float32)                         # which words are left out: none
+    reach = iter(rng.integers(1, model.window + 1, n_words, dtype=np.int32).tolist())
+    expected = []
+    for sentence in known:
+        for t, word in enumerate(sentence):
+            b = next(reach)
+            expected += [(near, word) for near in sentence[max(0, t - b):t] + sentence[t + 1:t + 1 + b]]
+    visited = [pair for inputs, positive in taken for pair in zip(inputs.tolist(), positive.tolist(), strict=True)]
+    assert sorted(visited) == sorted(expected)
+    assert len(taken) == -(-n_words // 100) > 82            # of 8,200 words together
+    sizes = [len(inputs) for inputs, _ in taken[:82]]
+    assert max(sizes) - min(sizes) <= 1
+    # Where the first pairs of the text are visited: not all in the first step.
+    first = set(expected[:sizes[0]])
+    assert sum(pair in first for pair in visited[:sizes[0]]) < 0.5 * sizes[0]
+
+
 def test_frequent_words_are_left_out_as_word2vec_does(text):
     gensim = pytest.importorskip("gensim")
     model = SkipGram(**SMALL, sample=1e-3)
@@ -103,7 +127,7 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(text, misse
 def test_vectors_of_words_used_alike_are_near():
     pages = datasets.python_documentation()
     model = SkipGram(dim=32, epochs=5, min_count=20, optimizer="Adagrad").fit([s for page in pages for s in sentences(page)])
-    assert model.loss_curve_[-1] < 0.95 * model.loss_curve_[0]
+    assert model.loss_curve_[-1] < 0.97 * model.loss_curve_[0]
     number = {word: i for i, word in enumerate(model.words_)}
     for word, other in (("true", "false"), ("key", "value"), ("first", "second")):
         rows, cosines = model.nearest(number[word], 20)

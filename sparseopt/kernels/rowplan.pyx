@@ -121,7 +121,7 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
 
 
 cdef put_in_order(RowPlan plan, int threads):
-    """Give a plan its cells, or the terms of its product, in the order of their rows: of a product, `values` alone are scattered."""
+    """Give a plan its cells, or the terms of its product, in the order of their rows: only `values` of terms are scattered."""
     values, columns, sources, weights = plan.entries
     order = plan.order
     if columns is not None:
@@ -397,7 +397,7 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
 
 
 cdef set_runs(RowPlan plan, cnp.ndarray rows):
-    """Of rows that never fall: unique rows, and the starts and stops of their entries, which stand in the order of their rows."""
+    """Of rows that never fall: unique rows, and the starts and stops of their entries, which stand in that order."""
     cdef Py_ssize_t i, n = rows.shape[0], found = 0
     cdef const void* numbers = cnp.PyArray_DATA(rows)
     cdef bint wide = is_wide(rows)

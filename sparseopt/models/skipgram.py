@@ -10,7 +10,7 @@ from ..gradients import MatmulGradient, RowGradient
 from ._base import Progress
 from .words import WordVectors, vocabulary
 
-_TOGETHER = 8192            # words, at least, whose pairs are made at the same time
+_TOGETHER = 8192            # words, at least, whose pairs are made, and mixed, at the same time
 
 
 class SkipGram(WordVectors):
@@ -44,7 +44,8 @@ class SkipGram(WordVectors):
     epochs : int
         Passes over the text that `fit` makes.
     batch_size : int
-        Words t a step.
+        Words t a step: as many pairs as they have, drawn from those of all 8,192 words t (or more) that stand together. A
+        step adds up what its pairs ask for, and those of one word, or of words nearby, ask for much the same.
     missed : "skip" or "replay"
         What happens to words in the steps of batches without them, with an optimizer given by name.
     random_state : int
@@ -81,7 +82,7 @@ class SkipGram(WordVectors):
     LEARNING_RATES: ClassVar = {"SGD": 0.025, "Adagrad": 0.1, "RowwiseAdagrad": 0.05}
 
     def __init__(self, dim=100, window=5, negative=5, min_count=5, sample=1e-3, optimizer="SGD", lr=None, epochs=5,
-                 batch_size=256, missed="skip", random_state=0):
+                 batch_size=512, missed="skip", random_state=0):
         self.dim = dim
         self.window = window
         self.negative = negative
@@ -168,16 +169,17 @@ class SkipGram(WordVectors):
         for first in range(0, len(words), together):
             last = min(first + together, len(words))
             near, of = _neighbours(sentence, reach, first, last, self.window)
+            mixed = rng.permutation(len(near))
+            near, of = near[mixed], of[mixed]
             outputs = np.empty((len(near), 1 + self.negative), np.int32)
             outputs[:, 0] = words[first + of]
             outputs[:, 1:] = self._negatives.draw((len(near), self.negative), rng)
             inputs = words[near]
-            starts = range(first, last, self.batch_size)
-            bounds = np.searchsorted(of, [*(start - first for start in starts), last - first])
-            for start, lo, hi in zip(starts, bounds[:-1], bounds[1:], strict=True):
-                total += self._step(inputs[lo:hi], outputs[lo:hi])
-                pairs += int(hi - lo)
+            for start in range(first, last, self.batch_size):
                 done = min(start + self.batch_size, last)
+                lo, hi = (len(near) * (place - first) // (last - first) for place in (start, done))
+                total += self._step(inputs[lo:hi], outputs[lo:hi])
+                pairs += hi - lo
                 if callback and callback(Progress(self, epoch, done, len(words), total / max(pairs, 1))):
                     self.loss_curve_.append(total / max(pairs, 1))
                     return True
