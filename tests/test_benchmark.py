@@ -123,12 +123,14 @@ def test_extra_memory_counts_the_plan_and_the_scratch():
     rising = Race(Case(table=5000, rows=2000, dim=8), []).extra_memory()
     random = Race(Case(table=5000, rows=2000, dim=8, order="random"), []).extra_memory()
     few = Race(Case(table=5000, rows=100, dim=8, order="random"), []).extra_memory()
-    repeated = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
+    runs = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
+    repeated = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05, order="random"), []).extra_memory()
     assert 0 < rising < 4096                                # no plan: the rows are used as they stand
     assert 5000 / 8 <= random < 5000 / 8 + 4096             # a bit a row of the table, to see that none repeats
-    assert 2 * 8 * 100 <= few < 2 * 8 * 100 + 4096          # two words a row, while it is sorted
-    assert 3 * 8 * 2000 <= repeated < 5 * 8 * 2000 + 8192
-    large = Race(Case(table=50_000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
+    assert 4 * 8 * 100 <= few < 4 * 8 * 100 + 4096          # four words a row, where it is sorted
+    assert 2 * 8 * 2000 <= runs < 3 * 8 * 2000 + 4096
+    assert 4 * 8 * 2000 <= repeated < 5 * 8 * 2000 + 8192
+    large = Race(Case(table=50_000, rows=2000, dim=8, zipf=1.05, order="random"), []).extra_memory()
     assert large < 5 * 8 * 2000 + 8192                      # whatever the table's size
 
 

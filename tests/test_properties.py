@@ -170,6 +170,28 @@ def test_terms_put_in_order_by_several_threads_give_the_product(index, dtype, th
     np.testing.assert_array_equal(table, -(X.T @ dY))
 
 
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("form", ["coo", "csc"])
+def test_cells_put_in_order_by_several_threads_give_the_dense_gradient(form, index, dtype, threads):
+    rng = np.random.default_rng(0)
+    rows, columns = rng.integers(3000, size=250_000).astype(index), np.sort(rng.integers(90, size=250_000)).astype(index)
+    cells = rng.integers(-4, 5, 250_000).astype(dtype)
+    if form == "coo":
+        gradient = sp.coo_array((cells, (rows, columns)), shape=(3000, 90))
+        gradient.coords = rows, columns
+    else:
+        indptr = np.searchsorted(columns, np.arange(91)).astype(index)
+        gradient = sp.csc_array((cells, rows, indptr), shape=(3000, 90))        # rows neither sorted nor unique
+    table, before = so.zeros((3000, 90), dtype), cells.copy()
+    so.SGD(table, lr=1.0, num_threads=threads).step(gradient)
+    dense = np.zeros((3000, 90), dtype)
+    np.add.at(dense, (rows, columns), cells)
+    np.testing.assert_array_equal(table, -dense)
+    np.testing.assert_array_equal(gradient.data, before)
+
+
 def test_the_order_of_the_visit_changes_no_bit_of_an_update():
     rng = np.random.default_rng(1)
     rows, values = rng.permutation(5000)[:800], rng.standard_normal((800, 7)).astype(np.float32)

@@ -1,5 +1,6 @@
 """Word vectors that predict the words around them: skip-gram with negative sampling."""
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -44,7 +45,7 @@ class SkipGram(WordVectors):
     epochs : int
         Passes over the text that `fit` makes.
     batch_size : int
-        Words t a step: as many pairs as they have, drawn from those of all 8,192 words t (or more) that stand together. A
+        Words t a step: their share of the pairs of 8,192 words t (or as many as are left of the text), drawn at random. A
         step adds up what its pairs ask for, and those of one word, or of words nearby, ask for much the same.
     missed : "skip" or "replay"
         What happens to words in the steps of batches without them, with an optimizer given by name.
@@ -140,7 +141,7 @@ class SkipGram(WordVectors):
                              "it must have at least 2")
         known = self._known(words, np.array(counts))
         text = _encoded(X, known["_number"])
-        self._planned = self.epochs * float(known["counts_"] @ known["_kept"]) / self.batch_size
+        self._planned = self.epochs * math.ceil(float(known["counts_"] @ known["_kept"]) / self.batch_size)
         rng = self._rng()
         half = 0.5 / self.dim
         tables = {"words": memory.uniform((len(words), self.dim), low=-half, high=half, seed=rng),
@@ -150,7 +151,7 @@ class SkipGram(WordVectors):
         return text
 
     def _schedule(self, lr):
-        return lr if callable(lr) else schedules.Linear(lr, end=lr / 1000, steps=max(1, round(self._planned)))
+        return lr if callable(lr) else schedules.Linear(lr, end=lr / 1000, steps=max(1, self._planned))
 
     def _known(self, words, counts):
         """What the counts say, as the attributes that it becomes."""
