@@ -46,7 +46,8 @@ class SkipGram(WordVectors):
         Passes over the text that `fit` makes.
     batch_size : int
         Words t a step: their share of the pairs of 8,192 words t (or as many as are left of the text), drawn at random. A
-        step adds up what its pairs ask for, and those of one word, or of words nearby, ask for much the same.
+        step adds up what its pairs ask for, and those of one word, or of words nearby, ask for much the same: with few
+        words, or without `sample`, large steps go too far.
     missed : "skip" or "replay"
         What happens to words in the steps of batches without them, with an optimizer given by name.
     random_state : int
@@ -83,7 +84,7 @@ class SkipGram(WordVectors):
     LEARNING_RATES: ClassVar = {"SGD": 0.025, "Adagrad": 0.1, "RowwiseAdagrad": 0.05}
 
     def __init__(self, dim=100, window=5, negative=5, min_count=5, sample=1e-3, optimizer="SGD", lr=None, epochs=5,
-                 batch_size=512, missed="skip", random_state=0):
+                 batch_size=256, missed="skip", random_state=0):
         self.dim = dim
         self.window = window
         self.negative = negative
