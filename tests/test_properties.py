@@ -171,6 +171,26 @@ def test_terms_put_in_order_by_several_threads_give_the_product(index, dtype, th
 
 
 @pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("n_rows", "n"), [(1, 2), (3, 5), (3, 40), (300, 49), (300, 20_000), (2**40, 3000), (10**6, 400_000)])
+def test_rows_that_never_fall_are_summed_row_by_row(n_rows, n, index, threads):
+    if n_rows > 2**31 and index == np.int32:
+        pytest.skip("int32 has no such rows")
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.integers(n_rows, size=n)).astype(index)
+    rows[1] = rows[0]                                   # at least one repeat
+    unique, entry = np.unique(rows, return_inverse=True)
+    values = rng.integers(-4, 5, n).astype(np.float64)
+    plan = rowplan.plan("gradient", n_rows, 1, rows, values, num_threads=threads)
+    np.testing.assert_array_equal(plan.rows, unique)
+    assert plan.order is None
+    assert plan.longest == np.bincount(entry).max()
+    sweep = kernels.Sweep("sgd", np.zeros(1), [], None)
+    sums = [sweep.gradient(plan, i)[0] for i in range(min(plan.n, 2000))]
+    np.testing.assert_array_equal(sums, np.bincount(entry, values)[:2000])
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("form", ["coo", "csc"])

@@ -127,7 +127,8 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(text, misse
 def test_vectors_of_words_used_alike_are_near():
     pages = datasets.python_documentation()
     model = SkipGram(dim=32, epochs=5, min_count=20, optimizer="Adagrad").fit([s for page in pages for s in sentences(page)])
-    assert model.loss_curve_[-1] < 0.97 * model.loss_curve_[0]
+    assert (np.diff(model.loss_curve_) < 0).all()
+    assert model.loss_curve_[-1] < 0.58 * 6 * np.log(2)     # of untrained vectors; with pairs in the order of the text 0.60
     number = {word: i for i, word in enumerate(model.words_)}
     for word, other in (("true", "false"), ("key", "value"), ("first", "second")):
         rows, cosines = model.nearest(number[word], 20)

@@ -399,22 +399,11 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
 
 cdef set_runs(RowPlan plan, cnp.ndarray rows):
     """Of rows that never fall: unique rows, and the starts and stops of their entries, which stand in that order."""
-    cdef Py_ssize_t i, n = rows.shape[0], found = 0
-    cdef const void* numbers = cnp.PyArray_DATA(rows)
-    cdef bint wide = is_wide(rows)
-    cdef int64_t row, last = -1
-    piece = np.empty(2 * n + 1, dtype=np.int64)
-    cdef int64_t* unique = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>piece)
-    cdef int64_t* bounds = unique + n
-    with nogil:
-        bounds[0] = 0
-        for i in range(n):
-            row = number(numbers, wide, i)
-            found += row != last
-            last = row
-            unique[found - 1] = row                 # again for each of its entries: no branch
-            bounds[found] = i + 1
-    set_segments(plan, piece[:found], piece[n:n + found + 1], None)
+    new = np.empty(len(rows), dtype=np.bool_)
+    new[0] = True
+    np.not_equal(rows[1:], rows[:-1], out=new[1:])
+    starts = np.flatnonzero(new)
+    set_segments(plan, rows[starts], np.append(starts, len(rows)), None)
 
 
 cdef inline int parts_of(Py_ssize_t n, int threads) noexcept:
