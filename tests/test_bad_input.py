@@ -833,6 +833,36 @@ def test_a_finite_gradient_gives_the_same_bits_whatever_nonfinite_says(form, non
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("mark", [math.nan, -math.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 17), (5, 17), (4, 33)], ids=str)
+def test_one_bad_number_is_found_wherever_it_stands(shape, dtype, mark):
+    opt = so.SGD(np.zeros(shape, dtype), lr=1.0)
+    wide = np.zeros((shape[0], shape[1] + 3), dtype)
+    for values in (np.zeros(shape, dtype), wide[:, :-3]):        # in one piece, and with a stride
+        wide[:, -3:] = mark                                      # beside which stands what is not of it
+        for place in np.ndindex(shape):
+            values[place] = mark
+            with pytest.raises(ValueError, match=f"has {mark} at row {place[0]}, column {place[1]}; it must be finite"):
+                opt.step(so.RowGradient(np.arange(shape[0]), values))
+            values[place] = 0
+        opt.step(so.RowGradient(np.arange(shape[0]), values))
+    assert not opt.params[0].any()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_bad_number_is_found_among_many(threads):
+    opt = so.SGD(so.zeros((3_000, 65)), nonfinite="raise", num_threads=threads)      # more than two blocks of the search
+    values = np.zeros((3_000, 65), np.float32)
+    rng = np.random.default_rng(0)
+    for i in [0, values.size - 1, *rng.integers(values.size, size=300)]:
+        values.flat[i] = math.inf
+        with pytest.raises(ValueError, match=f"has inf at row {i // 65}, column {i % 65}; it must be finite"):
+            opt.step(so.RowGradient(np.arange(3_000), values))
+        values.flat[i] = 0
+    opt.step(so.RowGradient(np.arange(3_000), values))
+
+
 @pytest.mark.parametrize("nonfinite", ["raise", "skip"])
 def test_large_finite_numbers_are_no_infinity(nonfinite):
     # Their sum would be one, but they belong to different rows and columns.

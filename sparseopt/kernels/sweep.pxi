@@ -531,21 +531,34 @@ cdef void square_sums(const Source* s, double* sums, Py_ssize_t n, real* scratch
         sums[i] = square_sum(gather(s, i, scratch + threadid() * pad, dim, NEAR_ENTRIES), dim)
 
 
-cdef real largest_magnitude(const real* x, Py_ssize_t n) noexcept nogil:
+cdef inline int32_t size32(float x) noexcept nogil:
     # Without their sign, floating-point numbers are ordered as their bits are; infinity and NaN come last.
-    cdef Py_ssize_t i
-    cdef int32_t top32 = 0, b32
-    cdef int64_t top64 = 0, b64
+    return <int32_t>(bits32(x) & <uint32_t>0x7FFFFFFF)
+
+
+cdef inline int64_t size64(double x) noexcept nogil:
+    return <int64_t>(bits64(x) & <uint64_t>0x7FFFFFFFFFFFFFFF)
+
+
+cdef real largest_magnitude(const real* x, Py_ssize_t n) noexcept nogil:
+    # In four places at the same time, which memory answers sooner than one after the other.
+    cdef Py_ssize_t i, part = n // 4
+    cdef int32_t top32 = 0
+    cdef int64_t top64 = 0
     cdef real value
     if real is float:
-        for i in range(n):
-            b32 = <int32_t>(bits32(x[i]) & <uint32_t>0x7FFFFFFF)
-            top32 = b32 if b32 > top32 else top32
+        for i in range(part):
+            top32 = max(top32, max(max(size32(x[i]), size32(x[part + i])),
+                                   max(size32(x[2 * part + i]), size32(x[3 * part + i]))))
+        for i in range(4 * part, n):
+            top32 = max(top32, size32(x[i]))
         memcpy(&value, &top32, sizeof(value))
     else:
-        for i in range(n):
-            b64 = <int64_t>(bits64(x[i]) & <uint64_t>0x7FFFFFFFFFFFFFFF)
-            top64 = b64 if b64 > top64 else top64
+        for i in range(part):
+            top64 = max(top64, max(max(size64(x[i]), size64(x[part + i])),
+                                   max(size64(x[2 * part + i]), size64(x[3 * part + i]))))
+        for i in range(4 * part, n):
+            top64 = max(top64, size64(x[i]))
         memcpy(&value, &top64, sizeof(value))
     return value
 
