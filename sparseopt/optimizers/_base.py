@@ -500,15 +500,13 @@ class Optimizer:
             missed = self._replayed(group) if self._missed == "replay" else None
             seen, hyper = dict(group), None
             self._resolved[key] = seen, by_count, hyper, lr, missed
-        if hyper is None:
-            lr = group["lr"]
-            scheduled = callable(lr)
-            if scheduled:
-                lr = not_negative(f"lr (of the schedule at step {self.steps})", lr(self.steps))
-                self._check_more(group, lr)
-            hyper = self._hyper_of(group, dtype, lr)
-            if not scheduled:
-                self._resolved[key] = seen, by_count, hyper, lr, missed
+        rate = group["lr"]
+        if callable(rate):
+            rate = not_negative(f"lr (of the schedule at step {self.steps})", rate(self.steps))
+            self._check_more(group, rate)
+        if hyper is None or rate != lr:
+            lr, hyper = rate, self._hyper_of(group, dtype, rate)
+            self._resolved[key] = seen, by_count, hyper, lr, missed
         count = parameter.count + 1 if parameter.rule.counted else 1
         sign = -1.0 if group["maximize"] else 1.0
         rows = by_count.upto(count)
