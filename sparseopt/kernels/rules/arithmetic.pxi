@@ -41,6 +41,10 @@ cdef inline real larger(real x, real y) noexcept nogil:
     return x if x > y else y
 
 
+cdef inline real smaller(real x, real y) noexcept nogil:
+    return x if x < y else y
+
+
 cdef inline real signed(real size, real x) noexcept nogil:
     return size if x > 0 else -size if x < 0 else x             # size * sign(x); of a NaN: NaN
 
