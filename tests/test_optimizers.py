@@ -477,3 +477,11 @@ def test_a_memory_mapped_table_is_updated_in_its_file(tmp_path):
     so.SGD(table, lr=1.0).step(so.RowGradient([3], np.ones((1, 4), np.float32)))
     table.flush()
     assert np.fromfile(tmp_path / "table", dtype=np.float32).reshape(10, 4)[3].tolist() == [-1.0] * 4
+
+
+@pytest.mark.parametrize("l1", [0.0, -0.0, 0.5])
+@pytest.mark.parametrize("g", [1e-45, -1e-45, 0.0, -0.0, 0.25, -0.25], ids=str)
+def test_no_weight_of_ftrl_becomes_minus_zero(g, l1):
+    w = so.zeros((1, 1))
+    so.Ftrl(w, lr=0.1, l1=l1).step(so.RowGradient([0], np.array([[g]], np.float32)))
+    assert not np.signbit(w[0, 0]) or w[0, 0] < 0

@@ -139,6 +139,21 @@ def test_a_schedule_moves_the_weights_as_its_rates_given_by_hand(schedule):
     assert given.params[0].tobytes() == by_hand.params[0].tobytes()
 
 
+def test_what_a_schedule_changes_in_its_group_holds_from_the_same_step_on_and_for_every_table():
+    def rate(step):         # the same at every step
+        scheduled.param_groups[0]["weight_decay"] = decays[step]
+        return 0.5
+
+    decays = [0.5, 0.25, 0.5, 0.5]
+    scheduled, by_hand = (so.AdamW([so.normal((5, 3), seed=1), so.normal((2, 3), seed=2)], lr=lr) for lr in (rate, 0.5))
+    for decay in decays:
+        by_hand.param_groups[0]["weight_decay"] = decay
+        for opt in (scheduled, by_hand):
+            opt.step([so.RowGradient([1], np.ones((1, 3)))] * 2)
+        for table, expected in zip(scheduled.params.values(), by_hand.params.values(), strict=True):
+            assert table.tobytes() == expected.tobytes()
+
+
 def test_a_step_that_is_refused_does_not_count_for_the_schedule():
     w = so.zeros(3)
     opt = so.SGD(w, lr=Exponential(1.0, 0.5))

@@ -491,6 +491,9 @@ class Optimizer:
         """The numbers of a parameter's group as the kernels take them; worked out again only where they changed."""
         group, dtype = self.param_groups[parameter.group_index], parameter.table.dtype
         key = parameter.group_index, dtype
+        rate = group["lr"]
+        if callable(rate):                  # first, for it may change what else is in the group
+            rate = not_negative(f"lr (of the schedule at step {self.steps})", rate(self.steps))
         seen, by_count, hyper, lr, missed = self._resolved.get(key, (None, None, None, None, None))
         if seen is None or _differ(group, seen):
             self._check_group(group)
@@ -500,11 +503,8 @@ class Optimizer:
             missed = self._replayed(group) if self._missed == "replay" else None
             seen, hyper = dict(group), None
             self._resolved[key] = seen, by_count, hyper, lr, missed
-        rate = group["lr"]
-        if callable(rate):
-            rate = not_negative(f"lr (of the schedule at step {self.steps})", rate(self.steps))
-            self._check_more(group, rate)
         if hyper is None or rate != lr:
+            self._check_more(group, rate)
             lr, hyper = rate, self._hyper_of(group, dtype, rate)
             self._resolved[key] = seen, by_count, hyper, lr, missed
         count = parameter.count + 1 if parameter.rule.counted else 1

@@ -2,9 +2,9 @@
 
 
 cdef inline real ftrl_weight(real z, real s_root, real rate, real beta, real l1, real l2) noexcept nogil:
-    # As far as z is beyond ±l1, against its sign.  Of a NaN: NaN; of what lies within: 0 and not -0.
+    # As far as z is beyond ±l1, against its sign; of a NaN: NaN.  0 - x: no weight becomes -0.
     cdef real within = smaller(larger(z, -l1), l1)
-    return (within - z) / ((beta + s_root) * rate + l2)
+    return 0 - (z - within) / ((beta + s_root) * rate + l2)
 
 
 cdef void ftrl(real* restrict w, const real* restrict g, real* restrict z, real* restrict s,
