@@ -22,14 +22,26 @@ ctypedef fused index:
     int32_t
     int64_t
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define sparseopt_prefetch_ahead(p) __builtin_prefetch((p), 0, 3)
+    #else
+    #define sparseopt_prefetch_ahead(p)
+    #endif
+    """
+    void prefetch "sparseopt_prefetch_ahead"(const void*) noexcept nogil
+
 cdef enum:
     MARKED = 32             # rows of a table for each entry of a gradient up to which all of them are marked to find repeats
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
     LANES = 8               # numbers that are compared at the same time
     WORTH_A_LOOK = 1 << 15      # rows to be told whether they rise, for each thread
     WORTH_A_THREAD = 1 << 16    # entries to sort, for each thread: several have to wait for each other in every pass
-    BUCKETS = 2048          # of a pass of the sort, at the most
-    FEW_BUCKETS = 256       # and where there are no more entries than BUCKETS, which one thread sorts
+    FORESEEN = 8192         # bytes to prefetch ahead of a pass: a processor foresees by itself no further than a page's end
+    BUCKETS = 4096          # of a pass of the sort, at the most
+    FEW = 2048              # entries, which one thread sorts,
+    FEW_BUCKETS = 256       # and with no more buckets than that
     COUNTS = BUCKETS + 16   # numbers from one thread's counts to the next one's: not a power of 2, which a cache likes least
 
 
@@ -328,6 +340,8 @@ cdef with_entries(const index* p, Py_ssize_t n, str what):
     for block in range((n + TOGETHER - 1) // TOGETHER):
         lo = block * TOGETHER
         hi = min(n, lo + TOGETHER)
+        for i in range(TOGETHER * sizeof(index) // 64):
+            prefetch(<const char*>(p + lo) + FORESEEN + 64 * i)
         if all_same(p + lo, hi - lo + 1):
             continue
         check_rise(p, lo, hi, what, "row")
@@ -371,7 +385,7 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
             set_rows(plan, rows, None, None, None)
         return
     threads = parts_of(n, threads)
-    n_counts = threads * (COUNTS // 2) if n > BUCKETS else FEW_BUCKETS // 2
+    n_counts = threads * (COUNTS // 2) if n > FEW else FEW_BUCKETS // 2
     # One piece: glibc keeps it for the next step; of several, it would give the system back what it has to ask for again.
     # (From 32 MB on it gives back all, but those are huge pages, which cost little.)
     piece = np.empty(4 * n + 1 + n_counts, dtype=np.int64)
@@ -451,7 +465,7 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
     """
     cdef Py_ssize_t i, j
     cdef uint32_t total, here
-    cdef int passes, digit, part, width = 11 if n > BUCKETS else 8      # bits: of BUCKETS, of FEW_BUCKETS
+    cdef int passes, digit, part, width = 12 if n > FEW else 8      # bits: of BUCKETS, of FEW_BUCKETS
     cdef uint64_t word
     cdef const uint64_t* words = NULL
     if n <= 48:
