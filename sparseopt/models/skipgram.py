@@ -193,15 +193,17 @@ class SkipGram(WordVectors):
         n, each = outputs.shape
         self._catch_up({"words": inputs, "contexts": outputs})
         tables = self.optimizer_.params
-        slope = embedding.dots(tables["words"], inputs, tables["contexts"], outputs)
-        slope[:, 0] *= -1                               # x: how far each pair is from what it should be
-        slope = 1 / (1 + np.exp(np.clip(slope, -30, 30)))           # σ(-x)
-        loss = -float(np.log(slope).sum())              # of -log σ(-x), whose derivative is 1 - σ(-x)
-        slope = 1 - slope
+        x = embedding.dots(tables["words"], inputs, tables["contexts"], outputs)
+        x[:, 0] *= -1                                   # how far each pair is from what it should be
+        slope = np.exp(np.clip(x, -30, 30, out=x), out=x)
+        more = slope + 1
+        slope /= more                                   # σ(x), the derivative of
+        loss = float(np.log(more, out=more).sum())      # -log σ(-x)
         slope[:, 0] *= -1
-        slope[:, 1:][outputs[:, 1:] == outputs[:, :1]] = 0          # a word is no negative of itself
-        pairs = sp.csr_array((slope.reshape(-1), outputs.reshape(-1), np.arange(0, slope.size + 1, each, dtype=np.int32)),
-                             shape=(n, len(tables["contexts"])))
+        slope[:, 1:] *= outputs[:, 1:] != outputs[:, :1]            # a word is no negative of itself
+        pairs = sp.csr_array((n, len(tables["contexts"])), dtype=slope.dtype)       # given its parts, it would look at them all
+        pairs.data, pairs.indices = slope.reshape(-1), outputs.reshape(-1)
+        pairs.indptr = np.arange(0, slope.size + 1, each, dtype=np.int32)
         before = embedding.gather(tables["words"], inputs)
         self.optimizer_.step({"words": RowGradient(inputs, embedding.matmul(pairs, tables["contexts"])),
                               "contexts": MatmulGradient(pairs, before)})

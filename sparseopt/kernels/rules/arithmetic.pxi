@@ -2,7 +2,7 @@
 # rule into double arithmetic.  All of it is exactly rounded, so every instruction set gives the same bits.
 
 from libc.float cimport DBL_MIN, FLT_MIN
-from libc.math cimport fabs, fabsf, log, pow, sqrt, sqrtf
+from libc.math cimport copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
 
 cdef extern from *:
     """
@@ -16,7 +16,7 @@ cdef extern from *:
 
 cdef enum:
     STRIP = 64          # elements of a row that are taken together where a rule needs memory of its own
-    SOON = 768          # bytes ahead of a sum: what only adds up reads faster than a processor foresees by itself
+    SOON = 1536         # bytes ahead of a sum: what only adds up reads faster than a processor foresees by itself
 
 ctypedef fused real:
     float
@@ -46,7 +46,11 @@ cdef inline real smaller(real x, real y) noexcept nogil:
 
 
 cdef inline real signed(real size, real x) noexcept nogil:
-    return size if x > 0 else -size if x < 0 else x             # size * sign(x); of a NaN: NaN
+    # size * sign(x) of a size that is not negative; of a NaN: NaN
+    if real is float:
+        return copysignf(size, x) if fabsf(x) > 0 else x
+    else:
+        return copysign(size, x) if fabs(x) > 0 else x
 
 
 cdef inline real tiny(real x) noexcept nogil:
