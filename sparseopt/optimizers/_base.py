@@ -306,20 +306,23 @@ class Optimizer:
             written then: tables and state are as before.
         """
         threads = config.threads_for(self._num_threads)
-        work = [(parameter, self._plan(parameter, gradient, threads), *self._settings(parameter))
-                for parameter, gradient in self._pairs(grads) if gradient is not None]
+        work = []
+        for parameter, gradient in self._pairs(grads):
+            if gradient is not None:
+                plan = self._plan(parameter, gradient, threads)
+                work.append((parameter, plan, self._settings(parameter), parameter.sweep.scratch(plan, threads)))
         left_out = 0
         if self._nonfinite != "allow":
-            for i, (parameter, plan, *settings) in enumerate(work):
+            for i, (parameter, plan, *rest) in enumerate(work):
                 finite = self._finite(parameter, plan, threads)
-                left_out += plan.n - finite.n
-                work[i] = parameter, finite, *settings
+                if finite is not plan:
+                    left_out += plan.n - finite.n
+                    work[i] = parameter, finite, *rest
         clip = 1.0 if self._max_grad_norm is None else self._clip(work, threads)
-        scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan, *_ in work]
         if self._missed == "replay":
-            for parameter, *_, (missed, _) in work:
+            for parameter, _, (*_, (missed, _)), _ in work:
                 self._continue_history(parameter, missed, threads)
-        for (parameter, plan, hyper, by_count, decay, sign, past), scratch in zip(work, scratches, strict=True):
+        for parameter, plan, (hyper, by_count, decay, sign, past), scratch in work:
             counted = parameter.rule.counted or parameter.history
             parameter.sweep.update(plan, hyper, by_count, parameter.count + 1 if counted else 1, sign * clip, decay, scratch,
                                    parameter.history)
