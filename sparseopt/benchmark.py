@@ -33,7 +33,8 @@ _OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times 
 _MOST_BATCHES = 4096
 _EARLIER = 3000             # steps taken before, where missed steps are replayed: the first hundreds cost more
 # Rows between prefetch and use that the limit tries: (ahead, near, together).
-_DISTANCES = (8, 4, 0), (16, 4, 0), (16, 8, 0), (32, 8, 0), (64, 0, 0), (64, 16, 0), (16, 4, 8), (16, 8, 8), (8, 4, 2)
+_DISTANCES = ((8, 4, 0), (16, 4, 0), (16, 8, 0), (32, 8, 0), (64, 0, 0), (64, 16, 0), (16, 4, 8), (16, 8, 8), (8, 4, 2),
+              (24, 4, 0), (8, 2, 0))
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ class Race:
         """Time everybody in turns; returns a Result."""
         peers.set_threads(self.case.threads)
         limits = [name for name in self.contestants if name.startswith("limit (")]
-        if limits:      # chosen in rounds of their own: of nine noisy times the least is too small to compare with
+        if limits:      # chosen in rounds of their own: of many noisy times the least is too small to compare with
             tried = self._times(limits, repeats, seconds)
             best = self.contestants[min(tried, key=lambda name: statistics.median(tried[name]))]
             others = {name: contestant for name, contestant in self.contestants.items() if name not in limits}

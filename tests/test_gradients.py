@@ -342,7 +342,7 @@ def test_rows_of_a_table_that_needs_all_32_bits_are_sorted():
 
 
 def test_only_rows_of_a_large_table_are_visited_in_another_order_than_their_values():
-    for n_rows, visited in [(1000, [7, 3]), (2**28 + 1, [3, 7])]:
+    for n_rows, visited in [(1000, [7, 3]), (2**29 + 1, [3, 7])]:
         opt = so.SGD(np.zeros((n_rows, 1), np.float32))         # pages that nobody writes to take no memory
         plan = opt._plan(opt._parameters[0], so.RowGradient([7, 3], np.ones((2, 1))))
         assert plan.rows.tolist() == visited

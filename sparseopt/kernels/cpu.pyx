@@ -1,9 +1,15 @@
 # cython: language_level=3
-"""Which instruction sets this processor has: asked before a module built for one of them is loaded."""
+"""What this processor is: asked before a module built for one instruction set is loaded."""
 
 cdef extern from *:
     """
     #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    #include <cpuid.h>
+    static int sparseopt_zen5(void) {
+        unsigned int a, b, c, d;
+        __builtin_cpu_init();
+        return __builtin_cpu_is("amd") && __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 15) + (a >> 20 & 255) == 26;
+    }
     static int sparseopt_avx2(void) {
         __builtin_cpu_init();
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi")
@@ -15,10 +21,12 @@ cdef extern from *:
             && __builtin_cpu_supports("avx512vl");
     }
     #else
+    static int sparseopt_zen5(void) { return 0; }
     static int sparseopt_avx2(void) { return 0; }
     static int sparseopt_avx512(void) { return 0; }
     #endif
     """
+    bint is_zen5 "sparseopt_zen5"()
     bint has_avx2 "sparseopt_avx2"()
     bint has_avx512 "sparseopt_avx512"()
 
@@ -26,3 +34,8 @@ cdef extern from *:
 def supported():
     """The names of the instruction sets this processor has, best first."""
     return [*(["avx512"] if has_avx512() else []), *(["avx2"] if has_avx2() else []), "baseline"]
+
+
+def nearest():
+    """The name of the one processor among those that the sweep's distances were measured on which is most like this one."""
+    return "Zen 5" if is_zen5() else "Zen 4" if has_avx512() else "Zen 3"

@@ -12,6 +12,7 @@ from sparseopt.kernels.replay cimport MOST_NUMBERS, Gap, History, Past, make_rea
 from sparseopt.kernels.rowplan cimport RowPlan, Source, number
 
 import numpy as np
+from sparseopt.kernels import cpu
 
 include "rules/registry.pxi"
 
@@ -31,17 +32,6 @@ cdef extern from *:
     #define sparseopt_prefetch(p)
     #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
-    #endif
-    /* Measured, rows of one or several lines: Zen 4 gains from pages looked up eight at a time, Zen 3 waits longer for eight
-       than for each alone. Zen 3 gains by long rows in parts; Zen 4 is not measured so. */
-    #ifdef __AVX512F__
-    #define SPARSEOPT_FAR 64
-    #define SPARSEOPT_TOGETHER 8
-    #define SPARSEOPT_MISSES PY_SSIZE_T_MAX
-    #else
-    #define SPARSEOPT_FAR 32
-    #define SPARSEOPT_TOGETHER 2
-    #define SPARSEOPT_MISSES 22
     #endif
     #include <string.h>
     static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
@@ -63,9 +53,6 @@ cdef extern from *:
     const char* FLAGS "SPARSEOPT_FLAGS"
     const char* COMPILER "SPARSEOPT_COMPILER"
     int OPENMP "SPARSEOPT_OPENMP"
-    const Py_ssize_t FAR "SPARSEOPT_FAR"                # cache lines of an array between prefetch and use, at least LEAST_AHEAD rows
-    const Py_ssize_t TOGETHER "SPARSEOPT_TOGETHER"      # rows whose pages are looked up at the same time
-    const Py_ssize_t MISSES "SPARSEOPT_MISSES"          # cache lines a row may have that is not taken in parts
 
 BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP), "threads": max_threads()}
 
@@ -82,20 +69,42 @@ ctypedef void (*Rule3_64)(double*, const double*, double*, double*, double*, con
 
 cdef enum:
     MOST_STATES = 3
-    LEAST_AHEAD = 8         # rows between prefetch and use, at least
+    MOST_AHEAD = 64         # rows between prefetch and use
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
-    SHORT_TOGETHER = 8      # rows of less than a line that are prefetched at the same time (Zen 3: 16 take longer)
     RUN = 16                # neighbouring rows that a rule may take as one
-    STREAMS = 12            # rows of all arrays together that processors follow at a time
-    PART = 128              # bytes of a row that are taken together, where it is taken in parts
-    KEPT = 3 << 27          # bytes of table and states beyond which a processor does not keep the addresses of most pages
-    REACH = 1 << 30         # and beyond which even looking them up together keeps rows in random order waiting
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
     WINDOW = 256            # rows whose numbers are written out at a time, where they are no int64 to be read in place,
     BEYOND = 96             # with as many after them as are prefetched
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
+
+
+cdef struct Processor:      # what suits it; all of it measured, none of it changes a bit of what comes out
+    Py_ssize_t far          # cache lines of an array between prefetch and use,
+    Py_ssize_t least        # but at least so many rows, and at most MOST_AHEAD
+    Py_ssize_t near         # part of that way on which first lines are prefetched once more
+    Py_ssize_t streams      # rows of all arrays together that it follows at a time
+    Py_ssize_t kept         # bytes of table and states beyond which it does not keep the addresses of most pages
+    Py_ssize_t together     # rows of several lines whose pages are looked up at the same time then,
+    Py_ssize_t of_a_line    # of one line, always,
+    Py_ssize_t shorter      # and of less
+    bint lines_of_states    # whether that suits rows of a line that have long states, too
+    Py_ssize_t misses       # cache lines that a row may have, of all arrays together, which is not taken in parts
+    Py_ssize_t part         # bytes of such a part, whole lines; 0: no row is
+    Py_ssize_t reach        # bytes of table and states beyond which rows in random order are better sorted
+
+
+cdef Processor processor
+if cpu.nearest() == "Zen 5":
+    processor = Processor(far=96, least=4, near=4, streams=8, kept=<Py_ssize_t>2 << 30, together=4, of_a_line=4, shorter=4,
+                          lines_of_states=True, misses=34, part=640, reach=<Py_ssize_t>2 << 30)
+elif cpu.nearest() == "Zen 4":
+    processor = Processor(far=64, least=8, near=2, streams=12, kept=3 << 27, together=8, of_a_line=8, shorter=8,
+                          lines_of_states=False, misses=0, part=0, reach=1 << 30)
+else:
+    processor = Processor(far=32, least=8, near=2, streams=12, kept=3 << 27, together=2, of_a_line=2, shorter=8,
+                          lines_of_states=False, misses=22, part=128, reach=1 << 30)
 
 
 cdef struct Target:
@@ -114,7 +123,7 @@ cdef struct Target:
     Py_ssize_t together     # rows whose first lines are prefetched at the same time, a power of two; 0: none
     bint whole              # whether each row is (then) prefetched by itself, and whole
     bint by_elements        # whether the rule knows no rows, so that it may take neighbours as one, and a row in parts
-    bint in_parts           # whether it does the latter
+    Py_ssize_t part         # bytes of a row's part; 0: rows are taken whole
 
 
 cdef struct Settings:
@@ -173,21 +182,21 @@ cdef inline void prefetch_together(const Target* t, const int64_t* rows, Py_ssiz
             prefetch(t.steps + rows[i])
 
 
-cdef void set_distances(Target* t, Py_ssize_t n_bytes) noexcept:
+cdef void set_distances(Target* t, const Processor* p, Py_ssize_t n_bytes) noexcept:
     cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
-    t.ahead = max(LEAST_AHEAD, FAR // lines)
+    t.ahead = min(MOST_AHEAD, max(p.least, p.far // lines))
     t.near = t.together = 0
-    t.in_parts = t.by_elements and t.n_long and lines * (1 + t.n_long) > MISSES
-    t.whole = not t.in_parts
+    t.part = p.part if t.by_elements and t.n_long and lines * (1 + t.n_long) > p.misses else 0
+    t.whole = not t.part
     if lines > 1:
-        t.near = min(t.ahead // 2, STREAMS // (1 + t.n_long))
-        t.together = TOGETHER if n_bytes > KEPT and t.whole else 0
+        t.near = min(t.ahead // p.near, p.streams // (1 + t.n_long))
+        t.together = p.together if n_bytes > p.kept and t.whole else 0
+    elif (t.n_long == 0 or p.lines_of_states) and t.row_bytes and LINE % t.row_bytes == 0 \
+            and <uintptr_t>t.table % t.row_bytes == 0:      # each on a single line
+        t.together = p.of_a_line if t.row_bytes == LINE else p.shorter
+        t.whole = False
     elif t.n_states and t.state_bytes[0] >= LINE:       # short rows come fast: sooner, and only where there is much to fetch
         t.near = 16
-    elif t.n_long == 0 and t.row_bytes and LINE % t.row_bytes == 0 and <uintptr_t>t.table % t.row_bytes == 0:
-        # Each on a single line, and no other line beside it: with long states, those together take longer.
-        t.together = TOGETHER if t.row_bytes == LINE else SHORT_TOGETHER
-        t.whole = False
 
 
 cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
@@ -367,7 +376,7 @@ cdef void update_run(const Target* target, const Settings* how, const int64_t* r
     """Apply the rule to RUN neighbours as if they were one row."""
     cdef Target t = target[0]
     cdef Py_ssize_t j
-    if t.whole or t.in_parts:
+    if t.whole or t.part:
         for j in range(RUN):
             prefetch_ahead(target, rows + j, known - j)
     else:
@@ -395,16 +404,16 @@ cdef void update_in_parts(const Target* target, const int64_t* rows, Py_ssize_t 
     prefetch_first_lines(target, rows[t.near])
     if t.steps:
         prefetch(t.steps + later)
-    t.dim = PART // sizeof(real)
+    t.dim = target.part // sizeof(real)
     while left > 0:
         t.dim = min(t.dim, left)
         prefetch_row(t.table + later * t.row_bytes, t.dim * sizeof(real))
         for i in range(t.n_states):
             prefetch_row(t.state[i] + later * t.state_bytes[i], t.dim * sizeof(real))
         apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, h)
-        t.table += PART
+        t.table += target.part
         for i in range(t.n_states):
-            t.state[i] += PART
+            t.state[i] += target.part
         g += t.dim
         left -= t.dim
 
@@ -465,7 +474,7 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
         if plain or g != NULL:
             if counted:
                 at = <const real*>numbers_at(how, next_count(t.steps + rows[i]), sizeof(real))
-            if t.in_parts:
+            if t.part:
                 update_in_parts(target, rows + i, known - i, g, at, h)
             else:
                 apply(t.rule, &t, rows[i], <real*>(t.table + rows[i] * t.row_bytes), g, at, h)
@@ -479,8 +488,8 @@ cdef void update_rows(const Target* target, const Source* s, const Settings* how
     cdef int64_t window[WINDOW + BEYOND]
     cdef const int64_t* rows = window
     cdef Py_ssize_t start = lo, n_rows, known, i
-    if how.past and t.in_parts:         # what rows have missed is done to them whole
-        t.in_parts = False
+    if how.past and t.part:         # what rows have missed is done to them whole
+        t.part = 0
         t.whole = True
     while start < hi:
         n_rows = hi - start
@@ -653,8 +662,8 @@ cdef class Sweep:
         t.n_long = sum(state.ndim == table.ndim for state in states)
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
         n_bytes = sum(array.nbytes for array in self.arrays if array is not None)
-        set_distances(t, n_bytes)
-        self.rising = n_bytes > REACH
+        set_distances(t, &processor, n_bytes)
+        self.rising = n_bytes > processor.reach
 
     cdef uintptr_t function(self, str rule, n_states) except 0:
         taken, rule32, rule64 = RULES[rule]
