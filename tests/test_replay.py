@@ -163,6 +163,22 @@ def test_rows_that_are_caught_up_are_where_the_papers_dense_run_has_them(name):
     assert worst(replayed(cls, start.astype(np.float32), trace, hyper), exact) < 1e-5
 
 
+@pytest.mark.parametrize(("lr", "decay", "b2"), [(0.5, 3.0, 0.0), (1.0, 2.5, 0.9), (1.0, 1.0, 0.9)])
+@pytest.mark.parametrize("missed", [1, 2, 3, 6])
+def test_a_rate_times_decay_above_1_turns_what_lion_has_missed_around(lr, decay, b2, missed):
+    start, value = np.array([[0.5, -0.5, 0.25]]), np.array([[1.0, -2.0, 0.0]])
+    replayed, dense = start.copy(), start.copy()
+    settings = dict(lr=lr, weight_decay=decay, betas=(0.9, b2))
+    opt, other = so.Lion(replayed, missed="replay", **settings), so.Lion(dense, **settings)
+    opt.step(so.RowGradient([0], value))
+    other.step(value)
+    for _ in range(missed):
+        opt.step(so.RowGradient([], np.empty((0, 3))))
+        other.step(np.zeros((1, 3)))
+    opt.catch_up()
+    np.testing.assert_allclose(replayed, dense, rtol=1e-12, atol=1e-14)
+
+
 def test_a_gap_of_very_many_steps(monkeypatch):
     monkeypatch.setattr(_base, "_LONG", 10**9)      # a table this small would begin its history anew long before
     n = 1_000_000 if THOROUGH else 150_000

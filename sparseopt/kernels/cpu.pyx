@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What this processor is: asked before a module built for one instruction set is loaded."""
+"""What this processor is: asked before a module built for one instruction set is loaded, and by that module."""
 
 cdef extern from *:
     """

@@ -1,5 +1,15 @@
 from libc.stdint cimport int32_t, int64_t
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define sparseopt_prefetch_read(p) __builtin_prefetch((p), 0, 3)
+    #else
+    #define sparseopt_prefetch_read(p)
+    #endif
+    """
+    void prefetch_read "sparseopt_prefetch_read"(const void*) noexcept nogil
+
 # Where the gradient of the i-th touched row comes from.  Its entries are starts[i] to stops[i] (entry i alone, if NULL),
 # looked up through `order` if there is one; cells and the terms of a product stand in that order.  An entry e adds
 #     values[e, :]                      when columns and sources are NULL,

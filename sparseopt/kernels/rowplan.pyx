@@ -22,16 +22,6 @@ ctypedef fused index:
     int32_t
     int64_t
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define sparseopt_prefetch_ahead(p) __builtin_prefetch((p), 0, 3)
-    #else
-    #define sparseopt_prefetch_ahead(p)
-    #endif
-    """
-    void prefetch "sparseopt_prefetch_ahead"(const void*) noexcept nogil
-
 cdef enum:
     MARKED = 32             # rows of a table for each entry of a gradient up to which all of them are marked to find repeats
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
@@ -341,7 +331,7 @@ cdef with_entries(const index* p, Py_ssize_t n, str what):
         lo = block * TOGETHER
         hi = min(n, lo + TOGETHER)
         for i in range(TOGETHER * sizeof(index) // 64):
-            prefetch(<const char*>(p + lo) + FORESEEN + 64 * i)
+            prefetch_read(<const char*>(p + lo) + FORESEEN + 64 * i)
         if all_same(p + lo, hi - lo + 1):
             continue
         check_rise(p, lo, hi, what, "row")

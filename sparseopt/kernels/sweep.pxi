@@ -9,7 +9,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy
 
 from sparseopt.kernels.replay cimport MOST_NUMBERS, Gap, History, Past, make_ready, numbers_of, place_of, power, product_of
-from sparseopt.kernels.rowplan cimport RowPlan, Source, number
+from sparseopt.kernels.rowplan cimport RowPlan, Source, number, prefetch_read
 
 import numpy as np
 from sparseopt.kernels import cpu
@@ -69,14 +69,16 @@ ctypedef void (*Rule3_64)(double*, const double*, double*, double*, double*, con
 
 cdef enum:
     MOST_STATES = 3
-    MOST_AHEAD = 64         # rows between prefetch and use
+    MOST_AHEAD = 64         # rows between prefetch and use, at the most
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
     RUN = 16                # neighbouring rows that a rule may take as one
+    REACH = 1 << 30         # bytes of table and states beyond which rows in random order are better sorted, on any processor:
+                            # their order is that in which the squares of a gradient's norm are added up
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
     WINDOW = 256            # rows whose numbers are written out at a time, where they are no int64 to be read in place,
-    BEYOND = 96             # with as many after them as are prefetched
+    BEYOND = 96             # with as many after them as are prefetched: MOST_AHEAD, RUN, and twice those together
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
 
 
@@ -88,23 +90,22 @@ cdef struct Processor:      # what suits it; all of it measured, none of it chan
     Py_ssize_t kept         # bytes of table and states beyond which it does not keep the addresses of most pages
     Py_ssize_t together     # rows of several lines whose pages are looked up at the same time then,
     Py_ssize_t of_a_line    # of one line, always,
-    Py_ssize_t shorter      # and of less
-    bint lines_of_states    # whether that suits rows of a line that have long states, too
+    Py_ssize_t shorter      # and of less: powers of two, all three
+    bint lines_of_states    # whether that suits rows of a line or less that have long states, too
     Py_ssize_t misses       # cache lines that a row may have, of all arrays together, which is not taken in parts
     Py_ssize_t part         # bytes of such a part, whole lines; 0: no row is
-    Py_ssize_t reach        # bytes of table and states beyond which rows in random order are better sorted
 
 
 cdef Processor processor
 if cpu.nearest() == "Zen 5":
     processor = Processor(far=96, least=4, near=4, streams=8, kept=<Py_ssize_t>2 << 30, together=4, of_a_line=4, shorter=4,
-                          lines_of_states=True, misses=34, part=640, reach=<Py_ssize_t>2 << 30)
+                          lines_of_states=True, misses=34, part=640)
 elif cpu.nearest() == "Zen 4":
     processor = Processor(far=64, least=8, near=2, streams=12, kept=3 << 27, together=8, of_a_line=8, shorter=8,
-                          lines_of_states=False, misses=0, part=0, reach=1 << 30)
+                          lines_of_states=False, misses=0, part=0)
 else:
     processor = Processor(far=32, least=8, near=2, streams=12, kept=3 << 27, together=2, of_a_line=2, shorter=8,
-                          lines_of_states=False, misses=22, part=128, reach=1 << 30)
+                          lines_of_states=False, misses=22, part=128)
 
 
 cdef struct Target:
@@ -433,7 +434,7 @@ cdef const real* prepare(const Target* t, const Source* s, const Settings* how, 
         if how.count == how.past.now:
             return NULL
         t.steps[row] = <int32_t>how.count
-    g = gather(s, i, scratch, t.dim, t.near)
+    g = gather(s, i, scratch, t.dim, t.near if t.near else NEAR_ENTRIES)
     if how.scale != 1 or how.decay != 0:
         scale_and_decay(scratch, g, <real*>(t.table + row * t.row_bytes), <real>how.scale, <real>how.decay, t.dim)
         g = scratch
@@ -663,7 +664,7 @@ cdef class Sweep:
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
         n_bytes = sum(array.nbytes for array in self.arrays if array is not None)
         set_distances(t, &processor, n_bytes)
-        self.rising = n_bytes > processor.reach
+        self.rising = n_bytes > REACH
 
     cdef uintptr_t function(self, str rule, n_states) except 0:
         taken, rule32, rule64 = RULES[rule]

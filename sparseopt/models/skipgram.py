@@ -201,7 +201,7 @@ class SkipGram(WordVectors):
         loss = float(np.log(more, out=more).sum())      # -log σ(-x)
         slope[:, 0] *= -1
         slope[:, 1:] *= outputs[:, 1:] != outputs[:, :1]            # a word is no negative of itself
-        pairs = sp.csr_array((n, len(tables["contexts"])), dtype=slope.dtype)       # given its parts, it would look at them all
+        pairs = sp.csr_array((n, len(tables["contexts"])), dtype=slope.dtype)       # given its parts, it would copy them
         pairs.data, pairs.indices = slope.reshape(-1), outputs.reshape(-1)
         pairs.indptr = np.arange(0, slope.size + 1, each, dtype=np.int32)
         before = embedding.gather(tables["words"], inputs)

@@ -320,8 +320,8 @@ class Optimizer:
                     work[i] = parameter, finite, *rest
         clip = 1.0 if self._max_grad_norm is None else self._clip(work, threads)
         if self._missed == "replay":
-            for parameter, _, (*_, (missed, _)), _ in work:
-                self._continue_history(parameter, missed, threads)
+            for parameter, _, (*_, past), _ in work:
+                self._continue_history(parameter, past[0], threads)
         for parameter, plan, (hyper, by_count, decay, sign, past), scratch in work:
             counted = parameter.rule.counted or parameter.history
             parameter.sweep.update(plan, hyper, by_count, parameter.count + 1 if counted else 1, sign * clip, decay, scratch,

@@ -4,16 +4,6 @@
 from libc.float cimport DBL_MIN, FLT_MIN
 from libc.math cimport copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define sparseopt_prefetch_read(p) __builtin_prefetch((p), 0, 3)
-    #else
-    #define sparseopt_prefetch_read(p)
-    #endif
-    """
-    void prefetch_read "sparseopt_prefetch_read"(const void*) noexcept nogil
-
 cdef enum:
     STRIP = 64          # elements of a row that are taken together where a rule needs memory of its own
     SOON = 1536         # bytes ahead of a sum: what only adds up reads faster than a processor foresees by itself

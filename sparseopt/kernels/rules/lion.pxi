@@ -17,5 +17,5 @@ cdef void lion_missed(real* restrict w, const real* restrict g, real* restrict m
     cdef real least = at[3] * tiny(left)                        # 0 if the sign does not last: β2 = 0
     cdef Py_ssize_t j
     for j in range(n):
-        w[j] = keep * w[j] - signed(moved, m[j])
+        w[j] = keep * w[j] - moved * signed(<real>1, m[j])
         m[j] = signed(larger(left * absolute(m[j]), least), m[j])
