@@ -342,10 +342,21 @@ def test_rows_of_a_table_that_needs_all_32_bits_are_sorted():
 
 
 def test_only_rows_of_a_large_table_are_visited_in_another_order_than_their_values():
-    for n_rows, visited in [(1000, [7, 3]), (2**28 + 1, [3, 7])]:
+    for n_rows, visited in [(1000, [7, 3]), (2**29 + 1, [3, 7])]:
         opt = so.SGD(np.zeros((n_rows, 1), np.float32))         # pages that nobody writes to take no memory
         plan = opt._plan(opt._parameters[0], so.RowGradient([7, 3], np.ones((2, 1))))
         assert plan.rows.tolist() == visited
+
+
+def test_a_norm_does_not_depend_on_the_order_in_which_rows_are_visited():
+    rng = np.random.default_rng(0)
+    rows, values = rng.permutation(5000), rng.standard_normal((5000, 3)) ** 5
+    tables = []
+    for order in (slice(None), np.argsort(rows)):
+        table = so.normal((5000, 3), np.float64, seed=0)
+        so.SGD(table, lr=1.0, max_grad_norm=1.0).step(so.RowGradient(rows[order], values[order]))
+        tables.append(table.tobytes())
+    assert tables[0] == tables[1]
 
 
 def test_repeated_cells_whose_sum_overflows_are_refused():

@@ -73,8 +73,6 @@ cdef enum:
     NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
     RUN = 16                # neighbouring rows that a rule may take as one
-    REACH = 1 << 30         # bytes of table and states beyond which rows in random order are better sorted, on any processor:
-                            # their order is that in which the squares of a gradient's norm are added up
     LINE = 64               # bytes of a cache line
     BLOCK = 2048            # rows that a thread takes at a time, at the most
     WINDOW = 256            # rows whose numbers are written out at a time, where they are no int64 to be read in place,
@@ -94,18 +92,19 @@ cdef struct Processor:      # what suits it; all of it measured, none of it chan
     bint lines_of_states    # whether that suits rows of a line or less that have long states, too
     Py_ssize_t misses       # cache lines that a row may have, of all arrays together, which is not taken in parts
     Py_ssize_t part         # bytes of such a part, whole lines; 0: no row is
+    Py_ssize_t reach        # bytes of table and states beyond which rows in random order are better sorted
 
 
 cdef Processor processor
 if cpu.nearest() == "Zen 5":
-    processor = Processor(far=96, least=4, near=4, streams=8, kept=<Py_ssize_t>2 << 30, together=4, of_a_line=4, shorter=4,
-                          lines_of_states=True, misses=34, part=640)
+    processor = Processor(far=120, least=4, near=4, streams=8, kept=<Py_ssize_t>2 << 30, together=4, of_a_line=4, shorter=4,
+                          lines_of_states=True, misses=34, part=640, reach=<Py_ssize_t>2 << 30)
 elif cpu.nearest() == "Zen 4":
     processor = Processor(far=64, least=8, near=2, streams=12, kept=3 << 27, together=8, of_a_line=8, shorter=8,
-                          lines_of_states=False, misses=0, part=0)
+                          lines_of_states=False, misses=0, part=0, reach=1 << 30)
 else:
     processor = Processor(far=32, least=8, near=2, streams=12, kept=3 << 27, together=2, of_a_line=2, shorter=8,
-                          lines_of_states=False, misses=22, part=128)
+                          lines_of_states=False, misses=22, part=128, reach=1 << 30)
 
 
 cdef struct Target:
@@ -664,7 +663,7 @@ cdef class Sweep:
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
         n_bytes = sum(array.nbytes for array in self.arrays if array is not None)
         set_distances(t, &processor, n_bytes)
-        self.rising = n_bytes > REACH
+        self.rising = n_bytes > processor.reach
 
     cdef uintptr_t function(self, str rule, n_states) except 0:
         taken, rule32, rule64 = RULES[rule]
@@ -725,6 +724,7 @@ cdef class Sweep:
                 square_sums(&plan.source, out, plan.n, <double*>scratch.rows, scratch.pad, self.target.dim, num_threads)
             else:
                 square_sums(&plan.source, out, plan.n, <float*>scratch.rows, scratch.pad, self.target.dim, num_threads)
+        sums.sort()                 # so that it matters to no bit in which order rows are visited
         return float(sums.sum())
 
     def scratch(self, RowPlan plan, int num_threads):
