@@ -13,8 +13,9 @@ from setuptools.command.build_ext import build_ext
 # No contraction, no fast-math: every instruction set gives the same bits.
 FLAGS = {"unix": ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
 # Of loops two turns at a time: fewer instructions a row, up to a tenth of a step (gcc). More turns gain no more, and under a
-# sanitizer the compiler would take minutes for it.
-UNROLL = {"unix": ["-funroll-loops", "--param=max-unroll-times=2"], "msvc": []}
+# sanitizer the compiler would take minutes for it. And what says `inline` is put in place in however large a file: past a
+# bound gcc would leave calls, and rules of short rows, whose length it knows where it does not, would take twice their time.
+TUNED = {"unix": ["-funroll-loops", "--param=max-unroll-times=2", "--param=inline-unit-growth=1000"], "msvc": []}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
 INSTRUCTION_SETS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -36,12 +37,12 @@ class BuildExt(build_ext):
         openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
                                                OPENMP[kind]) else []
         sanitized = "-fsanitize" in os.environ.get("CFLAGS", "")
-        unroll = UNROLL[kind] if not sanitized and self.compiles("int probe(void) { return 0; }", UNROLL[kind]) else []
+        tuned = TUNED[kind] if not sanitized and self.compiles("int probe(void) { return 0; }", TUNED[kind]) else []
         self.extensions = [module for module in self.extensions
                            if not module.extra_compile_args or self.compiles("int probe(void) { return 0; }",
                                                                              module.extra_compile_args)]
         for module in self.extensions:
-            module.extra_compile_args = [*FLAGS[kind], *unroll, *module.extra_compile_args, *openmp]
+            module.extra_compile_args = [*FLAGS[kind], *tuned, *module.extra_compile_args, *openmp]
             module.extra_link_args += openmp
             module.define_macros.append(("SPARSEOPT_FLAGS", '"' + " ".join(module.extra_compile_args) + '"'))
         super().build_extensions()
