@@ -32,9 +32,10 @@ PER_SAMPLE = 100            # nonzeros in each sample of the form "matmul"
 _OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times what a cache holds
 _MOST_BATCHES = 4096
 _EARLIER = 3000             # steps taken before, where missed steps are replayed: the first hundreds cost more
-# Rows between prefetch and use that the limit tries: (ahead, near, together).
-_DISTANCES = ((8, 4, 0), (16, 4, 0), (16, 8, 0), (32, 8, 0), (64, 0, 0), (64, 16, 0), (16, 4, 8), (16, 8, 8), (8, 4, 2),
-              (24, 4, 0), (8, 2, 0))
+# What the limit tries, in rows between prefetch and use: (ahead, near, close, together, values), as touch() has them.
+_DISTANCES = ((8, 4, False, 0, 0), (16, 4, False, 0, 0), (16, 8, False, 8, 0), (64, 0, False, 0, 0), (64, 0, False, 0, 64),
+              (32, 8, True, 0, 16), (16, 4, True, 0, 4), (16, 4, True, 8, 4), (8, 3, True, 0, 3), (4, 2, True, 0, 2))
+_IN_PLACE = 16, 4, True, 0, 0
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ class Race:
     def _scattered(self, touch):
         def step(batch):
             rows, starts, order = batch.segments
-            touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_DISTANCES[0], self.case.threads)
+            touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_IN_PLACE, self.case.threads)
         return step
 
     def _other_forms(self, touch):
@@ -237,7 +238,7 @@ class Race:
         peers.set_threads(self.case.threads)
         limits = [name for name in self.contestants if name.startswith("limit (")]
         if limits:      # chosen in rounds of their own: of many noisy times the least is too small to compare with
-            tried = self._times(limits, repeats, seconds)
+            tried = self._times(limits, repeats, seconds / 3)
             best = self.contestants[min(tried, key=lambda name: statistics.median(tried[name]))]
             others = {name: contestant for name, contestant in self.contestants.items() if name not in limits}
             self.contestants = {"limit": best} | others

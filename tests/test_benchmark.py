@@ -66,7 +66,7 @@ def test_the_limit_adds_the_gradient_to_all_that_the_rule_writes(rule, zipf, dty
 def test_the_limit_of_a_dense_gradient_touches_all_rows():
     race = Race(Case(table=3000, rows=100, dim=16, form="dense", rule="SGD"), [])
     batch, before = race.batches[0], race.arrays[0].copy()
-    race.contestants["limit (16, 4, 0)"].step(batch)
+    race.contestants["limit (16, 4, False, 0, 0)"].step(batch)
     np.testing.assert_allclose(race.arrays[0], before + batch.gradient, rtol=1e-6)
 
 

@@ -20,7 +20,7 @@ cdef inline const char* row_of(const Rows* r, Py_ssize_t i) noexcept nogil:
 
 cdef inline void prefetch_later(const Rows* r, Py_ssize_t i, Py_ssize_t n_bytes) noexcept nogil:
     if r.numbers and i + ROWS_AHEAD < r.n:
-        prefetch_row(row_of(r, i + ROWS_AHEAD), n_bytes)
+        prefetch_row(False, row_of(r, i + ROWS_AHEAD), n_bytes)
 
 
 cdef inline Py_ssize_t block_of(Py_ssize_t n, int threads) noexcept nogil:

@@ -17,18 +17,24 @@ cdef struct Touch:
     int32_t* steps
     Py_ssize_t ahead
     Py_ssize_t near
+    bint close
     Py_ssize_t together
+    Py_ssize_t values
 
 
 cdef inline const real* values_of(const Touch* t, Py_ssize_t i, const real* values, real* sum_) noexcept nogil:
     cdef int64_t e
     cdef const real* g = values + i * t.dim
     cdef bint alone = not t.starts or t.starts[i + 1] == t.starts[i] + 1
+    if not t.starts and t.values:
+        prefetch_row(True, <const char*>(g + t.values * t.dim), t.dim * sizeof(real))
     if t.starts:
         for e in range(t.starts[i], t.starts[i + 1]):
             if t.order and e + SCATTERED < t.n_entries:
-                prefetch_row(<const char*>(values + t.order[e + SCATTERED] * t.dim), t.dim * sizeof(real))
+                prefetch_row(False, <const char*>(values + t.order[e + SCATTERED] * t.dim), t.dim * sizeof(real))
                 prefetch_near(values + t.order[e + NEAR_ENTRIES] * t.dim)
+            elif t.values and not t.order:
+                prefetch_row(True, <const char*>(values + (e + t.values) * t.dim), t.dim * sizeof(real))
             g = values + (t.order[e] if t.order else e) * t.dim
             if not alone:
                 if e == t.starts[i]:
@@ -64,7 +70,7 @@ cdef void touch_rows(const Touch* touched, Py_ssize_t lo, Py_ssize_t hi, const r
             touch_together(&t, min(t.n, i + t.ahead + t.together), min(t.n, i + t.ahead + 2 * t.together), values)
         if i + t.ahead < t.n and (i <= lo or later != row + t.ahead):
             for a in range(t.n_arrays):
-                prefetch_row(<const char*>(<real*>t.arrays[a] + later * t.dim), t.dim * sizeof(real))
+                prefetch_row(False, <const char*>(<real*>t.arrays[a] + later * t.dim), t.dim * sizeof(real))
             for a in range(t.n_numbers):
                 prefetch(<real*>t.numbers[a] + later)
             if t.steps:
@@ -72,7 +78,8 @@ cdef void touch_rows(const Touch* touched, Py_ssize_t lo, Py_ssize_t hi, const r
             if t.near and i + t.near >= lo:
                 later = number(t.rows, t.wide, i + t.near) if t.rows else i + t.near
                 for a in range(t.n_arrays):
-                    prefetch_near(<real*>t.arrays[a] + later * t.dim)
+                    prefetch_row(True, <const char*>(<real*>t.arrays[a] + later * t.dim),
+                                      t.dim * sizeof(real) if t.close else 1)
         if i < lo:
             continue
         g = values_of(touched, i, values, sum_)
@@ -96,13 +103,14 @@ cdef void touch_all(const Touch* t, const real* values, int threads, real* sums,
 
 
 def touch(rows, cnp.ndarray values, starts, order, list arrays, list numbers, steps, Py_ssize_t ahead, Py_ssize_t near,
-          Py_ssize_t together, int threads):
+          bint close, Py_ssize_t together, Py_ssize_t values_ahead, int threads):
     """Add `values` to the given rows of arrays (n_rows, dim), and 1 to those of `numbers` and `steps` (n_rows,).
 
     Without rows, to the first ones.  Row `rows[i]` gets `values[i]`, or, with `starts` (int64, one more than rows), the sum
     of values[starts[i]:starts[i + 1]], or, with `order` (int64) too, of values[order[starts[i]:starts[i + 1]]].
-    Whole rows are prefetched `ahead` rows before their use, and their first lines once more `near` rows before it, and, if
-    `together` is not 0, already `together` rows before the rest, and so many at a time.
+    Whole rows are prefetched `ahead` rows before their use; `near` rows before it once more, their first lines or, if `close`,
+    all of them; first lines, if `together` is not 0, already so many rows before the rest, and so many at a time; and values,
+    unless in another order, `values_ahead` of theirs before.  Each is left out where it is 0.
     """
     cdef Touch t
     t.n = len(rows) if rows is not None else len(values)
@@ -115,6 +123,8 @@ def touch(rows, cnp.ndarray values, starts, order, list arrays, list numbers, st
     t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
     t.ahead = ahead
     t.near = near
+    t.close = close
+    t.values = values_ahead
     t.together = together
     t.n_arrays = len(arrays)
     t.n_numbers = len(numbers)

@@ -74,7 +74,8 @@ cdef enum:
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
     RUN = 16                # neighbouring rows that a rule may take as one
     LINE = 64               # bytes of a cache line
-    BLOCK = 2048            # rows that a thread takes at a time, at the most
+    APART = 17 * 64         # bytes by which a table and its states stand apart in their pages: see memory.py
+    BLOCK = 4096            # rows that a thread takes at a time, at the most
     WINDOW = 256            # rows whose numbers are written out at a time, where they are no int64 to be read in place,
     BEYOND = 96             # with as many after them as are prefetched: MOST_AHEAD, RUN, and twice those together
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
@@ -83,10 +84,14 @@ cdef enum:
 cdef struct Processor:      # what suits it; all of it measured, none of it changes a bit of what comes out
     Py_ssize_t far          # cache lines of an array between prefetch and use,
     Py_ssize_t least        # but at least so many rows, and at most MOST_AHEAD
-    Py_ssize_t near         # part of that way on which first lines are prefetched once more
-    Py_ssize_t streams      # rows of all arrays together that it follows at a time
+    Py_ssize_t values       # and of the gradient; 0: its own prefetcher keeps up with that
+    Py_ssize_t close        # lines of rows and their gradients that are prefetched once more, close to their use; or 0: then
+    Py_ssize_t near         # first lines are, on that part of the way, and its own prefetcher fetches what follows them,
+    Py_ssize_t streams      # of so many rows of all arrays together at a time
     Py_ssize_t kept         # bytes of table and states beyond which it does not keep the addresses of most pages
-    Py_ssize_t together     # rows of several lines whose pages are looked up at the same time then,
+    Py_ssize_t together     # rows whose pages are looked up at the same time then,
+    Py_ssize_t shortest     # if of so many lines, two or more,
+    Py_ssize_t longest      # and at most so many;
     Py_ssize_t of_a_line    # of one line, always,
     Py_ssize_t shorter      # and of less: powers of two, all three
     bint lines_of_states    # whether that suits rows of a line or less that have long states, too
@@ -97,14 +102,14 @@ cdef struct Processor:      # what suits it; all of it measured, none of it chan
 
 cdef Processor processor
 if cpu.nearest() == "Zen 5":
-    processor = Processor(far=120, least=4, near=4, streams=8, kept=<Py_ssize_t>2 << 30, together=4, of_a_line=4, shorter=4,
-                          lines_of_states=True, misses=34, part=640, reach=<Py_ssize_t>2 << 30)
+    processor = Processor(far=120, least=4, values=64, close=72, near=0, streams=0, kept=0, together=4, shortest=3, longest=5,
+                          of_a_line=4, shorter=4, lines_of_states=True, misses=34, part=640, reach=<Py_ssize_t>2 << 30)
 elif cpu.nearest() == "Zen 4":
-    processor = Processor(far=64, least=8, near=2, streams=12, kept=3 << 27, together=8, of_a_line=8, shorter=8,
-                          lines_of_states=False, misses=0, part=0, reach=1 << 30)
+    processor = Processor(far=64, least=8, values=0, close=0, near=2, streams=12, kept=3 << 27, together=8, shortest=2,
+                          longest=1 << 30, of_a_line=8, shorter=8, lines_of_states=False, misses=0, part=0, reach=1 << 30)
 else:
-    processor = Processor(far=32, least=8, near=2, streams=12, kept=3 << 27, together=2, of_a_line=2, shorter=8,
-                          lines_of_states=False, misses=22, part=128, reach=1 << 30)
+    processor = Processor(far=32, least=8, values=0, close=0, near=2, streams=12, kept=3 << 27, together=2, shortest=2,
+                          longest=1 << 30, of_a_line=2, shorter=8, lines_of_states=False, misses=22, part=128, reach=1 << 30)
 
 
 cdef struct Target:
@@ -120,6 +125,8 @@ cdef struct Target:
     uintptr_t missed        # the same for all steps that a row has missed together, or 0 where it does not move in them
     Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
+    bint close              # whether the rest of the row is prefetched then, too
+    Py_ssize_t values       # rows from the prefetch of a gradient to its use; 0: none
     Py_ssize_t together     # rows whose first lines are prefetched at the same time, a power of two; 0: none
     bint whole              # whether each row is (then) prefetched by itself, and whole
     bint by_elements        # whether the rule knows no rows, so that it may take neighbours as one, and a row in parts
@@ -137,7 +144,31 @@ cdef struct Settings:
     const Past* past        # of the table, where rows are brought up to it first, and steps says up to where they are; or NULL
 
 
-cdef inline void prefetch_row(const char* row, Py_ssize_t n_bytes) noexcept nogil:
+cdef inline void prefetch_line(bint close, const char* line) noexcept nogil:
+    if close:
+        prefetch_near(line)
+    else:
+        prefetch(line)
+
+
+cdef inline void prefetch_row(bint close, const char* row, Py_ssize_t n_bytes) noexcept nogil:
+    """All lines of a row, into the first-level cache if its use is close."""
+    cdef const char* line = row
+    cdef const char* last = row + n_bytes - 1
+    while line + 3 * LINE <= last:
+        prefetch_line(close, line)
+        prefetch_line(close, line + LINE)
+        prefetch_line(close, line + 2 * LINE)
+        prefetch_line(close, line + 3 * LINE)
+        line += 4 * LINE
+    while line <= last:
+        prefetch_line(close, line)
+        line += LINE
+    if <uintptr_t>last % LINE < <uintptr_t>row % LINE:
+        prefetch_line(close, last)
+
+
+cdef inline void prefetch_part(const char* row, Py_ssize_t n_bytes) noexcept nogil:
     cdef const char* line = row + LINE
     cdef const char* last = row + n_bytes - 1
     prefetch(row)
@@ -150,19 +181,18 @@ cdef inline void prefetch_row(const char* row, Py_ssize_t n_bytes) noexcept nogi
 
 cdef inline void prefetch_target(const Target* t, int64_t row) noexcept nogil:
     cdef int i
-    prefetch_row(t.table + row * t.row_bytes, t.row_bytes)
+    prefetch_row(False, t.table + row * t.row_bytes, t.row_bytes)
     for i in range(t.n_states):
-        prefetch_row(t.state[i] + row * t.state_bytes[i], t.state_bytes[i])
+        prefetch_row(False, t.state[i] + row * t.state_bytes[i], t.state_bytes[i])
     if t.steps:
         prefetch(t.steps + row)
 
 
-cdef inline void prefetch_first_lines(const Target* t, int64_t row) noexcept nogil:
-    # Where the processor's own prefetcher takes over, and fetches the rest of the row into the first-level cache.
+cdef inline void prefetch_target_near(const Target* t, int64_t row) noexcept nogil:
     cdef int i
-    prefetch_near(t.table + row * t.row_bytes)
+    prefetch_row(True, t.table + row * t.row_bytes, t.row_bytes if t.close else 1)
     for i in range(t.n_states):
-        prefetch_near(t.state[i] + row * t.state_bytes[i])
+        prefetch_row(True, t.state[i] + row * t.state_bytes[i], t.state_bytes[i] if t.close else 1)
 
 
 cdef inline void prefetch_together(const Target* t, const int64_t* rows, Py_ssize_t n, Py_ssize_t known) noexcept nogil:
@@ -186,11 +216,17 @@ cdef void set_distances(Target* t, const Processor* p, Py_ssize_t n_bytes) noexc
     cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
     t.ahead = min(MOST_AHEAD, max(p.least, p.far // lines))
     t.near = t.together = 0
+    t.close = False
+    t.values = max(1, p.values // lines) if p.values and t.row_bytes >= LINE else 0
     t.part = p.part if t.by_elements and t.n_long and lines * (1 + t.n_long) > p.misses else 0
     t.whole = not t.part
     if lines > 1:
-        t.near = min(t.ahead // p.near, p.streams // (1 + t.n_long))
-        t.together = p.together if n_bytes > p.kept and t.whole else 0
+        t.close = p.close > 0
+        if t.close:
+            t.near = max(1, p.close // (lines * (2 + t.n_long)))
+        else:
+            t.near = min(t.ahead // p.near, p.streams // (1 + t.n_long))
+        t.together = p.together if t.whole and n_bytes > p.kept and p.shortest <= lines <= p.longest else 0
     elif (t.n_long == 0 or p.lines_of_states) and t.row_bytes and LINE % t.row_bytes == 0 \
             and <uintptr_t>t.table % t.row_bytes == 0:      # each on a single line
         t.together = p.of_a_line if t.row_bytes == LINE else p.shorter
@@ -213,7 +249,7 @@ cdef inline void prefetch_ahead(const Target* t, const int64_t* rows, Py_ssize_t
     if t.ahead < known and rows[t.ahead] != rows[0] + t.ahead:      # neighbours the processor foresees by itself
         prefetch_target(t, rows[t.ahead])
         if t.near:
-            prefetch_first_lines(t, rows[t.near])
+            prefetch_target_near(t, rows[t.near])
 
 
 cdef inline bint run_begins(const Target* t, const int64_t* rows) noexcept nogil:
@@ -227,13 +263,13 @@ cdef inline bint run_begins(const Target* t, const int64_t* rows) noexcept nogil
     return True
 
 
-cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t dim, Py_ssize_t near) noexcept nogil:
+cdef const real* gather(const Target* t, const Source* s, Py_ssize_t i, real* scratch) noexcept nogil:
     """The gradient of the i-th touched row: in place where it stands alone, else summed in scratch."""
     cdef const real* values = <const real*>s.values
     cdef const real* weights = <const real*>s.weights
     cdef const real* term
     cdef int64_t e, start = i, stop = i + 1
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j, dim = t.dim, near = t.near if t.near else NEAR_ENTRIES
     if s.starts:
         start = s.starts[i]
         stop = s.stops[i]
@@ -246,7 +282,7 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
     elif s.sources:
         for e in range(start, stop):
             if e + SCATTERED < s.n_weights:
-                prefetch_row(<const char*>(values + number(s.sources, s.index_wide, e + SCATTERED) * s.stride),
+                prefetch_row(False, <const char*>(values + number(s.sources, s.index_wide, e + SCATTERED) * s.stride),
                              dim * sizeof(real))
             term = values + number(s.sources, s.index_wide, e) * s.stride
             if e == start:
@@ -256,8 +292,13 @@ cdef const real* gather(const Source* s, Py_ssize_t i, real* scratch, Py_ssize_t
     else:
         for e in range(start, stop):
             if s.order and e + SCATTERED < s.n_entries:
-                prefetch_row(<const char*>(values + s.order[e + SCATTERED] * s.stride), dim * sizeof(real))
-                prefetch_near(values + s.order[e + near] * s.stride)
+                if t.close:
+                    prefetch_row(True, <const char*>(values + s.order[e + SCATTERED] * s.stride), dim * sizeof(real))
+                else:
+                    prefetch_row(False, <const char*>(values + s.order[e + SCATTERED] * s.stride), dim * sizeof(real))
+                    prefetch_near(values + s.order[e + near] * s.stride)
+            elif t.values and not s.order:
+                prefetch_row(True, <const char*>(values + (e + t.values) * s.stride), dim * sizeof(real))
             term = values + (s.order[e] if s.order else e) * s.stride
             if stop - start == 1:
                 return term
@@ -297,32 +338,35 @@ cdef inline void scale_and_decay(real* scratch, const real* g, const real* restr
             scratch[j] = scale * g[j] + decay * w[j]
 
 
-cdef inline void* of_row(const Target* t, int state, int64_t row) noexcept nogil:
-    return t.state[state] + row * t.state_bytes[state]
+cdef inline void* of_row(const Target* t, int state, int64_t row, Py_ssize_t offset) noexcept nogil:
+    return t.state[state] + row * t.state_bytes[state] + offset
 
 
-cdef inline void apply(uintptr_t rule, const Target* t, int64_t row, real* w, const real* g, const real* at,
+cdef inline void apply(uintptr_t rule, const Target* t, int64_t row, Py_ssize_t lo, Py_ssize_t n, const real* g, const real* at,
                        const real* h) noexcept nogil:
+    """Apply a rule to the n elements of a row from the lo-th on."""
+    cdef Py_ssize_t o = lo * sizeof(real)
+    cdef real* w = <real*>(t.table + row * t.row_bytes + o)
     if real is float:
         if t.n_states == 0:
-            (<Rule0_32>rule)(w, g, at, h, t.dim)
+            (<Rule0_32>rule)(w, g, at, h, n)
         elif t.n_states == 1:
-            (<Rule1_32>rule)(w, g, <float*>of_row(t, 0, row), at, h, t.dim)
+            (<Rule1_32>rule)(w, g, <float*>of_row(t, 0, row, o), at, h, n)
         elif t.n_states == 2:
-            (<Rule2_32>rule)(w, g, <float*>of_row(t, 0, row), <float*>of_row(t, 1, row), at, h, t.dim)
+            (<Rule2_32>rule)(w, g, <float*>of_row(t, 0, row, o), <float*>of_row(t, 1, row, o), at, h, n)
         else:
-            (<Rule3_32>rule)(w, g, <float*>of_row(t, 0, row), <float*>of_row(t, 1, row), <float*>of_row(t, 2, row),
-                               at, h, t.dim)
+            (<Rule3_32>rule)(w, g, <float*>of_row(t, 0, row, o), <float*>of_row(t, 1, row, o), <float*>of_row(t, 2, row, o),
+                               at, h, n)
     else:
         if t.n_states == 0:
-            (<Rule0_64>rule)(w, g, at, h, t.dim)
+            (<Rule0_64>rule)(w, g, at, h, n)
         elif t.n_states == 1:
-            (<Rule1_64>rule)(w, g, <double*>of_row(t, 0, row), at, h, t.dim)
+            (<Rule1_64>rule)(w, g, <double*>of_row(t, 0, row, o), at, h, n)
         elif t.n_states == 2:
-            (<Rule2_64>rule)(w, g, <double*>of_row(t, 0, row), <double*>of_row(t, 1, row), at, h, t.dim)
+            (<Rule2_64>rule)(w, g, <double*>of_row(t, 0, row, o), <double*>of_row(t, 1, row, o), at, h, n)
         else:
-            (<Rule3_64>rule)(w, g, <double*>of_row(t, 0, row), <double*>of_row(t, 1, row), <double*>of_row(t, 2, row),
-                               at, h, t.dim)
+            (<Rule3_64>rule)(w, g, <double*>of_row(t, 0, row, o), <double*>of_row(t, 1, row, o), <double*>of_row(t, 2, row, o),
+                               at, h, n)
 
 
 cdef void bring_up(const Target* t, const Past* past, int64_t row, const real* h) noexcept nogil:
@@ -345,7 +389,7 @@ cdef void bring_up(const Target* t, const Past* past, int64_t row, const real* h
             for i in range(n):
                 converted[i] = <real>numbers[i]
         if n:
-            apply(t.missed, t, row, <real*>(t.table + row * t.row_bytes), <const real*>&gap, at, h)
+            apply(t.missed, t, row, 0, t.dim, <const real*>&gap, at, h)
     t.steps[row] = <int32_t>past.now
 
 
@@ -371,51 +415,48 @@ cdef inline int64_t next_count(int32_t* steps) noexcept nogil:
     return steps[0]
 
 
-cdef void update_run(const Target* target, const Settings* how, const int64_t* rows, Py_ssize_t known, const real* g,
+cdef void update_run(const Target* t, const Settings* how, const int64_t* rows, Py_ssize_t known, const real* g,
                      const real* at) noexcept nogil:
     """Apply the rule to RUN neighbours as if they were one row."""
-    cdef Target t = target[0]
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j, lo = 0, end = RUN * t.dim, piece = end
+    if t.n_long > 1:        # longer ones would lie at the same places of their pages in several arrays
+        piece = max(1, APART // max(1, t.row_bytes)) * t.dim
     if t.whole or t.part:
         for j in range(RUN):
-            prefetch_ahead(target, rows + j, known - j)
+            prefetch_ahead(t, rows + j, known - j)
     else:
-        prefetch_together(target, rows, RUN + t.together, known)        # as far as the next turn's will not reach back
+        prefetch_together(t, rows, RUN + t.together, known)         # as far as the next turn's will not reach back
     if t.steps:
         for j in range(RUN):
             at = <const real*>numbers_at(how, next_count(t.steps + rows[j]), sizeof(real))
-    t.dim = RUN * target.dim
-    apply(t.rule, &t, rows[0], <real*>(t.table + rows[0] * t.row_bytes), g, at, <const real*>how.hyper)
+    while lo < end:
+        apply(t.rule, t, rows[0], lo, min(piece, end - lo), g + lo, at, <const real*>how.hyper)
+        lo += piece
 
 
-cdef void update_in_parts(const Target* target, const int64_t* rows, Py_ssize_t known, const real* g, const real* at,
+cdef void update_in_parts(const Target* t, const int64_t* rows, Py_ssize_t known, const real* g, const real* at,
                           const real* h) noexcept nogil:
     """Apply the rule to a long row, and prefetch a later one, a part of both at a time."""
     # Prefetches of more lines than a processor waits for at a time would keep the rule waiting too, and after them, while
     # the rule computes, memory would stand still.
-    cdef Target t = target[0]
-    cdef Py_ssize_t left = target.dim
+    cdef Py_ssize_t lo = 0, n, part = t.part // sizeof(real), o
     cdef int64_t row = rows[0], later = rows[t.ahead] if t.ahead < known else row
-    cdef bint fetch = t.ahead < known and later != row + t.ahead        # neighbours the processor foresees by itself
     cdef int i
-    if not fetch:
-        apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, h)
+    if t.ahead >= known or later == row + t.ahead:      # neighbours the processor foresees by itself
+        apply(t.rule, t, row, 0, t.dim, g, at, h)
         return
-    prefetch_first_lines(target, rows[t.near])
     if t.steps:
         prefetch(t.steps + later)
-    t.dim = target.part // sizeof(real)
-    while left > 0:
-        t.dim = min(t.dim, left)
-        prefetch_row(t.table + later * t.row_bytes, t.dim * sizeof(real))
+    while lo < t.dim:
+        n = min(part, t.dim - lo)
+        o = lo * sizeof(real)
+        prefetch_part(t.table + later * t.row_bytes + o, n * sizeof(real))
         for i in range(t.n_states):
-            prefetch_row(t.state[i] + later * t.state_bytes[i], t.dim * sizeof(real))
-        apply(t.rule, &t, row, <real*>(t.table + row * t.row_bytes), g, at, h)
-        t.table += target.part
-        for i in range(t.n_states):
-            t.state[i] += target.part
-        g += t.dim
-        left -= t.dim
+            prefetch_part(t.state[i] + later * t.state_bytes[i] + o, n * sizeof(real))
+        if lo == 0 and t.near:
+            prefetch_target_near(t, rows[t.near])
+        apply(t.rule, t, row, lo, n, g + lo, at, h)
+        lo += n
 
 
 cdef const real* prepare(const Target* t, const Source* s, const Settings* how, Py_ssize_t i, Py_ssize_t n,
@@ -433,7 +474,7 @@ cdef const real* prepare(const Target* t, const Source* s, const Settings* how, 
         if how.count == how.past.now:
             return NULL
         t.steps[row] = <int32_t>how.count
-    g = gather(s, i, scratch, t.dim, t.near if t.near else NEAR_ENTRIES)
+    g = gather(t, s, i, scratch)
     if how.scale != 1 or how.decay != 0:
         scale_and_decay(scratch, g, <real*>(t.table + row * t.row_bytes), <real>how.scale, <real>how.decay, t.dim)
         g = scratch
@@ -469,6 +510,8 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
             prefetch_ahead(&t, rows + i, known - i)
         if plain:
             g = values + i * stride
+            if t.values:
+                prefetch_row(True, <const char*>(g + t.values * stride), t.row_bytes)
         else:
             g = prepare(target, s, how, start + i, n, scratch)
         if plain or g != NULL:
@@ -477,7 +520,7 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
             if t.part:
                 update_in_parts(target, rows + i, known - i, g, at, h)
             else:
-                apply(t.rule, &t, rows[i], <real*>(t.table + rows[i] * t.row_bytes), g, at, h)
+                apply(t.rule, &t, rows[i], 0, t.dim, g, at, h)
         i += 1
 
 
@@ -533,11 +576,11 @@ cdef double square_sum(const real* restrict g, Py_ssize_t n) noexcept nogil:
     return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]))
 
 
-cdef void square_sums(const Source* s, double* sums, Py_ssize_t n, real* scratch, Py_ssize_t pad, Py_ssize_t dim,
+cdef void square_sums(const Target* t, const Source* s, double* sums, Py_ssize_t n, real* scratch, Py_ssize_t pad,
                       int threads) noexcept nogil:
     cdef Py_ssize_t i
     for i in prange(n, schedule="static", num_threads=threads):
-        sums[i] = square_sum(gather(s, i, scratch + threadid() * pad, dim, NEAR_ENTRIES), dim)
+        sums[i] = square_sum(gather(t, s, i, scratch + threadid() * pad), t.dim)
 
 
 cdef inline int32_t size32(float x) noexcept nogil:
@@ -611,10 +654,10 @@ cdef double largest(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_
     return top
 
 
-cdef void mark_nonfinite(const Source* s, uint8_t* marks, Py_ssize_t n, real* scratch, Py_ssize_t dim) noexcept nogil:
+cdef void mark_nonfinite(const Target* t, const Source* s, uint8_t* marks, Py_ssize_t n, real* scratch) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        marks[i] = not isfinite(largest_magnitude(gather(s, i, scratch, dim, NEAR_ENTRIES), dim))
+        marks[i] = not isfinite(largest_magnitude(gather(t, s, i, scratch), t.dim))
 
 
 cdef class Scratch:
@@ -697,9 +740,9 @@ cdef class Sweep:
         cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, 1)
         with nogil:
             if self.double_:
-                mark_nonfinite(&plan.source, m, plan.n, <double*>scratch.rows, self.target.dim)
+                mark_nonfinite(&self.target, &plan.source, m, plan.n, <double*>scratch.rows)
             else:
-                mark_nonfinite(&plan.source, m, plan.n, <float*>scratch.rows, self.target.dim)
+                mark_nonfinite(&self.target, &plan.source, m, plan.n, <float*>scratch.rows)
         return marks
 
     def gradient(self, RowPlan plan, Py_ssize_t i):
@@ -708,9 +751,9 @@ cdef class Sweep:
         cdef const double* g64
         cdef const float* g32
         if self.double_:
-            g64 = gather(&plan.source, i, <double*>scratch.rows, self.target.dim, NEAR_ENTRIES)
+            g64 = gather(&self.target, &plan.source, i, <double*>scratch.rows)
             return [g64[j] for j in range(self.target.dim)]
-        g32 = gather(&plan.source, i, <float*>scratch.rows, self.target.dim, NEAR_ENTRIES)
+        g32 = gather(&self.target, &plan.source, i, <float*>scratch.rows)
         return [g32[j] for j in range(self.target.dim)]
 
     def square_sum(self, RowPlan plan, int num_threads):
@@ -721,9 +764,9 @@ cdef class Sweep:
         cdef double* out = <double*>cnp.PyArray_DATA(sums)
         with nogil:
             if self.double_:
-                square_sums(&plan.source, out, plan.n, <double*>scratch.rows, scratch.pad, self.target.dim, num_threads)
+                square_sums(&self.target, &plan.source, out, plan.n, <double*>scratch.rows, scratch.pad, num_threads)
             else:
-                square_sums(&plan.source, out, plan.n, <float*>scratch.rows, scratch.pad, self.target.dim, num_threads)
+                square_sums(&self.target, &plan.source, out, plan.n, <float*>scratch.rows, scratch.pad, num_threads)
         sums.sort()                 # so that it matters to no bit in which order rows are visited
         return float(sums.sum())
 

@@ -30,5 +30,7 @@ cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real* restri
         adagrad_of_row(w, g, s, at, h, 16)
     elif n == 32:
         adagrad_of_row(w, g, s, at, h, 32)
+    elif n == 64:
+        adagrad_of_row(w, g, s, at, h, 64)
     else:
         adagrad_of_row(w, g, s, at, h, n)
