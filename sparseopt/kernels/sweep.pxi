@@ -81,16 +81,16 @@ cdef enum:
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
 
 
-cdef struct Processor:      # what suits it; all of it measured, none of it changes a bit of what comes out
+cdef struct Processor:      # what suits it, where it was measured; none of it changes a bit of what comes out
     Py_ssize_t far          # cache lines of an array between prefetch and use,
     Py_ssize_t least        # but at least so many rows, and at most MOST_AHEAD
-    Py_ssize_t values       # and of the gradient; 0: its own prefetcher keeps up with that
+    Py_ssize_t values       # and of the gradient; 0: left to its own prefetcher
     Py_ssize_t close        # lines of rows and their gradients that are prefetched once more, close to their use; or 0: then
     Py_ssize_t near         # first lines are, on that part of the way, and its own prefetcher fetches what follows them,
     Py_ssize_t streams      # of so many rows of all arrays together at a time
     Py_ssize_t kept         # bytes of table and states beyond which it does not keep the addresses of most pages
     Py_ssize_t together     # rows whose pages are looked up at the same time then,
-    Py_ssize_t shortest     # if of so many lines, two or more (shorter ones without states are not prefetched once more),
+    Py_ssize_t shortest     # if of so many lines, two or more (shorter ones without long states are not prefetched once more),
     Py_ssize_t longest      # and at most so many;
     Py_ssize_t of_a_line    # of one line, always,
     Py_ssize_t shorter      # and of less: powers of two, all three
