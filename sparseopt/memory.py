@@ -13,7 +13,7 @@ import numpy as np
 
 _LINE = 64
 _PAGE = 4096
-_APART = 17 * _LINE         # with three states: four arrays, spread over a page
+APART = 17 * _LINE         # with three states: four arrays, spread over a page
 
 
 def aligned(shape, dtype, allocate=np.zeros, place=0):
@@ -27,7 +27,7 @@ def aligned(shape, dtype, allocate=np.zeros, place=0):
     shape = _checked(shape)
     n_bytes = math.prod(shape) * dtype.itemsize
     memory = allocate(n_bytes + (_PAGE if place else _LINE), dtype=np.uint8)
-    start = (place * _APART - memory.ctypes.data) % (_PAGE if place else _LINE)
+    start = (place * APART - memory.ctypes.data) % (_PAGE if place else _LINE)
     return memory[start:start + n_bytes].view(dtype).reshape(shape)
 
 

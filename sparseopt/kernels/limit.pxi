@@ -79,7 +79,7 @@ cdef void touch_rows(const Touch* touched, Py_ssize_t lo, Py_ssize_t hi, const r
                 later = number(t.rows, t.wide, i + t.near) if t.rows else i + t.near
                 for a in range(t.n_arrays):
                     prefetch_row(True, <const char*>(<real*>t.arrays[a] + later * t.dim),
-                                      t.dim * sizeof(real) if t.close else 1)
+                                 t.dim * sizeof(real) if t.close else 1)
         if i < lo:
             continue
         g = values_of(touched, i, values, sum_)

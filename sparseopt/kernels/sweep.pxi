@@ -12,6 +12,7 @@ from sparseopt.kernels.replay cimport MOST_NUMBERS, Gap, History, Past, make_rea
 from sparseopt.kernels.rowplan cimport RowPlan, Source, number, prefetch_read
 
 import numpy as np
+from sparseopt import memory
 from sparseopt.kernels import cpu
 
 include "rules/registry.pxi"
@@ -74,11 +75,13 @@ cdef enum:
     SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
     RUN = 16                # neighbouring rows that a rule may take as one
     LINE = 64               # bytes of a cache line
-    APART = 17 * 64         # bytes by which a table and its states stand apart in their pages: see memory.py
     BLOCK = 4096            # rows that a thread takes at a time, at the most
     WINDOW = 256            # rows whose numbers are written out at a time, where they are no int64 to be read in place,
     BEYOND = 96             # with as many after them as are prefetched: MOST_AHEAD, RUN, and twice those together
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
+
+
+cdef Py_ssize_t APART = memory.APART         # bytes by which a table and its states stand apart in their pages
 
 
 cdef struct Processor:      # what suits it, where it was measured; none of it changes a bit of what comes out
