@@ -106,7 +106,7 @@ cdef struct Processor:      # what suits it, where it was measured; none of it c
 
 cdef Processor processor
 if cpu.nearest() == "Zen 5":
-    processor = Processor(far=120, least=4, values=64, close=72, near=0, streams=0, kept=0, together=4, shortest=3, longest=5,
+    processor = Processor(far=120, least=4, values=64, close=75, near=0, streams=0, kept=0, together=4, shortest=3, longest=5,
                           of_a_line=4, shorter=4, lines_of_states=True, whole=16, misses=34, part=640,
                           reach=<Py_ssize_t>2 << 30)
 elif cpu.nearest() == "Zen 4":
@@ -225,16 +225,22 @@ cdef void set_distances(Target* t, const Processor* p, Py_ssize_t n_bytes) noexc
     t.ahead = min(MOST_AHEAD, max(p.least, p.far // lines))
     t.near = t.together = 0
     t.close = False
-    t.values = max(1, p.values // lines) if p.values and t.row_bytes >= LINE else 0
+    t.values = p.values // lines if t.row_bytes >= LINE else 0
     t.part = p.part if t.by_elements and t.n_long and lines > p.whole and lines * (1 + t.n_long) > p.misses else 0
     t.whole = not t.part
     if lines > 1:
         t.close = p.close > 0
+        t.together = p.together if t.whole and n_bytes > p.kept and p.shortest <= lines <= p.longest else 0
         if t.close:
-            t.near = max(1, p.close // (lines * (2 + t.n_long))) if t.n_long or lines >= p.shortest else 0
+            t.near = p.close // (lines * (2 + t.n_long))
+            if t.near == 0:             # the processor itself follows so long a row well, and its gradient
+                t.values = 0
+            if t.n_long == 0:           # few lines to wait for
+                t.together = 0
+                if lines < p.shortest:
+                    t.near = 0
         else:
             t.near = min(t.ahead // p.near, p.streams // (1 + t.n_long))
-        t.together = p.together if t.whole and n_bytes > p.kept and p.shortest <= lines <= p.longest else 0
     elif (t.n_long == 0 or p.lines_of_states) and t.row_bytes and LINE % t.row_bytes == 0 \
             and <uintptr_t>t.table % t.row_bytes == 0:      # each on a single line
         t.together = p.of_a_line if t.row_bytes == LINE else p.shorter
