@@ -645,8 +645,10 @@ cdef real largest_of_rows(const real* x, Py_ssize_t stride, Py_ssize_t lo, Py_ss
 
 cdef void largest_of_blocks(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t height,
                             double* tops, Py_ssize_t n_blocks, int threads) noexcept nogil:
-    cdef Py_ssize_t block
-    for block in prange(n_blocks, schedule="static", num_threads=threads):
+    # From the last block to the first, so that what the update reads first is what caches were given last.
+    cdef Py_ssize_t i, block
+    for i in prange(n_blocks, schedule="static", chunksize=1, num_threads=threads):
+        block = n_blocks - 1 - i
         tops[block] = largest_of_rows(x, stride, block * height, min(rows, (block + 1) * height), columns)
 
 
