@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TESTS = ["tests/test_gradients.py", "tests/test_bad_input.py", "tests/test_properties.py", "tests/test_replay.py",
+         "tests/test_config.py::test_what_suits_a_processor_changes_no_bit",
          "-k", "not torchs and not papers and not very_many"]         # long runs, which reach no code that others do not
 
 

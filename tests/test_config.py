@@ -102,6 +102,49 @@ def test_an_unknown_instruction_set_is_an_import_error_that_names_it_and_those_t
     assert all(name in said for name in kernels.available)
 
 
+PROCESSOR = """
+import hashlib, importlib.util, sys
+from pathlib import Path
+found = importlib.util.find_spec("sparseopt")       # of a package not yet imported: its kernels ask the processor when they are
+name = "sparseopt.kernels.cpu"
+spec = next(spec for path in Path(found.origin).parent.glob("kernels/cpu.*")
+            if (spec := importlib.util.spec_from_file_location(name, path)) and path.suffix in (".so", ".pyd"))
+cpu = sys.modules[name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cpu)
+asked = []
+cpu.nearest = lambda: asked.append(1) or sys.argv[1]
+
+import numpy as np
+import sparseopt as so
+
+rng = np.random.default_rng(0)
+sums = hashlib.sha256()
+for dtype in (np.float32, np.float64):
+    for dim in (1, 8, 16, 17, 32, 48, 64, 128, 300, 1100):
+        for rule in (so.SGD, so.RowwiseAdagrad, so.Adagrad, so.Adam):
+            for n_rows in (900, (1 << 30) // (dim * 8)):     # some in tables beyond `kept` and `reach`
+                table = so.zeros((n_rows, dim), dtype=dtype)
+                opt = rule(table, lr=0.1, num_threads=1 + dim % 3)
+                some = rng.choice(900, 300, replace=False)
+                for rows in (np.sort(some), some, some.astype(np.int32), rng.integers(0, 90, 500), np.arange(100, 450), [7]):
+                    opt.step(so.RowGradient(rows, rng.standard_normal((len(rows), dim)).astype(dtype)))
+                for array in (table, *opt.state[0].values()):
+                    sums.update(array[:900].tobytes())
+assert asked
+print(sums.hexdigest())
+"""
+
+
+def test_what_suits_a_processor_changes_no_bit(tmp_path):
+    sums = {}
+    for name in ("Zen 3", "Zen 4", "Zen 5"):
+        done = subprocess.run([sys.executable, "-c", PROCESSOR, name], cwd=tmp_path, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 0, done.stderr
+        sums[name] = done.stdout
+    assert len(set(sums.values())) == 1, sums
+
+
 FORK = """
 import os, signal, sys
 import sparseopt as so
