@@ -233,15 +233,19 @@ class Race:
             return others
         return {}
 
-    def run(self, repeats=5, seconds=0.3):
-        """Time everybody in turns; returns a Result."""
-        peers.set_threads(self.case.threads)
+    def choose_limit(self, repeats=3, seconds=0.1):
+        """Find the best way of the limit, in rounds of its own: of many noisy times the least is too small to compare with."""
         limits = [name for name in self.contestants if name.startswith("limit (")]
-        if limits:      # chosen in rounds of their own: of many noisy times the least is too small to compare with
-            tried = self._times(limits, repeats, seconds / 3)
+        if limits:
+            tried = self._times(limits, repeats, seconds)
             best = self.contestants[min(tried, key=lambda name: statistics.median(tried[name]))]
             others = {name: contestant for name, contestant in self.contestants.items() if name not in limits}
             self.contestants = {"limit": best} | others
+
+    def run(self, repeats=5, seconds=0.3):
+        """Time everybody in turns; returns a Result."""
+        peers.set_threads(self.case.threads)
+        self.choose_limit(repeats, seconds / 3)
         times = self._times(self.contestants, repeats, seconds)
         return Result(self.case, self.touched, self.bytes, self.extra_memory(), times)
 
