@@ -1,4 +1,4 @@
-"""Build with AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of gradients, plans and replay on that build.
+"""Build with AddressSanitizer and UndefinedBehaviorSanitizer and run the tests of gradients, plans, replay and distances on it.
 
     python tests/sanitize.py [pytest arguments]
 

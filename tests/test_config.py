@@ -103,7 +103,7 @@ def test_an_unknown_instruction_set_is_an_import_error_that_names_it_and_those_t
 
 
 PROCESSOR = """
-import hashlib, importlib.util, sys
+import functools, hashlib, importlib.util, os, sys
 from pathlib import Path
 found = importlib.util.find_spec("sparseopt")       # of a package not yet imported: its kernels ask the processor when they are
 name = "sparseopt.kernels.cpu"
@@ -112,7 +112,7 @@ spec = next(spec for path in Path(found.origin).parent.glob("kernels/cpu.*")
 cpu = sys.modules[name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cpu)
 asked = []
-cpu.nearest = lambda: asked.append(1) or sys.argv[1]
+cpu.nearest = lambda: asked.append(1) or os.environ["PROCESSOR"]
 
 import numpy as np
 import sparseopt as so
@@ -121,10 +121,10 @@ rng = np.random.default_rng(0)
 sums = hashlib.sha256()
 for dtype in (np.float32, np.float64):
     for dim in (1, 8, 16, 17, 32, 48, 64, 128, 300, 1100):
-        for rule in (so.SGD, so.RowwiseAdagrad, so.Adagrad, so.Adam):
-            for n_rows in (900, (1 << 30) // (dim * 8)):     # some in tables beyond `kept` and `reach`
+        for rule in (so.SGD, so.RowwiseAdagrad, so.Adagrad, so.Adam, functools.partial(so.Adam, missed="replay")):
+            for n_rows, threads in ((900, 3), ((3 << 27) // (dim * np.dtype(dtype).itemsize) + 1, 1)):  # beyond `kept`, `reach`
                 table = so.zeros((n_rows, dim), dtype=dtype)
-                opt = rule(table, lr=0.1, num_threads=1 + dim % 3)
+                opt = rule(table, lr=0.1, num_threads=threads)
                 some = rng.choice(900, 300, replace=False)
                 for rows in (np.sort(some), some, some.astype(np.int32), rng.integers(0, 90, 500), np.arange(100, 450), [7]):
                     opt.step(so.RowGradient(rows, rng.standard_normal((len(rows), dim)).astype(dtype)))
@@ -138,8 +138,7 @@ print(sums.hexdigest())
 def test_what_suits_a_processor_changes_no_bit(tmp_path):
     sums = {}
     for name in ("Zen 3", "Zen 4", "Zen 5"):
-        done = subprocess.run([sys.executable, "-c", PROCESSOR, name], cwd=tmp_path, capture_output=True, text=True,
-                              check=False)
+        done = python(PROCESSOR, tmp_path, PROCESSOR=name)
         assert done.returncode == 0, done.stderr
         sums[name] = done.stdout
     assert len(set(sums.values())) == 1, sums

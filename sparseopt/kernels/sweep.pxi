@@ -105,18 +105,21 @@ cdef struct Processor:      # what suits it, where it was measured; none of it c
 
 
 cdef Processor processor
-if cpu.nearest() == "Zen 5":
+nearest = cpu.nearest()
+if nearest == "Zen 5":
     processor = Processor(far=120, least=4, values=64, close=75, near=0, streams=0, kept=0, together=4, shortest=3, longest=5,
                           of_a_line=4, shorter=4, lines_of_states=True, whole=16, misses=34, part=640,
                           reach=<Py_ssize_t>2 << 30)
-elif cpu.nearest() == "Zen 4":
+elif nearest == "Zen 4":
     processor = Processor(far=64, least=8, values=0, close=0, near=2, streams=12, kept=3 << 27, together=8, shortest=2,
                           longest=1 << 30, of_a_line=8, shorter=8, lines_of_states=False, whole=0, misses=0, part=0,
                           reach=1 << 30)
-else:
+elif nearest == "Zen 3":
     processor = Processor(far=32, least=8, values=0, close=0, near=2, streams=12, kept=3 << 27, together=2, shortest=2,
                           longest=1 << 30, of_a_line=2, shorter=8, lines_of_states=False, whole=0, misses=22, part=128,
                           reach=1 << 30)
+else:
+    raise ImportError(f"no distances for {nearest!r}")
 
 
 cdef struct Target:
