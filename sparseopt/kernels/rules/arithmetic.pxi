@@ -6,7 +6,7 @@ from libc.math cimport copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
 
 cdef enum:
     STRIP = 64          # elements of a row that are taken together where a rule needs memory of its own
-    SOON = 1536         # bytes ahead of a sum: what only adds up reads faster than a processor foresees by itself
+    SOON = 3072         # bytes ahead of a sum: what only adds up reads faster than a processor foresees by itself
 
 ctypedef fused real:
     float
