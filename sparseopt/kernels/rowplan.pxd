@@ -18,6 +18,7 @@ cdef extern from *:
 cdef struct Source:
     const void* rows            # the touched rows' numbers; NULL: 0, 1, 2, ...
     bint rows_wide              # int64, else int32
+    bint unsorted               # no row repeats, and they do not rise
     const int64_t* starts
     const int64_t* stops
     const int64_t* order

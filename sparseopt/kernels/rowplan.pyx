@@ -117,6 +117,7 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
     else:
         check(what, "row", rows, n_rows)
         set_sorted(self, rows, n_rows, rising, num_threads)
+        s.unsorted = s.starts == NULL and self.order is None
         if self.order is not None and (columns is not None or sources is not None):
             put_in_order(self, num_threads)
     return self

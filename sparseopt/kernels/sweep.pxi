@@ -93,7 +93,7 @@ cdef struct Processor:      # what suits it, where it was measured; none of it c
     Py_ssize_t streams      # of so many rows of all arrays together at a time
     Py_ssize_t kept         # bytes of table and states beyond which it does not keep the addresses of most pages
     Py_ssize_t together     # rows whose pages are looked up at the same time then,
-    Py_ssize_t shortest     # if of so many lines, two or more (shorter ones without long states are not prefetched once more),
+    Py_ssize_t shortest     # if of so many lines, two or more (for shorter ones without long states see Target.once),
     Py_ssize_t longest      # and at most so many;
     Py_ssize_t of_a_line    # of one line, always,
     Py_ssize_t shorter      # and of less: powers of two, all three
@@ -136,6 +136,7 @@ cdef struct Target:
     Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
     bint close              # whether the rest of the row is prefetched then, too
+    bint once               # whether one thread, or unsorted rows, do without that while gradients are read in place
     Py_ssize_t values       # rows from the prefetch of a gradient to its use; 0: none
     Py_ssize_t together     # rows whose first lines are prefetched at the same time, a power of two; 0: none
     bint whole              # whether each row is (then) prefetched by itself, and whole
@@ -227,7 +228,7 @@ cdef void set_distances(Target* t, const Processor* p, Py_ssize_t n_bytes) noexc
     cdef Py_ssize_t lines = max(1, t.row_bytes // LINE)
     t.ahead = min(MOST_AHEAD, max(p.least, p.far // lines))
     t.near = t.together = 0
-    t.close = False
+    t.close = t.once = False
     t.values = p.values // lines if t.row_bytes >= LINE else 0
     t.part = p.part if t.by_elements and t.n_long and lines > p.whole and lines * (1 + t.n_long) > p.misses else 0
     t.whole = not t.part
@@ -240,8 +241,7 @@ cdef void set_distances(Target* t, const Processor* p, Py_ssize_t n_bytes) noexc
                 t.values = 0
             if t.n_long == 0:           # few lines to wait for
                 t.together = 0
-                if lines < p.shortest:
-                    t.near = 0
+                t.once = lines < p.shortest
         else:
             t.near = min(t.ahead // p.near, p.streams // (1 + t.n_long))
     elif (t.n_long == 0 or p.lines_of_states) and t.row_bytes and LINE % t.row_bytes == 0 \
@@ -570,14 +570,17 @@ cdef void update_rows(const Target* target, const Source* s, const Settings* how
         start += n_rows
 
 
-cdef void update_all(Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
+cdef void update_all(const Target* target, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
                      int threads) noexcept nogil:
+    cdef Target t = target[0]
     cdef Py_ssize_t block, size = max(1, min(BLOCK, n // (4 * threads))), n_blocks = (n + size - 1) // size
+    if t.once and (threads == 1 or s.unsorted) and not (s.starts or s.order):
+        t.near = 0
     if threads == 1:
-        update_rows(t, s, how, 0, n, n, scratch)
+        update_rows(&t, s, how, 0, n, n, scratch)
         return
     for block in prange(n_blocks, schedule="dynamic", num_threads=threads):
-        update_rows(t, s, how, block * size, min(n, (block + 1) * size), n, scratch + threadid() * pad)
+        update_rows(&t, s, how, block * size, min(n, (block + 1) * size), n, scratch + threadid() * pad)
 
 
 cdef double square_sum(const real* restrict g, Py_ssize_t n) noexcept nogil:
