@@ -136,7 +136,7 @@ cdef struct Target:
     Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
     Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
     bint close              # whether the rest of the row is prefetched then, too
-    bint once               # whether one thread, or unsorted rows, do without that while gradients are read in place
+    bint once               # whether one thread, or unsorted rows, do without `near` while gradients are read in place
     Py_ssize_t values       # rows from the prefetch of a gradient to its use; 0: none
     Py_ssize_t together     # rows whose first lines are prefetched at the same time, a power of two; 0: none
     bint whole              # whether each row is (then) prefetched by itself, and whole
@@ -491,7 +491,12 @@ cdef const real* prepare(const Target* t, const Source* s, const Settings* how, 
         if how.count == how.past.now:
             return NULL
         t.steps[row] = <int32_t>how.count
-    g = gather(t, s, i, scratch)
+    if s.starts or s.order or s.columns or s.sources:
+        g = gather(t, s, i, scratch)
+    else:                       # as gather() would, without a call
+        g = <const real*>s.values + i * s.stride
+        if t.values:
+            prefetch_row(True, <const char*>(g + t.values * s.stride), t.row_bytes)
     if how.scale != 1 or how.decay != 0:
         scale_and_decay(scratch, g, <real*>(t.table + row * t.row_bytes), <real>how.scale, <real>how.decay, t.dim)
         g = scratch
@@ -574,7 +579,7 @@ cdef void update_all(const Target* target, const Source* s, const Settings* how,
                      int threads) noexcept nogil:
     cdef Target t = target[0]
     cdef Py_ssize_t block, size = max(1, min(BLOCK, n // (4 * threads))), n_blocks = (n + size - 1) // size
-    if t.once and (threads == 1 or s.unsorted) and not (s.starts or s.order):
+    if t.once and (threads == 1 or s.unsorted) and not (s.starts or s.order or s.sources):
         t.near = 0
     if threads == 1:
         update_rows(&t, s, how, 0, n, n, scratch)
