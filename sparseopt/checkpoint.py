@@ -120,7 +120,7 @@ def refusing(path):
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        said = error.args[0] if isinstance(error, (ValueError, TypeError)) and error.args else f"damaged ({error!r})"
+        said = str(error) if isinstance(error, ValueError) else f"damaged ({error!r})"
         raise ValueError(f"{path}: {said}") from error
 
 

@@ -20,7 +20,7 @@ _LETTERS = {np.dtype(dtype): letters for letters, dtype in _DTYPES.items()}
 _MOST_HEADER = 100_000_000      # bytes, as in the package safetensors
 _START = b'{"__metadata__":{"crc32":"'
 _SUM = slice(8 + len(_START), 8 + len(_START) + 8)      # where a file has the digits of the header's checksum
-_CHUNK = 1 << 20                # bytes that are read or written at a time: they stay in a cache
+_CHUNK = 1 << 18                # bytes that are read or written at a time: they stay in a cache
 
 
 class Stored(NamedTuple):
