@@ -138,7 +138,7 @@ class Reader:
                 raise ValueError(f"damaged: {name!r} has the shape {str(shape)[:80]}")
             # Zeros aside: what has no bytes may still have rows, each with a count.
             if math.prod(filter(None, shape)) * dtype.itemsize > self._size:
-                raise ValueError(f"damaged: {name!r} has the shape {shape}, larger than the file")
+                raise ValueError(f"damaged: {name!r} has the shape {str(shape)[:80]}, larger than the file")
             if start != stop or end - start != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"damaged: {name!r} has bytes from {start} to {end}; its shape is {shape}, its place {stop}")
             self.arrays[name] = Stored(dtype, tuple(shape), len(whole) + start, sums.pop(name))
