@@ -1,9 +1,9 @@
-"""Checkpoints: the time of a save and a load, the memory that they take beyond the arrays, and flipped bits that are refused.
+"""Checkpoints: the time and memory of a save and a load, and how many flipped bits are refused.
 
     python bench/checkpoints.py [--gigabytes 1] [--turns 3] [--folder /tmp] [--flips 1000]
 
-Beside them: the package safetensors, and the bare writing and reading of the bytes, each with an fsync. Each turn is a process
-of its own. Needs the package safetensors, and Linux.
+Beside them: the package safetensors, and the bare writing and reading of the bytes, each with an fsync. Each turn is a
+process of its own. Needs the package safetensors, and Linux.
 """
 
 import argparse
@@ -43,13 +43,14 @@ def saves_and_loads(size):
 
     return arrays, {
         "sparseopt": (lambda path: so.save(path, opt), so.load),
-        "safetensors": (lambda path: [safetensors.numpy.save_file(arrays, path), synced(path)], safetensors.numpy.load_file),
+        "safetensors": (lambda path: [safetensors.numpy.save_file(arrays, path), synced(path)],
+                        safetensors.numpy.load_file),
         "bytes alone": (bare, lambda path: np.fromfile(path, np.uint8)),
     }
 
 
 def one_turn(name, path, size):
-    """Print the seconds of a save and a load, and the memory of each beyond what was there, as a share of the arrays."""
+    """Print the seconds of a save and a load, and the memory that each took more, as a share of the arrays."""
     arrays, both = saves_and_loads(size)
     size = sum(array.nbytes for array in arrays.values())
     for call in both[name]:

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with parameters, state, hyper-parameters and counts; no pickle.
 
-A file is written beside its final place and moved there whole, so whatever happens, the path holds the old checkpoint or the
-new one. Checksums guard every byte. A resumed run gives the same bits as one that never stopped.
+A file is written beside its final place and moved there whole. So whatever happens, the path holds the old checkpoint or
+the new one. Checksums guard every byte. A resumed run gives the same bits as one that never stopped.
 """
 
 import contextlib
@@ -82,8 +82,8 @@ def load(path, optimizer=None, *, lr=None):
     Raises
     ------
     OSError, ValueError, TypeError
-        If the file cannot be read, is cut short or changed by a single bit, no checkpoint of ours, or of another optimizer
-        or other shapes. The optimizer is then as before.
+        If the file cannot be read, is cut short or changed by a single bit, no checkpoint of ours, or of another
+        optimizer or other shapes. The optimizer is then as before.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def _packed(metadata):
 
 
 def _packed_list(key, values):
-    """The kind of a list and the arrays that hold it, if it is long and of one kind, or has a NaN; else None and nothing."""
+    """The kind of a list and the arrays that hold it, if it is long and of one kind, or has a NaN; else None and {}."""
     if type(values) is not list or not isinstance(key, str) or len(types := set(map(type, values))) != 1:
         return None, {}
     kind = _LISTS.get(types.pop())
@@ -175,8 +175,8 @@ def _joined(key, texts):
         raw = np.frombuffer(whole.encode(), np.uint8)
     except UnicodeEncodeError:
         wrong = next(i for i, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text))
-        raise TypeError(f"metadata[{key!r}][{wrong}] is {texts[wrong]!r}; a long list must be of texts that UTF-8 can hold, "
-                        "without surrogates") from None
+        raise TypeError(f"metadata[{key!r}][{wrong}] is {texts[wrong]!r}; a long list must be of texts that UTF-8 can "
+                        "hold, without surrogates") from None
     lengths = map(len, texts) if whole.isascii() else (len(text.encode()) for text in texts)
     ends = np.fromiter(lengths, np.int64, len(texts))
     return raw, np.cumsum(ends, out=ends)
@@ -247,9 +247,10 @@ def _read(reader, state, optimizer):
         stored = reader.arrays[place]
         return reader.read(place, memory.aligned(stored.shape, stored.dtype, np.empty) if mine is None else mine)
 
+    tables, states = ({}, {}) if optimizer is None else (optimizer.params, optimizer.state)     # each makes them anew
     for name in state["params"]:
-        table, ours = (None, {}) if optimizer is None else (optimizer.params[name], optimizer.state[name])
-        state["params"][name] = read(f"params/{name}", table)
+        state["params"][name] = read(f"params/{name}", tables.get(name))
+        ours = states.get(name, {})
         state["state"][name] = {key: read(f"state/{name}/{key}", ours.get(key)) for key in state["state"][name]}
     for name, arrays in state.get("history", {}).items():
         state["history"][name] = {key: read(f"history/{name}/{key}") for key in arrays}

@@ -12,7 +12,8 @@ try:
 except ImportError:             # not on Windows
     fcntl = None
 
-_KINDS = {stat.S_IFDIR: "folder", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+_KINDS = {stat.S_IFDIR: "folder", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFIFO: "pipe",
+          stat.S_IFSOCK: "socket"}
 
 
 def regular(path):
@@ -20,7 +21,8 @@ def regular(path):
     path = Path(os.fsdecode(path))
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(f"{path} is a {_KINDS.get(stat.S_IFMT(found.st_mode), 'special file')}; it must be a regular file")
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "special file")
+        raise OSError(f"{path} is a {kind}; it must be a regular file")
     return path, found
 
 
@@ -28,14 +30,14 @@ def regular(path):
 def replacing(path):
     """Open a new binary file, which takes the place of the one at `path` if the block ends without an exception.
 
-    It is written beside the old file and moved over it. An exception leaves the old file and nothing else. A kill leaves
-    the old file and a temporary, which the next call for the same path removes.
+    It is written beside the old file and moved over it. An exception leaves the old file and nothing else. A kill
+    leaves the old file and a temporary, which the next call for the same path removes.
 
     Parameters
     ----------
     path : str or path
-        Its folder must exist. A link stays, and the file that it leads to is replaced. The new file has the permissions of
-        the old one.
+        Its folder must exist. A link stays, and the file that it leads to is replaced. The new file has the
+        permissions of the old one.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def replacing(path):
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if fcntl is None:                       # Windows moves no open file; elsewhere, the lock ends with the close
+            if fcntl is None:                       # Windows moves no open file; elsewhere, closing ends the lock
                 file.close()
             os.replace(temporary, path)
     except BaseException:

@@ -1,8 +1,8 @@
 """Arrays in one file: the format of safetensors, and a checksum for each array and for the header.
 
-Eight bytes say how long the header is (little-endian). The header is JSON, padded with spaces. It says of each array what it
-is and where. The arrays follow without gaps. The checksums stand among the metadata, so any reader of the format skips them:
-"checksums" has those of the arrays. "crc32" is that of all bytes before the arrays, with its own eight digits taken as zeros.
+Eight bytes say how long the header is (little-endian). The header is JSON, padded with spaces. It says of each array
+what it is and where. The arrays follow without gaps. The checksums stand among the metadata, so any reader of the format
+skips them. "checksums" has one for each array. "crc32" covers all bytes before the arrays, its own eight digits as zeros.
 """
 
 import json
@@ -114,7 +114,7 @@ class Reader:
         self._size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= min(self._size - 8, _MOST_HEADER):
-            raise ValueError(f"no complete safetensors file (it has {self._size:,} bytes, of them a header of {length:,})")
+            raise ValueError(f"no complete safetensors file (it has {self._size:,} bytes, with a header of {length:,})")
         self._raw = file.read(length)
         try:
             self._header = parsed(str(self._raw, "utf-8"))
@@ -140,13 +140,14 @@ class Reader:
             if math.prod(filter(None, shape)) * dtype.itemsize > self._size:
                 raise ValueError(f"damaged: {name!r} has the shape {str(shape)[:80]}, larger than the file")
             if start != stop or end - start != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"damaged: {name!r} has bytes from {start} to {end}; its shape is {shape}, its place {stop}")
+                raise ValueError(f"damaged: {name!r} has bytes from {start} to {end}; they must begin at {stop} and be "
+                                 f"those of shape {shape}")
             self.arrays[name] = Stored(dtype, tuple(shape), len(whole) + start, sums.pop(name))
             stop = end
         if sums:
             raise ValueError(f"damaged: it has checksums of no array: {', '.join(sums)}")
         if (whole_size := len(whole) + stop) != self._size:
-            raise ValueError(f"no complete safetensors file (it has {self._size:,} bytes; its header says {whole_size:,})")
+            raise ValueError(f"no complete safetensors file (it has {self._size:,} bytes, not {whole_size:,})")
 
     def read(self, name, array):
         """Read an array into one of its shape and dtype, or raise."""
@@ -167,7 +168,7 @@ class Reader:
 
 
 def parsed(text):
-    """The object in a text of JSON; raise ValueError for what JSON has not: a key twice, NaN, numbers that are too large."""
+    """The object in a text of JSON; raise ValueError for a key twice, NaN, or a number that is too large."""
     try:
         found = json.loads(text, object_pairs_hook=_once, parse_float=_number, parse_constant=_constant)
     except RecursionError:
