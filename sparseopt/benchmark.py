@@ -23,6 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import config, kernels, memory, peers
+from .files import save_picture
 from .gradients import MatmulGradient, RowGradient
 from .optimizers import OPTIMIZERS
 from .peers import PEERS, Contestant
@@ -390,4 +391,4 @@ def draw(results, path):
     axes.set_title(", ".join(f"{axis} {value:,}" if isinstance(value, int) else f"{axis} {value}"
                              for axis, value in fixed.items() if axis != "zipf" or value), fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)
