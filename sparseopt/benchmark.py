@@ -210,13 +210,15 @@ class Race:
     def _limit(self, touch, distances):
         def step(batch):
             rows, values, starts = batch.grouped
-            touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, *distances, self.case.threads)
+            touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, *distances,
+                  config.threads_for(self.case.threads))
         return step
 
     def _scattered(self, touch):
         def step(batch):
             rows, starts, order = batch.segments
-            touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_IN_PLACE, self.case.threads)
+            touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_IN_PLACE,
+                  config.threads_for(self.case.threads))
         return step
 
     def _other_forms(self, touch):

@@ -902,7 +902,9 @@ for generation in range(2):
 one_save = (time.monotonic() - start) / 2
 interrupted, generations = 0, set()
 random.seed(0)
-for kill in range(kills):
+kill = 0
+while kill < kills or min(interrupted, len(generations)) <= kills // 20:      # how many it takes, the machine decides
+    kill += 1
     child = os.fork()
     if child == 0:
         generation = opt.metadata["generation"]
@@ -932,9 +934,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_the_old_or_the_new_file(path):
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     # In a folder without sources, which would be imported in place of what is installed.
     done = subprocess.run([sys.executable, "-c", SERVER, str(path), str(KILLS)], env=os.environ | single,
-                          cwd=path.parent, capture_output=True, text=True, timeout=240, check=False)
+                          cwd=path.parent, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr
-    interrupted, generations = map(int, done.stdout.split())
-    # Otherwise the kills came when nothing was being written, or all before the first file was.
-    assert interrupted > KILLS // 20
-    assert generations > KILLS // 20
+    # Kills that came when nothing was being written, or all before the first file was, would show nothing.
+    assert min(map(int, done.stdout.split())) > KILLS // 20
