@@ -14,6 +14,7 @@ import numpy as np
 from . import memory, schedules, tensors
 from .files import regular
 from .optimizers._hyper import rate_or_schedule
+from .text import shown
 
 _KEY = "sparseopt"
 _FORMAT = 2
@@ -49,7 +50,12 @@ def save(path, optimizer):
     (array([-0.1, -0.1], dtype=float32), array([0, 1, 0], dtype=int32))
     """
     _check_optimizer(optimizer)
-    state = optimizer.state_dict()
+    with optimizer._counts:             # no step until all is written
+        _save(path, optimizer, optimizer._state_dict())
+
+
+def _save(path, optimizer, state):
+    _check_numbers(state)
     arrays = {f"params/{name}": table for name, table in state.pop("params").items()}
     for name, ours in state.pop("state").items():
         arrays |= {f"state/{name}/{key}": array for key, array in ours.items()}
@@ -108,6 +114,7 @@ def load(path, optimizer=None, *, lr=None):
         if optimizer is None:
             optimizer = into = _rebuilt(state, structure)
         _read(reader, state, into)
+        _check_numbers(state)
         optimizer.load_state_dict(state)
     return optimizer
 
@@ -122,6 +129,16 @@ def refusing(path):
     except Exception as error:
         said = str(error) if isinstance(error, ValueError) else f"damaged ({error!r})"
         raise ValueError(f"{path}: {said}") from error
+
+
+def _check_numbers(state):
+    """Raise ValueError if state has a NaN that no run leaves: with such a state, every further step spoils the table."""
+    for part in ("state", *(["history"] if "history" in state else [])):
+        for name, arrays in state[part].items():
+            for key, array in arrays.items():
+                if state["options"]["nonfinite"] != "allow" and array.dtype.kind == "f" and np.isnan(array.max(initial=0.0)):
+                    raise ValueError(f"the {part} of {shown(name)} has a NaN in {key!r}: the run has diverged, and its "
+                                     'checkpoint is neither written nor read, unless nonfinite is "allow"')
 
 
 def _packed(metadata):
@@ -258,25 +275,11 @@ def _read(reader, state, optimizer):
         state["metadata"][key] = _unpacked_list(key, *map(read, _places(key, kind)))
 
 
-def restored(state_dict, structure):
-    """A new optimizer, with tables of its own, from what another's `state_dict` and `_structure` said."""
-    optimizer = _rebuilt(state_dict, structure)
-    optimizer.load_state_dict(state_dict)
-    return optimizer
-
-
 def _rebuilt(state, structure):
     """A new optimizer of the kind, shapes and settings of a state_dict; its numbers are still to be loaded."""
     from .optimizers import OPTIMIZERS
+    from .optimizers._base import alike
 
     if state["optimizer"] not in OPTIMIZERS:
-        raise ValueError(f"of the optimizer {state['optimizer']}, which is none of this version's")
-    groups = []
-    for group in state["param_groups"]:
-        tables = {name: memory.zeros(state["params"][name].shape, state["params"][name].dtype) for name in group["params"]}
-        groups.append({**group, "params": tables if structure == "mapping" else list(tables.values())})
-    cls, options = OPTIMIZERS[state["optimizer"]], state["options"]
-    if structure == "single":
-        hyper = groups[0]
-        return cls(hyper.pop("params")[0], **hyper, **options)
-    return cls(groups, **options)
+        raise ValueError(f"of the optimizer {shown(state['optimizer'])}, which is none of this version's")
+    return alike(OPTIMIZERS[state["optimizer"]], state, structure)

@@ -36,7 +36,8 @@ def adopt(list copies, list updates, list attributes):
     cdef cnp.ndarray target, source
     copies = [(one, as_bytes(one, other)) for one, other in copies]
     for target, source in copies:
-        memmove(cnp.PyArray_DATA(target), cnp.PyArray_DATA(source), cnp.PyArray_NBYTES(target))
+        if cnp.PyArray_DATA(target) != cnp.PyArray_DATA(source):
+            memmove(cnp.PyArray_DATA(target), cnp.PyArray_DATA(source), cnp.PyArray_NBYTES(target))
     for old, new in updates:
         PyDict_Update(old, new)
     for owner, name, value in attributes:

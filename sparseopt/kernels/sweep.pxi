@@ -76,10 +76,8 @@ cdef extern from *:
     #ifdef _OPENMP
     #include <omp.h>
     #define SPARSEOPT_OPENMP 1
-    #define sparseopt_max_threads omp_get_max_threads
     #else
     #define SPARSEOPT_OPENMP 0
-    #define sparseopt_max_threads() 1
     #endif
     """
     void prefetch "sparseopt_prefetch"(const void*) noexcept nogil               # into the second-level cache
@@ -89,12 +87,11 @@ cdef extern from *:
     uint64_t bits64 "sparseopt_bits64"(double) noexcept nogil
     uint64_t flush_subnormals "sparseopt_flush"() noexcept nogil
     void restore_subnormals "sparseopt_restore"(uint64_t) noexcept nogil
-    int max_threads "sparseopt_max_threads"()
     const char* FLAGS "SPARSEOPT_FLAGS"
     const char* COMPILER "SPARSEOPT_COMPILER"
     int OPENMP "SPARSEOPT_OPENMP"
 
-BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP), "threads": max_threads()}
+BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP)}
 
 # A rule takes the weights, the gradient, each of its states, what depends on the count, hyper-parameters, and their length.
 ctypedef void (*Rule0_32)(float*, const float*, const float*, const float*, Py_ssize_t) noexcept nogil
@@ -193,6 +190,7 @@ cdef struct Settings:
     const void* by_count    # what depends on the step count alone, a row a count
     Py_ssize_t n_counts
     Py_ssize_t n_by_count
+    double slope            # or, unless 0, at step k that is the one number 1 + (k - 1) slope
     Py_ssize_t count        # the count of every row, if steps is NULL or there is a past
     const Past* past        # of the table, where rows are brought up to it first, and steps says up to where they are; or NULL
 
@@ -517,9 +515,12 @@ cdef inline void prefetch_missed(const Target* t, const Source* s, const Past* p
             prefetch(place_of(past, max(past.start, step)))
 
 
-cdef inline const void* numbers_at(const Settings* how, int64_t k, Py_ssize_t itemsize) noexcept nogil:
-    """What depends on the count k alone."""
-    return <const char*>how.by_count + (max(1, min(k, how.n_counts)) - 1) * how.n_by_count * itemsize
+cdef inline const real* numbers_at(const Settings* how, int64_t k, real* own) noexcept nogil:
+    """What depends on the count k alone; `own` has room for a number."""
+    if how.slope != 0:
+        own[0] = <real>(1 + <double>(k - 1) * how.slope)
+        return own
+    return <const real*>how.by_count + (max(1, min(k, how.n_counts)) - 1) * how.n_by_count
 
 
 cdef inline int64_t next_count(int32_t* steps) noexcept nogil:
@@ -532,6 +533,7 @@ cdef void update_run(const Target* t, const Settings* how, const int64_t* rows, 
                      const real* at) noexcept nogil:
     """Apply the rule to RUN neighbours as if they were one row."""
     cdef Py_ssize_t j, lo = 0, end = RUN * t.dim, piece = end
+    cdef real own
     if t.n_long > 1:        # longer ones would lie at the same places of their pages in several arrays
         piece = max(1, APART // max(1, t.row_bytes)) * t.dim
     if t.whole or t.part:
@@ -541,7 +543,7 @@ cdef void update_run(const Target* t, const Settings* how, const int64_t* rows, 
         prefetch_together(t, rows, RUN + t.together, known)         # as far as the next turn's will not reach back
     if t.steps:
         for j in range(RUN):
-            at = <const real*>numbers_at(how, next_count(t.steps + rows[j]), sizeof(real))
+            at = numbers_at(how, next_count(t.steps + rows[j]), &own)
     while lo < end:
         apply(t.rule, t, rows[0], lo, min(piece, end - lo), g + lo, at, <const real*>how.hyper)
         lo += piece
@@ -614,7 +616,8 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
     cdef Py_ssize_t stride = s.stride
     cdef const real* values = <const real*>s.values + start * stride
     cdef const real* g
-    cdef const real* at = <const real*>numbers_at(how, how.count, sizeof(real))
+    cdef real own
+    cdef const real* at = numbers_at(how, how.count, &own)
     cdef const real* h = <const real*>how.hyper
     cdef bint counted = t.steps != NULL and not how.past
     cdef bint runs = plain and t.by_elements and stride == t.dim
@@ -636,7 +639,7 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
             g = prepare(target, s, how, start + i, n, scratch)
         if plain or g != NULL:
             if counted:
-                at = <const real*>numbers_at(how, next_count(t.steps + rows[i]), sizeof(real))
+                at = numbers_at(how, next_count(t.steps + rows[i]), &own)
             if t.part:
                 update_in_parts(target, rows + i, known - i, g, at, h)
             else:
@@ -970,13 +973,15 @@ cdef class Sweep:
         raise ValueError(f"{what} has changed its memory, dtype or strides since the optimizer was made; it must stay where it is")
 
     def prepare(self, RowPlan plan, cnp.ndarray hyper, cnp.ndarray by_count, Py_ssize_t count, double scale, double decay,
-                int num_threads, double clip_value=INFINITY, double max_row_norm=INFINITY, double max_norm=INFINITY):
+                int num_threads, double clip_value=INFINITY, double max_row_norm=INFINITY, double max_norm=INFINITY,
+                double slope=0):
         """The Update that applies the rule to every touched row.  `count` is the step count of rows that keep none of their own."""
         cdef Update update = self.new_update(plan, num_threads)
         cdef Settings* how = &update.how
         update.hyper, update.by_count, update.takes_a_step = hyper, by_count, True
         how.hyper = cnp.PyArray_DATA(hyper)
         how.by_count = cnp.PyArray_DATA(by_count)
+        how.slope = slope
         how.n_counts = by_count.shape[0]
         how.n_by_count = by_count.shape[1]
         how.count = count
@@ -1006,6 +1011,7 @@ cdef class Sweep:
         how.scale = 1
         how.decay = 0
         how.clip_value = how.max_row_norm = how.max_norm = INFINITY
+        how.slope = 0
         how.n_counts = how.n_by_count = 1
         if self.last_hyper is None:             # before the first step no row has missed any
             how.hyper = how.by_count = NULL

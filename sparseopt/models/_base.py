@@ -212,19 +212,6 @@ class Model:
                     lengths.setdefault(axis, n) != n for axis, n in zip(axes, table.shape, strict=True)):
                 raise ValueError(f"its table {name!r} is missing, or is no {type(self).__name__}'s")
 
-    def __getstate__(self):
-        state = dict(self.__dict__)
-        if "optimizer_" in state:
-            state["optimizer_"] = self.optimizer_.state_dict(), self.optimizer_._structure, self.optimizer_.num_threads
-        return state
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        if "optimizer_" in state:
-            *stored, num_threads = state["optimizer_"]
-            self.optimizer_ = checkpoint.restored(*stored)
-            self.optimizer_.num_threads = num_threads
-
     def _fitted(self):
         """What belongs to a fitted model beside its tables, as JSON can hold it."""
         return {"losses": self.loss_curve_}

@@ -282,6 +282,10 @@ class Optimizer:
         """Return the numbers that depend on the step counts k alone, an array (len(k), columns) of float64."""
         return np.ones((len(k), 1))
 
+    def _count_slope(self, group):
+        """Return the d of a rule whose one number by count is 1 + (k - 1) d, in place of `_by_count`; or 0."""
+        return 0.0
+
     def _with_table_state(self, at, state):
         """Return the numbers of one step for a rule with state of the whole table, and that state's values after the step."""
         raise NotImplementedError
@@ -529,9 +533,9 @@ class Optimizer:
                 by_count = _CountTable(self._by_count, group, dtype)
             missed = self._replayed(group) if self._missed == "replay" else None
             sign = -1.0 if group["maximize"] else 1.0
-            limits = [self._coupled_decay(group), *(math.inf if group[name] is None else group[name] for name in _LIMITS)]
-            if limits[1:] == [math.inf] * 3:        # the usual case: a short call
-                del limits[1:]
+            bounds = [math.inf if group[name] is None else group[name] for name in _LIMITS]
+            slope = self._count_slope(group)
+            limits = [self._coupled_decay(group), *([] if bounds == [math.inf] * 3 and not slope else [*bounds, slope])]
             seen, hyper = dict(group), None
             self._resolved[key] = seen, by_count, hyper, lr, sign, limits, missed
         if hyper is None or rate != lr:
@@ -817,10 +821,10 @@ class Optimizer:
             state = self._state_dict()
             for name, table in state["params"].items():
                 state["params"][name] = copy.deepcopy(table, memo)
-            return _rebuilt(type(self), state, self._structure, self._num_threads, dict(state["params"]))
+            return restored(type(self), state, self._structure, self._num_threads, dict(state["params"]))
 
     def __reduce__(self):
-        return _rebuilt, (type(self), self.state_dict(), self._structure, self._num_threads)
+        return restored, (type(self), self.state_dict(), self._structure, self._num_threads)
 
     def _matched_histories(self, state_dict, groups):
         """From names to history, Missed, and the hyper-parameters that catching up reads."""
@@ -897,25 +901,29 @@ def _taken(key, value, ours):
     return taken
 
 
-def _rebuilt(cls, state, structure, num_threads=None, tables=None):
-    """A new optimizer of the kind, shapes, settings and numbers of a state_dict, with tables of its own."""
+def alike(cls, state, structure, num_threads=None, tables=None):
+    """A new optimizer of the kind, shapes and settings of a state_dict; its numbers are still to be loaded.
+
+    Its tables are new, unless `tables` has them by name.
+    """
     if tables is None:
         tables = {name: memory.zeros(table.shape, table.dtype) for name, table in state["params"].items()}
     groups = []
     for group in state["param_groups"]:
         named = {name: tables[name] for name in group["params"]}
         groups.append({**group, "params": named if structure == "mapping" else list(named.values())})
+    options = {**state["options"], "num_threads": num_threads}
     if structure == "single":
-        optimizer = _of_one(cls, groups[0], num_threads=num_threads, **state["options"])
-    else:
-        optimizer = cls(groups, **state["options"], num_threads=num_threads)
+        (table,) = groups[0].pop("params")
+        return cls(table, **groups[0], **options)
+    return cls(groups, **options)
+
+
+def restored(cls, state, structure, num_threads=None, tables=None):
+    """The same, with its numbers."""
+    optimizer = alike(cls, state, structure, num_threads, tables)
     optimizer.load_state_dict(state)
     return optimizer
-
-
-def _of_one(cls, group, **options):
-    (table,) = group.pop("params")
-    return cls(table, **group, **options)
 
 
 def _differ(group, other):
@@ -956,7 +964,7 @@ def _named_groups(params):
         raise ValueError("params is empty; there must be at least one table")
     if not any(isinstance(item, Mapping) for item in params):
         return "sequence", [(dict(enumerate(params)), {})]
-    groups, names = [], []
+    groups, names = [], {}
     for position, item in enumerate(params):
         if not isinstance(item, Mapping) or "params" not in item:
             raise TypeError(f"params[{position}] is no group; a group is a dict with the key 'params'")
@@ -968,8 +976,8 @@ def _named_groups(params):
             tables = {len(names) + i: table for i, table in tables.items()}
         repeated = [name for name in tables if name in names]
         if repeated:
-            raise ValueError(f"params names {repeated[0]!r} in two groups")
-        names += tables
+            raise ValueError(f"params names {shown(repeated[0])} in two groups")
+        names |= dict.fromkeys(tables)
         groups.append((tables, {key: value for key, value in item.items() if key != "params"}))
     kinds = {isinstance(name, str) for name in names}
     if len(kinds) != 1:

@@ -57,10 +57,10 @@ class Adagrad(Optimizer):
             state["sum"].fill(group["initial_accumulator_value"])
 
     def _hyper(self, group, lr):
-        return lr, group["eps"]
+        return lr, group["eps"], group["lr_decay"]      # the last one only to be checked against the table's dtype
 
-    def _by_count(self, group, k):
-        return (1 + (k - 1) * group["lr_decay"])[:, None]
+    def _count_slope(self, group):
+        return group["lr_decay"]
 
     def _missed_steps(self, group):
         return Missed()                 # without a gradient, nothing moves
