@@ -798,7 +798,7 @@ cdef class Scratch:
     cdef Py_ssize_t pad
     cdef int threads
 
-    def __cinit__(self, Py_ssize_t dim, Py_ssize_t itemsize, int threads):
+    cdef int allocate(self, Py_ssize_t dim, Py_ssize_t itemsize, int threads) except -1:
         self.threads = threads
         # What a sum prefetches beyond its row is not the next thread's.
         self.pad = (dim * itemsize + SOON + 2 * LINE - 1) // LINE * LINE // itemsize
@@ -806,6 +806,7 @@ cdef class Scratch:
         if self.memory == NULL:
             raise MemoryError
         self.rows = <void*>((<uintptr_t>self.memory + LINE - 1) // LINE * LINE)
+        return 0
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
@@ -897,10 +898,12 @@ cdef class Sweep:
 
     def largest(self, RowPlan plan, int num_threads):
         """A bound on every number of a gradient: finite only if all of them are, repeats summed and rounded."""
-        plan.check_in_place()
+        return self.bound_of(plan, self.threads(plan, num_threads))
+
+    cdef double bound_of(self, RowPlan plan, int num_threads) except? -1:
         cdef Source* s = &plan.source
         cdef double value, weight = 1
-        num_threads = self.threads(plan, num_threads)
+        plan.check_in_place()
         if self.double_:
             value = largest(<const double*>s.values, s.stride, s.value_rows, s.value_columns, num_threads)
             if s.weights:
@@ -916,7 +919,8 @@ cdef class Sweep:
         plan.check_in_place()
         marks = np.empty(plan.n, dtype=np.bool_)
         cdef uint8_t* m = <uint8_t*>cnp.PyArray_DATA(marks)
-        cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, 1)
+        cdef Scratch scratch = Scratch.__new__(Scratch)
+        scratch.allocate(self.target.dim, 8 if self.double_ else 4, 1)
         with nogil:
             if self.double_:
                 mark_nonfinite(&self.target, &plan.source, m, plan.n, <double*>scratch.rows)
@@ -927,7 +931,8 @@ cdef class Sweep:
     def gradient(self, RowPlan plan, Py_ssize_t i):
         """The gradient of the i-th touched row, repeats summed, as a list."""
         plan.check_in_place()
-        cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, 1)
+        cdef Scratch scratch = Scratch.__new__(Scratch)
+        scratch.allocate(self.target.dim, 8 if self.double_ else 4, 1)
         cdef const double* g64
         cdef const float* g32
         if self.double_:
@@ -936,31 +941,16 @@ cdef class Sweep:
         g32 = gather(&self.target, &plan.source, i, <float*>scratch.rows)
         return [g32[j] for j in range(self.target.dim)]
 
-    def square_sum(self, RowPlan plan, int num_threads, double clip_value=INFINITY, double max_row_norm=INFINITY):
-        """The sum of squares of a gradient, repeats summed and then clipped: the same bits for any number of threads."""
-        plan.check_in_place()
-        num_threads = self.threads(plan, num_threads)
-        cdef Settings how
-        how.clip_value, how.max_row_norm = clip_value, max_row_norm
-        cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, num_threads)
-        sums = np.empty(plan.n, dtype=np.float64)
-        cdef double* out = <double*>cnp.PyArray_DATA(sums)
-        with nogil:
-            if self.double_:
-                square_sums(&self.target, &plan.source, &how, out, plan.n, <double*>scratch.rows, scratch.pad,
-                            num_threads)
-            else:
-                square_sums(&self.target, &plan.source, &how, out, plan.n, <float*>scratch.rows, scratch.pad,
-                            num_threads)
-        sums.sort()                 # so that it matters to no bit in which order rows are visited
-        return float(sums.sum())
-
-    cpdef check_in_place(self):
+    def check_in_place(self):
         """Raise ValueError if the table or its state is no longer where and what it was when this was made."""
+        self.check_held()
+
+    cdef int check_held(self) except -1:
         cdef Py_ssize_t i
         for i in range(len(self.arrays)):
             if not is_held(&self.held[i], <cnp.ndarray>self.arrays[i]):
                 self.say_what_changed(i)
+        return 0
 
     cdef say_what_changed(self, Py_ssize_t i):
         array, held = self.arrays[i], self.held[i]
@@ -972,21 +962,25 @@ cdef class Sweep:
             raise ValueError(f"{what} has become read-only; it is updated in place")
         raise ValueError(f"{what} has changed its memory, dtype or strides since the optimizer was made; it must stay where it is")
 
-    def prepare(self, RowPlan plan, cnp.ndarray hyper, cnp.ndarray by_count, Py_ssize_t count, double scale, double decay,
-                int num_threads, double clip_value=INFINITY, double max_row_norm=INFINITY, double max_norm=INFINITY,
-                double slope=0):
-        """The Update that applies the rule to every touched row.  `count` is the step count of rows that keep none of their own."""
+    def prepare(self, RowPlan plan not None, int num_threads, tuple numbers):
+        """The Update that applies the rule to every touched row.
+
+        `numbers` are hyper-parameters, what depends on the count alone, the count of rows that keep none of their own, scale
+        and decay; then, or none of these, clip_value, max_row_norm, max_norm and slope.
+        """
         cdef Update update = self.new_update(plan, num_threads)
         cdef Settings* how = &update.how
+        cdef cnp.ndarray hyper = <cnp.ndarray?>numbers[0], by_count = <cnp.ndarray?>numbers[1]
         update.hyper, update.by_count, update.takes_a_step = hyper, by_count, True
         how.hyper = cnp.PyArray_DATA(hyper)
         how.by_count = cnp.PyArray_DATA(by_count)
-        how.slope = slope
-        how.n_counts = by_count.shape[0]
-        how.n_by_count = by_count.shape[1]
-        how.count = count
-        how.scale, how.decay = scale, decay
-        how.clip_value, how.max_row_norm, how.max_norm = clip_value, max_row_norm, max_norm
+        how.n_counts = cnp.PyArray_DIM(by_count, 0)
+        how.n_by_count = cnp.PyArray_DIM(by_count, 1)
+        how.count, how.scale, how.decay = numbers[2], numbers[3], numbers[4]
+        how.clip_value = how.max_row_norm = how.max_norm = INFINITY
+        how.slope = 0
+        if len(numbers) > 5:
+            how.clip_value, how.max_row_norm, how.max_norm, how.slope = numbers[5], numbers[6], numbers[7], numbers[8]
         return update
 
     def prepare_catching_up(self, RowPlan plan, int num_threads):
@@ -1002,9 +996,10 @@ cdef class Sweep:
         return self.new_update(None, num_threads)
 
     cdef Update new_update(self, RowPlan plan, int num_threads):
-        cdef int threads = self.threads(plan, num_threads) if plan is not None else num_threads
-        cdef Update update = Update.__new__(Update, self.target.dim, 8 if self.double_ else 4, threads)
+        cdef Update update = Update.__new__(Update)
         update.sweep, update.plan = self, plan
+        update.allocate(self.target.dim, 8 if self.double_ else 4,
+                        self.threads(plan, num_threads) if plan is not None else num_threads)
         return update
 
     cdef void set_catching_up(self, Settings* how):
@@ -1021,6 +1016,18 @@ cdef class Sweep:
         how.count = self.history.past.now
 
     @staticmethod
+    def not_finite(list updates):
+        """The positions of the updates whose gradients may have a NaN or an infinity."""
+        cdef Update update
+        cdef list found = []
+        cdef Py_ssize_t i
+        for i in range(len(updates)):
+            update = <Update?>updates[i]
+            if not isfinite(update.sweep.bound_of(update.plan, update.threads)):
+                found.append(i)
+        return found
+
+    @staticmethod
     def apply(list updates, Counts counts=None, Py_ssize_t left_out=0):
         """Do what was prepared, for all tables, and count: no Python runs from the first write to the last.
 
@@ -1028,7 +1035,7 @@ cdef class Sweep:
         """
         cdef Update update
         for update in updates:
-            update.sweep.check_in_place()
+            update.sweep.check_held()
             if update.plan is not None:
                 update.plan.check_in_place()
         for update in updates:
@@ -1050,7 +1057,7 @@ cdef class Sweep:
 cdef class Update(Scratch):
     """One table's share of a call.  All that can fail is done when this is made; `run` only writes."""
     cdef Sweep sweep
-    cdef RowPlan plan               # None: no row is to be updated
+    cdef public RowPlan plan        # None: no row is to be updated
     cdef Settings how
     cdef object hyper, by_count     # what `how` points into
     cdef bint takes_a_step          # or else rows are only brought up
@@ -1060,6 +1067,25 @@ cdef class Update(Scratch):
     cdef cnp.ndarray number         # of the whole table, that has this value after the step; or None
     cdef double value
     cdef Term term                  # what the step leaves to rows that miss it
+
+    def square_sum(self):
+        """The sum of squares of the gradient, repeats summed and rows clipped: the same bits for any number of threads."""
+        cdef Sweep sweep = self.sweep
+        cdef RowPlan plan = self.plan
+        plan.check_in_place()
+        sums = np.empty(plan.n, dtype=np.float64)
+        cdef double* out = <double*>cnp.PyArray_DATA(sums)
+        with nogil:
+            if sweep.double_:
+                square_sums(&sweep.target, &plan.source, &self.how, out, plan.n, <double*>self.rows, self.pad, self.threads)
+            else:
+                square_sums(&sweep.target, &plan.source, &self.how, out, plan.n, <float*>self.rows, self.pad, self.threads)
+        sums.sort()                 # so that it matters to no bit in which order rows are visited
+        return float(sums.sum())
+
+    def scale(self, double factor):
+        """Scale the gradient."""
+        self.how.scale *= factor
 
     def replay(self, History history, matrix=(), double rate=0, double factor=0, double fresh=1):
         """Let the step be the next one in a history, and leave its term to the rows that miss it."""

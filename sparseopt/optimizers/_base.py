@@ -257,7 +257,7 @@ class Optimizer:
             self._init_state(group, parameter.table, parameter.state)
         self._by_name = {parameter.name: parameter for parameter in self._parameters}
         self._resolved = {}
-        self._apply = kernels.Sweep.apply
+        self._apply, self._not_finite = kernels.Sweep.apply, kernels.Sweep.not_finite
         self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
 
     step_count = _option("step_count", fixed=True)
@@ -339,31 +339,28 @@ class Optimizer:
         # into memory of our own. `apply` then writes, without any Python in between.
         with self._counts:
             threads = config.threads_for(self._num_threads)
-            work = [(parameter, gradient, self._settings(parameter)) for parameter, gradient in self._pairs(grads)
-                    if gradient is not None]
-            plans = [self._plan(parameter, gradient, threads) for parameter, gradient, _ in work]
-            left_out = 0
+            work, updates, left_out = [], [], 0
+            for parameter, gradient in self._pairs(grads):
+                if gradient is not None:
+                    work.append((parameter, gradient, *self._settings(parameter)))
+            for parameter, gradient, numbers, past in work:
+                update = parameter.sweep.prepare(self._plan(parameter, gradient, threads), threads, numbers)
+                if past is not None:
+                    self._prepare_past(parameter, update, **past)
+                updates.append(update)
             if self._nonfinite != "allow":
-                for i, (parameter, _, _) in enumerate(work):
-                    if not math.isfinite(parameter.sweep.largest(plans[i], threads)):
-                        touched = plans[i].n
-                        plans[i] = self._finite(parameter, plans[i], threads)
-                        left_out += touched - plans[i].n
-            clip = 1.0 if self._max_grad_norm is None else self._clip(work, plans, threads)
-            updates = [self._prepared(parameter, plan, settings, clip, threads)
-                       for (parameter, _, settings), plan in zip(work, plans, strict=True)]
+                for i in self._not_finite(updates):
+                    left_out += self._leave_out(work[i][0], updates[i])
+            if self._max_grad_norm is not None:
+                self._clip(updates)
             self._apply(updates, self._counts, left_out)
 
-    def _prepared(self, parameter, plan, settings, clip, threads):
-        """The update of one table, with all that can fail done."""
-        hyper, by_count, count, sign, limits, past = settings
-        update = parameter.sweep.prepare(plan, hyper, by_count, count, sign * clip, limits[0], threads, *limits[1:])
-        if past is not None:
-            for name, value in past.get("state", {}).items():
-                update.set_number(parameter.state[name], value)
-            if "missed" in past:
-                update.replay(self._continued(parameter, past["missed"], update), **past["term"])
-        return update
+    def _prepare_past(self, parameter, update, state=MappingProxyType({}), missed=None, term=None):
+        """What a step leaves behind beside the rows that it updates."""
+        for name, value in state.items():
+            update.set_number(parameter.state[name], value)
+        if missed is not None:
+            update.replay(self._continued(parameter, missed, update), **term)
 
     def catch_up(self, rows=None):
         """Bring rows up to the last step, under missed="replay": do it with those that are about to be read.
@@ -519,13 +516,16 @@ class Optimizer:
         return plan
 
     def _settings(self, parameter):
-        """The numbers of a parameter's group as the kernels take them; worked out again only where they changed."""
+        """The numbers of a parameter's group as `Sweep.prepare` takes them, and what `_prepare_past` takes or None.
+
+        Worked out again only where they changed.
+        """
         group, dtype = self.param_groups[parameter.group_index], parameter.table.dtype
         key = parameter.group_index, dtype
         rate = group["lr"]
         if callable(rate):                  # first, for it may change what else is in the group
             rate = self._rate(group)
-        seen, by_count, hyper, lr, sign, limits, missed = self._resolved.get(key, (None,) * 7)
+        seen, by_count, hyper, lr, limits, missed = self._resolved.get(key, (None,) * 6)
         if seen is None or _differ(group, seen):
             self._check_group(group)
             self._check_state_fits(group, parameter.made_for)
@@ -535,17 +535,17 @@ class Optimizer:
             sign = -1.0 if group["maximize"] else 1.0
             bounds = [math.inf if group[name] is None else group[name] for name in _LIMITS]
             slope = self._count_slope(group)
-            limits = [self._coupled_decay(group), *([] if bounds == [math.inf] * 3 and not slope else [*bounds, slope])]
+            limits = sign, self._coupled_decay(group), *([] if bounds == [math.inf] * 3 and not slope else [*bounds, slope])
             seen, hyper = dict(group), None
-            self._resolved[key] = seen, by_count, hyper, lr, sign, limits, missed
+            self._resolved[key] = seen, by_count, hyper, lr, limits, missed
         if hyper is None or rate != lr:
             self._check_more(group, rate)
             lr, hyper = rate, self._hyper_of(group, dtype, rate)
-            self._resolved[key] = seen, by_count, hyper, lr, sign, limits, missed
+            self._resolved[key] = seen, by_count, hyper, lr, limits, missed
         count = parameter.sweep.count + 1 if parameter.rule.counted else 1
         rows = by_count.upto(count)
         if missed is None and not parameter.rule.table_state:
-            return hyper, rows, count, sign, limits, None
+            return (hyper, rows, count, *limits), None
         at, past = by_count.exact[min(count, len(rows)) - 1], {}
         if parameter.rule.table_state:
             at, past["state"] = self._with_table_state(at, parameter.state)
@@ -553,7 +553,7 @@ class Optimizer:
         if missed is not None:
             past["missed"], count = missed, parameter.sweep.count + 1
             past["term"] = {"rate": lr, **self._missed_step(group, lr, count, at)}
-        return hyper, rows, count, sign, limits, past
+        return (hyper, rows, count, *limits), past
 
     def _hyper_of(self, group, dtype, lr):
         tiny = float(np.finfo(dtype).tiny)
@@ -577,13 +577,20 @@ class Optimizer:
                       RuntimeWarning, stacklevel=3)
         return plan.without(bad)
 
-    def _clip(self, work, plans, threads):
-        norm = math.sqrt(sum(parameter.sweep.square_sum(plan, threads, *limits[1:3])
-                             for (parameter, _, (*_, limits, _)), plan in zip(work, plans, strict=True)))
+    def _leave_out(self, parameter, update):
+        """Take the rows that are not finite out of an update, and return how many; or raise."""
+        plan = update.plan
+        update.plan = self._finite(parameter, plan, 1)
+        return plan.n - update.plan.n
+
+    def _clip(self, updates):
+        norm = math.sqrt(sum(update.square_sum() for update in updates))
         if self.nonfinite != "allow" and not math.isfinite(norm):
             raise ValueError("the global norm of the gradients overflows; max_grad_norm cannot scale them")
         clip = self.max_grad_norm / (norm + 1e-6)
-        return 1.0 if clip > 1 else clip        # a norm of NaN, where it is allowed, makes NaN of all, as in torch
+        if not clip > 1:                        # a norm of NaN, where it is allowed, makes NaN of all, as in torch
+            for update in updates:
+                update.scale(clip)
 
     def _check_group(self, group):
         missing = [name for name in self._defaults if name not in group]
