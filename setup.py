@@ -62,7 +62,7 @@ class BuildExt(build_ext):
 
 setup(
     ext_modules=cythonize(
-        [extension("cpu"), extension("replay"), extension("rowplan"),
+        [extension("atomic"), extension("cpu"), extension("replay"), extension("rowplan"),
          *(extension(name, flags) for name, flags in INSTRUCTION_SETS.items())],
         build_dir="build/cython"),
     cmdclass={"build_ext": BuildExt},

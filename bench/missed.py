@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from sparseopt import datasets
+from sparseopt.files import save_picture
 from sparseopt.models import GloVe
 from sparseopt.models.glove import cooccurrence
 from sparseopt.models.words import tokenize, vocabulary
@@ -59,7 +60,7 @@ def draw(models, options):
              title=f"GloVe, {options.optimizer}, {options.batch_size} pairs a step")
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(options.picture, dpi=120)
+    save_picture(figure, options.picture)
     print(f"drawn: {options.picture}")
 
 

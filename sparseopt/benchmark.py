@@ -23,6 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import config, kernels, memory, peers
+from .files import save_picture
 from .gradients import MatmulGradient, RowGradient
 from .optimizers import OPTIMIZERS
 from .peers import PEERS, Contestant
@@ -209,13 +210,15 @@ class Race:
     def _limit(self, touch, distances):
         def step(batch):
             rows, values, starts = batch.grouped
-            touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, *distances, self.case.threads)
+            touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, *distances,
+                  config.threads_for(self.case.threads))
         return step
 
     def _scattered(self, touch):
         def step(batch):
             rows, starts, order = batch.segments
-            touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_IN_PLACE, self.case.threads)
+            touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_IN_PLACE,
+                  config.threads_for(self.case.threads))
         return step
 
     def _other_forms(self, touch):
@@ -390,4 +393,4 @@ def draw(results, path):
     axes.set_title(", ".join(f"{axis} {value:,}" if isinstance(value, int) else f"{axis} {value}"
                              for axis, value in fixed.items() if axis != "zipf" or value), fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)

@@ -1,31 +1,24 @@
 """Checkpoints: one safetensors file with parameters, state, hyper-parameters and counts; no pickle.
 
-A file is written beside its final place and moved there whole, so whatever happens, the path holds the old checkpoint or the
-new one. A resumed run gives the same bits as one that never stopped.
+A file is written beside its final place and moved there whole. So whatever happens, the path holds the old checkpoint or
+the new one. Checksums guard every byte. A resumed run gives the same bits as one that never stopped.
 """
 
 import contextlib
+import itertools
 import json
-import os
-import secrets
-from pathlib import Path
+import math
 
-from . import memory, schedules
+import numpy as np
+
+from . import memory, schedules, tensors
+from .files import regular
 from .optimizers._hyper import rate_or_schedule
 
 _KEY = "sparseopt"
-_FORMAT = 1
-# What a file that was changed by hand or by a bad disk can make the parsing of it raise.
-_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError)
-
-
-def _safetensors():
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError:
-        raise ImportError("checkpoints need the package safetensors: pip install 'sparseopt[checkpoint]'") from None
-    return safetensors
+_FORMAT = 2
+_LONG = 1000            # entries beyond which a list among the metadata is stored as an array
+_LISTS = {str: "str", int: "int", float: "float"}
 
 
 def save(path, optimizer):
@@ -34,15 +27,13 @@ def save(path, optimizer):
     Parameters
     ----------
     path : str or path
-        Its folder must exist.
+        Its folder must exist. What is there must be a regular file, or a link to one.
     optimizer : Optimizer
-        Needs memory for a copy of its arrays while it is written.
+        Its arrays are written as they stand, without a copy.
 
     Raises
     ------
-    ImportError
-        If safetensors is missing (the extra `checkpoint`).
-    TypeError, OSError
+    TypeError, ValueError, OSError
         If `optimizer` is none, its metadata no JSON, or the file cannot be written; the old file is as before.
 
     Examples
@@ -58,38 +49,17 @@ def save(path, optimizer):
     (array([-0.1, -0.1], dtype=float32), array([0, 1, 0], dtype=int32))
     """
     _check_optimizer(optimizer)
-    safetensors = _safetensors()
     state = optimizer.state_dict()
-    tensors = {f"params/{name}": table for name, table in state.pop("params").items()}
-    for name, arrays in state.pop("state").items():
-        tensors |= {f"state/{name}/{key}": array for key, array in arrays.items()}
-    for name, arrays in state.pop("history", {}).items():
-        tensors |= {f"history/{name}/{key}": array for key, array in arrays.items()}
+    arrays = {f"params/{name}": table for name, table in state.pop("params").items()}
+    for name, ours in state.pop("state").items():
+        arrays |= {f"state/{name}/{key}": array for key, array in ours.items()}
+    for name, ours in state.pop("history", {}).items():
+        arrays |= {f"history/{name}/{key}": array for key, array in ours.items()}
     for group in state["param_groups"]:
         group["lr"] = schedules.to_json(group["lr"])
-    try:
-        kept = json.loads(json.dumps(state["metadata"]))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"metadata of the optimizer is no JSON: {error}") from error
-    if not isinstance(kept, dict) or kept != state["metadata"]:
-        raise TypeError(f"metadata of the optimizer is {state['metadata']!r}; it must be a dict that JSON gives back as it is")
+    state["metadata"], state["lists"], lists = _packed(state["metadata"])
     header = json.dumps({**state, "format": _FORMAT, "structure": optimizer._structure})
-    data = safetensors.numpy.save(tensors, metadata={_KEY: header})
-    path = Path(os.path.realpath(path))     # of a link, what it leads to is replaced
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            os.chmod(temporary, path.stat().st_mode & 0o7777)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(path.parent)
+    tensors.write(path, arrays | lists, {_KEY: header})
 
 
 def load(path, optimizer=None, *, lr=None):
@@ -100,7 +70,7 @@ def load(path, optimizer=None, *, lr=None):
     path : str or path
         What `save` wrote.
     optimizer : None or Optimizer
-        Its tables, state and hyper-parameters are overwritten in place.
+        Its tables, state and hyper-parameters are overwritten in place, from a copy that is read first.
     lr : None, float or callable
         Takes the place of the stored rate; needed where that was a callable not of `sparseopt.schedules`, which no file
         holds (an `optimizer` keeps its own).
@@ -111,11 +81,9 @@ def load(path, optimizer=None, *, lr=None):
 
     Raises
     ------
-    ImportError
-        If safetensors is missing (the extra `checkpoint`).
     OSError, ValueError, TypeError
-        If the file cannot be read, is cut short, no checkpoint of ours, or of another optimizer or other shapes. The
-        optimizer is then as before.
+        If the file cannot be read, is cut short or changed by a single bit, no checkpoint of ours, or of another
+        optimizer or other shapes. The optimizer is then as before.
 
     Examples
     --------
@@ -123,24 +91,108 @@ def load(path, optimizer=None, *, lr=None):
     """
     if optimizer is not None:
         _check_optimizer(optimizer)
-    state = _read(Path(path))
-    structure, groups = state.pop("structure"), state["param_groups"]
-    if optimizer is not None:
-        for group, ours in zip(groups, optimizer.param_groups, strict=False):
-            group["lr"] = ours["lr"] if group["lr"] is None else group["lr"]
-    for group in groups:
-        group["lr"] = group["lr"] if lr is None else lr
-        if group["lr"] is None:
-            raise ValueError(f"{path}: its lr was a callable, which no file holds; hand one in as lr=")
     if lr is not None:
-        rate_or_schedule("lr", lr)
-    try:
+        lr = rate_or_schedule("lr", lr)
+    path, _ = regular(path)
+    with open(path, "rb") as file, refusing(path):
+        reader, state = _opened(file)
+        structure, groups = state.pop("structure"), state["param_groups"]
+        if optimizer is not None:
+            for group, ours in zip(groups, optimizer.param_groups, strict=False):
+                group["lr"] = ours["lr"] if group["lr"] is None else group["lr"]
+        for group in groups:
+            group["lr"] = group["lr"] if lr is None else lr
+            if group["lr"] is None:
+                raise ValueError("its lr was a callable, which no file holds; hand one in as lr=")
+        into = None
         if optimizer is None:
-            optimizer = _rebuilt(state, structure)
+            optimizer = into = _rebuilt(state, structure)
+        _read(reader, state, into)
         optimizer.load_state_dict(state)
-    except _DAMAGE as error:
-        raise ValueError(f"{path}: {error.args[0] if error.args else error!r}") from error
     return optimizer
+
+
+@contextlib.contextmanager
+def refusing(path):
+    """Turn whatever the content of a file makes the reading of it raise into a ValueError that names the file."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, ValueError) else f"damaged ({error!r})"
+        raise ValueError(f"{path}: {said}") from error
+
+
+def _packed(metadata):
+    """Metadata as JSON holds it, which kinds of lists are stored apart from it, and the arrays of these."""
+    plain, kinds, arrays = metadata, {}, {}
+    if isinstance(metadata, dict):
+        plain = dict(metadata)
+        for key, value in metadata.items():
+            kind, packed = _packed_list(key, value)
+            if kind is not None:
+                plain[key], kinds[key] = None, kind
+                arrays |= packed
+    try:
+        kept = json.loads(json.dumps(plain))
+        same = isinstance(kept, dict) and kept == plain
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"metadata of the optimizer is no JSON: {error}") from error
+    if not same:
+        raise TypeError(f"metadata of the optimizer is {plain!r}; it must be a dict that JSON gives back as it is")
+    return plain, kinds, arrays
+
+
+def _packed_list(key, values):
+    """The kind of a list and the arrays that hold it, if it is long and of one kind, or has a NaN; else None and {}."""
+    if type(values) is not list or not isinstance(key, str) or len(types := set(map(type, values))) != 1:
+        return None, {}
+    kind = _LISTS.get(types.pop())
+    if kind is None or (len(values) <= _LONG and not (kind == "float" and any(map(math.isnan, values)))):
+        return None, {}
+    if kind == "str":
+        arrays = _joined(key, values)
+    else:
+        try:
+            arrays = [np.array(values, kind + "64")]
+        except OverflowError:               # JSON holds any integer
+            return None, {}
+    return kind, dict(zip(_places(key, kind), arrays, strict=True))
+
+
+def _places(key, kind):
+    """From the names of the arrays that hold a list to their dtypes."""
+    if kind == "str":
+        return {f"metadata/{key}": np.uint8, f"ends/{key}": np.int64}
+    return {f"metadata/{key}": {"int": np.int64, "float": np.float64}[kind]}
+
+
+def _joined(key, texts):
+    """The bytes of all texts, one after the other, and where each ends."""
+    whole = "".join(texts)
+    try:
+        raw = np.frombuffer(whole.encode(), np.uint8)
+    except UnicodeEncodeError:
+        wrong = next(i for i, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text))
+        raise TypeError(f"metadata[{key!r}][{wrong}] is {texts[wrong]!r}; a long list must be of texts that UTF-8 can "
+                        "hold, without surrogates") from None
+    lengths = map(len, texts) if whole.isascii() else (len(text.encode()) for text in texts)
+    ends = np.fromiter(lengths, np.int64, len(texts))
+    return raw, np.cumsum(ends, out=ends)
+
+
+def _unpacked_list(key, values, ends=None):
+    if ends is None:
+        return values.tolist()
+    if not len(ends) or ends[0] < 0 or (ends[1:] < ends[:-1]).any() or ends[-1] != len(values):
+        raise ValueError(f"its list {key!r} has other ends than its texts")
+    raw, texts, begin = memoryview(values), [], 0
+    for first in range(0, len(ends), 1 << 16):          # a list of all ends would take more than the texts
+        some = [begin, *ends[first:first + (1 << 16)].tolist()]
+        texts += [str(raw[start:stop], "utf-8") for start, stop in itertools.pairwise(some)]
+        begin = some[-1]
+    return texts
 
 
 def _check_optimizer(optimizer):
@@ -150,47 +202,60 @@ def _check_optimizer(optimizer):
         raise TypeError(f"optimizer is a {type(optimizer).__name__}; it must be an Optimizer")
 
 
-def _read(path):
-    """The state_dict in a file, plus "structure"."""
-    safetensors = _safetensors()
-    with open(path, "rb"):                  # an OSError that names the path, where there is no such file
-        pass
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, *_DAMAGE) as error:
-        raise ValueError(f"{path}: no complete safetensors file ({error})") from error
-    if _KEY not in header:
-        raise ValueError(f"{path}: a safetensors file, but no checkpoint of sparseopt")
-    try:
-        return _state_dict(header, tensors)
-    except _DAMAGE as error:
-        raise ValueError(f"{path}: a damaged checkpoint ({error!r})") from error
-
-
-def _state_dict(header, tensors):
-    state = json.loads(header[_KEY])
-    if state.pop("format") != _FORMAT:
-        raise ValueError("written by another version of sparseopt")
+def _opened(file):
+    """A reader of the file, and its state_dict, plus "structure", with `tensors.Stored` for arrays."""
+    reader = tensors.Reader(file)
+    if _KEY not in reader.metadata:
+        raise ValueError("a safetensors file, but no checkpoint of sparseopt")
+    state = tensors.parsed(reader.metadata[_KEY])
+    if (form := state.pop("format")) != _FORMAT:
+        raise ValueError(f"a checkpoint of format {form!r}; this version of sparseopt reads format {_FORMAT} alone")
+    reader.check()
     if state["structure"] not in ("single", "mapping", "sequence"):
         raise ValueError(f"its structure is {state['structure']!r}")
+    parts = {}
+    for place, stored in reader.arrays.items():
+        start, key = place.rsplit("/", 1) if place.startswith(("state/", "history/")) else (place, None)
+        if key is None:
+            parts[start] = stored
+        else:
+            parts.setdefault(start, {})[key] = stored
     state["params"], state["state"] = {}, {}
     for group in state["param_groups"]:
         group["lr"] = schedules.from_json(group["lr"])
         for name in group["params"]:
-            state["params"][name] = tensors.pop(f"params/{name}")
-            state["state"][name] = _below(f"state/{name}/", tensors)
+            state["params"][name] = parts.pop(f"params/{name}")
+            state["state"][name] = parts.pop(f"state/{name}", {})
             if state["options"]["missed"] == "replay":
-                state.setdefault("history", {})[name] = _below(f"history/{name}/", tensors)
-    if tensors:
-        raise ValueError(f"it has tensors of no parameter: {', '.join(sorted(tensors))}")
-    return state
+                state.setdefault("history", {})[name] = parts.pop(f"history/{name}", {})
+    for key, kind in state["lists"].items():
+        if state["metadata"][key] is not None:
+            raise ValueError(f"its metadata has {key!r} twice")
+        for place, dtype in _places(key, kind).items():
+            stored = parts.pop(place)
+            if stored.dtype != dtype or len(stored.shape) != 1:
+                raise ValueError(f"its list {key!r} has dtype {stored.dtype} and shape {stored.shape}")
+    if parts:
+        raise ValueError(f"it has arrays of no parameter: {', '.join(sorted(parts))}")
+    return reader, state
 
 
-def _below(start, tensors):
-    inside = [key for key in tensors if key.startswith(start) and "/" not in key[len(start):]]
-    return {key[len(start):]: tensors.pop(key) for key in inside}
+def _read(reader, state, optimizer):
+    """Put arrays in the place of what is stored in the file: those of an optimizer, read into, or new ones."""
+
+    def read(place, mine=None):
+        stored = reader.arrays[place]
+        return reader.read(place, memory.aligned(stored.shape, stored.dtype, np.empty) if mine is None else mine)
+
+    tables, states = ({}, {}) if optimizer is None else (optimizer.params, optimizer.state)     # each makes them anew
+    for name in state["params"]:
+        state["params"][name] = read(f"params/{name}", tables.get(name))
+        ours = states.get(name, {})
+        state["state"][name] = {key: read(f"state/{name}/{key}", ours.get(key)) for key in state["state"][name]}
+    for name, arrays in state.get("history", {}).items():
+        state["history"][name] = {key: read(f"history/{name}/{key}") for key in arrays}
+    for key, kind in state.pop("lists").items():
+        state["metadata"][key] = _unpacked_list(key, *map(read, _places(key, kind)))
 
 
 def restored(state_dict, structure):
@@ -215,15 +280,3 @@ def _rebuilt(state, structure):
         hyper = groups[0]
         return cls(hyper.pop("params")[0], **hyper, **options)
     return cls(groups, **options)
-
-
-def _sync_folder(folder):
-    # So that the move itself survives a power cut; where a folder cannot be synced, the file is in place all the same.
-    with contextlib.suppress(OSError, AttributeError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-

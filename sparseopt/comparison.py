@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .files import save_picture
+
 
 class Task(NamedTuple):
     """What is trained, and how it is judged."""
@@ -108,4 +110,4 @@ def draw(task, trials, path):
     for axes in panels:
         axes.grid(alpha=0.3)
     figure.suptitle(task.title, fontsize=10)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)

@@ -1,20 +1,53 @@
 """Threads, and what this build is: the settings of the process."""
 
+import math
 import operator
 import os
 import platform
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import scipy
 
 from . import kernels
 
-_num_threads = kernels.BUILD["threads"]
-_forked = False
-
-
 _MOST_THREADS = 1024        # more, and OpenMP ends the process where the system has not so many
+
+
+def granted(root=Path("/")):
+    """The smallest quota, in cores, of this process's control groups and of those around them, or infinity."""
+    cores = [math.inf]
+    try:
+        groups = (root / "proc/self/cgroup").read_text(errors="surrogateescape")
+    except OSError:             # not Linux
+        groups = ""
+    for number, controllers, path in re.findall(r"^(\d+):([^:\n]*):/(.*)$", groups, re.MULTILINE):
+        if number != "0" and "cpu" not in controllers.split(","):
+            continue
+        group = Path(path)      # in a container it may be the host's; the container's own quota then stands at the root
+        for mount in ("", "unified") if number == "0" else ("cpu", controllers):
+            for folder in (root / "sys/fs/cgroup" / mount / above for above in (group, *group.parents)):
+                for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+                    try:
+                        quota, period = " ".join((folder / name).read_text() for name in files).split()
+                        cores.append(int(quota) / int(period) if int(quota) > 0 else math.inf)
+                    except (OSError, ValueError):       # no such file, or "max"
+                        pass
+    return min(cores)
+
+
+def default_threads(environment=os.environ, root=Path("/")):
+    """The first number in OMP_NUM_THREADS; where that says none, the cores that this process may use."""
+    if re.fullmatch(r"\s*\+?0*[1-9]\d*\s*(,\s*\+?0*[1-9]\d*\s*)*", said := environment.get("OMP_NUM_THREADS", "")):
+        return min(int(said.split(",")[0]), _MOST_THREADS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _MOST_THREADS, math.ceil(min(granted(root), cores))))
+
+
+_num_threads = default_threads() if kernels.BUILD["openmp"] else 1
+_forked = False
 
 
 def check_num_threads(name, value):
@@ -59,17 +92,19 @@ def set_num_threads(num_threads):
 def get_num_threads():
     """Return the number of threads that a step may use: at first OMP_NUM_THREADS, or every core this process may use.
 
+    In a forked child it is 1, whatever has been set.
+
     Examples
     --------
     >>> import sparseopt as so
     >>> so.get_num_threads() >= 1
     True
     """
-    return _num_threads
+    return threads_for()
 
 
-def threads_for(num_threads):
-    """The threads of an optimizer whose own setting is `num_threads`."""
+def threads_for(num_threads=None):
+    """The threads of whatever has `num_threads` as its own setting, or None; every kernel gets its number from here."""
     if _forked:
         return 1
     return num_threads or _num_threads
@@ -101,7 +136,7 @@ def show_config():
     build = kernels.BUILD
     lines = {
         "instruction set": f"{kernels.isa} (of {', '.join(kernels.available)})",
-        "threads": f"{threads_for(None)} (OpenMP: {'yes' if build['openmp'] else 'no'})",
+        "threads": f"{threads_for()} (OpenMP: {'yes' if build['openmp'] else 'no'})",
         "compiler": build["compiler"] or "unknown",
         "flags": build["flags"],
         "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",

@@ -43,7 +43,7 @@ def gather(table, rows, *, opt=None):
         raise TypeError("rows is None; it must be integers")
     table, numbers, shape = _rows_of("table", "rows", table, rows, opt)
     out = memory.empty((*shape, *table.shape[1:]), table.dtype)
-    kernels.take(table, numbers, out, config.get_num_threads())
+    kernels.take(table, numbers, out, config.threads_for())
     return out
 
 
@@ -90,7 +90,7 @@ def dots(A, i, B, j, *, opt=None):
     if j is None and shape[0] != k[0]:
         shape = k[0], shape[0] // k[0]
     out = memory.empty(shape, A.dtype)
-    kernels.dots(A, first, B, second, out, config.get_num_threads())
+    kernels.dots(A, first, B, second, out, config.threads_for())
     return out
 
 
@@ -194,7 +194,7 @@ def matmul(X, W):
     if W.ndim == 1:             # scipy's loop is as good as it gets
         return sp.csr_array((weights, indices, indptr), shape=X.shape) @ W
     out = memory.empty((X.shape[0], *W.shape[1:]), W.dtype)
-    kernels.matmul(weights, indices, indptr, W, out, config.get_num_threads())
+    kernels.matmul(weights, indices, indptr, W, out, config.threads_for())
     return out
 
 

@@ -62,13 +62,14 @@ def nadam(w, g, s, k, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, momentum_decay=4e-3
     w -= lr * mean / (np.sqrt(s["v"] / (1 - betas[1] ** k)) + eps)
 
 
-def ftrl(w, g, s, k, lr=0.1, beta=1.0, l1=0.0, l2=0.0):
+def ftrl(w, g, s, k, lr=0.1, beta=1.0, l1=0.0, l2=0.0, decoupled=0.0):
     if k == 1:
-        s["z"] = -w * (beta / lr + l2) - np.sign(w) * l1
-    sigma = (np.sqrt(s["n"] + g**2) - np.sqrt(s["n"])) / lr
-    s["z"] = s["z"] + g - sigma * w
+        s["rate"] = beta / lr                       # 1 / η
+        s["z"] = -w * (s["rate"] + l2) - np.sign(w) * l1
     s["n"] = s["n"] + g**2
-    w[...] = np.where(np.abs(s["z"]) <= l1, 0, -(s["z"] - np.sign(s["z"]) * l1) / ((beta + np.sqrt(s["n"])) / lr + l2))
+    before, s["rate"] = s["rate"], (beta + np.sqrt(s["n"])) / lr
+    s["z"] = s["z"] + g + decoupled * w - (s["rate"] - before) * w
+    w[...] = np.where(np.abs(s["z"]) <= l1, 0, -(s["z"] - np.sign(s["z"]) * l1) / (s["rate"] + l2))
 
 
 def lion(w, g, s, k, lr=1e-4, betas=(0.9, 0.99), decoupled=0.0):
@@ -154,6 +155,6 @@ CASES = [
     Case("NAdam", so.NAdam, nadam, torch.optim.NAdam, dict(lr=0.01, momentum_decay=0.1)),
     Case("NAdam decoupled", so.NAdam, nadam, torch.optim.NAdam, dict(lr=0.01, decoupled_weight_decay=True),
          dict(decoupled_weight_decay=None), coupled=False),
-    Case("Ftrl", so.Ftrl, ftrl, hyper=dict(lr=0.3, beta=0.5, l1=0.2, l2=0.1)),
+    Case("Ftrl", so.Ftrl, ftrl, hyper=dict(lr=0.3, beta=0.5, l1=0.2, l2=0.1), coupled=False),
     Case("Lion", so.Lion, lion, hyper=dict(lr=0.01), coupled=False),
 ]

@@ -4,15 +4,19 @@ import copy
 import json
 import math
 import os
+import random
 import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
 
 import sparseopt as so
+from sparseopt import tensors
 from sparseopt.optimizers import OPTIMIZERS
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
@@ -251,12 +255,12 @@ def test_a_safetensors_file_of_another_program_is_refused(path):
 
 
 def rewrite(path, change):
-    """Change the header, an object or a text, and the arrays of the file at `path`."""
-    tensors = safetensors_numpy.load_file(path)
+    """Change the header, an object or a text, and the arrays of the file at `path`; its checksums are right again."""
+    arrays = safetensors_numpy.load_file(path)
     raw = path.read_bytes()
     header = json.loads(json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])["__metadata__"]["sparseopt"])
-    text = change if isinstance(change, str) else change(header, tensors) and json.dumps(header)
-    safetensors_numpy.save_file(tensors, path, metadata={"sparseopt": text})
+    text = change if isinstance(change, str) else change(header, arrays) and json.dumps(header)
+    tensors.write(path, arrays, {"sparseopt": text})
 
 
 def header_with(**values):
@@ -280,8 +284,8 @@ CHANGES = {
     "JSON of a list": "[1, 2]",
     "JSON of nothing": "{}",
     **{f"no {key}": lambda header, _, key=key: [header.pop(key)] for key in (
-        "format", "structure", "optimizer", "param_groups", "options", "steps", "nonfinite_rows", "metadata")},
-    "another format": header_with(format=2),
+        "format", "structure", "optimizer", "param_groups", "options", "steps", "nonfinite_rows", "metadata", "lists")},
+    "another format": header_with(format=1),
     "unknown optimizer": header_with(optimizer="Sgd"),
     "steps below 0": header_with(steps=-1),
     "steps a text": header_with(steps="many"),
@@ -306,7 +310,7 @@ CHANGES = {
     "a state array gone": lambda _, tensors: [tensors.pop("state/user/exp_avg")],
     "a table more": arrays_with(params__more=np.ones(3)),
     "a state array more": arrays_with(state__user__more=np.ones(3)),
-    "a table of another dtype": arrays_with(params__user=np.ones((20, 5), np.float16)),
+    "a table of another dtype": arrays_with(params__user=np.ones((20, 5), np.float64)),
     "a table of another shape": arrays_with(params__user=np.ones((20, 6), np.float32)),
     "counts of another dtype": arrays_with(state__user__step=np.ones(20, np.int64)),
 }
@@ -319,22 +323,343 @@ def test_a_file_changed_by_hand_is_refused(path, change):
     assert_refused(path, error=(ValueError, TypeError, NotImplementedError))
 
 
-def test_a_flipped_bit_in_the_header_is_refused_or_does_no_harm(path):
-    """No checksum guards the file; but no flip may end in anything else than a named error or a whole optimizer."""
+def test_a_flipped_bit_anywhere_is_refused(path):
     saved(path, "SGD")
     whole = path.read_bytes()
-    header = 8 + int.from_bytes(whole[:8], "little")
-    refused = []
-    for position in range(header):
-        flipped = bytearray(whole)
-        flipped[position] ^= 1 << position % 7
-        path.write_bytes(flipped)
+    for position in range(len(whole)):
+        for bit in range(8) if position < 8 else [position % 8]:
+            flipped = bytearray(whole)
+            flipped[position] ^= 1 << bit
+            path.write_bytes(flipped)
+            with pytest.raises(ValueError, match=path.name):
+                so.load(path)
+
+
+def test_a_file_of_another_format_says_so(path):
+    saved(path)
+    rewrite(path, header_with(format=1))
+    assert_refused(path, match="format 1; this version of sparseopt reads format 2")
+    # Format 1 had no checksums.
+    raw = path.read_bytes()
+    text = json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])["__metadata__"]["sparseopt"]
+    safetensors_numpy.save_file(safetensors_numpy.load_file(path), path, metadata={"sparseopt": text})
+    assert_refused(path, match="format 1; this version of sparseopt reads format 2")
+
+
+# What a stranger may have written: its checksums are right.
+
+def sealed(header, data=b""):
+    """A file with this header, an object or bytes, and a right checksum of it."""
+    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    raw = bytearray(len(text).to_bytes(8, "little") + text + data)
+    start = 8 + len('{"__metadata__":{"crc32":"')
+    place = slice(start, start + 8)
+    raw[place] = b"0" * 8
+    raw[place] = b"%08x" % zlib.crc32(raw[:8 + len(text)])
+    return bytes(raw)
+
+
+def parts(raw):
+    """The header of a file and its data."""
+    stop = 8 + int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8:stop]), raw[stop:]
+
+
+def sums(header, data):
+    places = {name: slice(*entry["data_offsets"]) for name, entry in header.items() if name != "__metadata__"}
+    header["__metadata__"]["checksums"] = json.dumps({name: f"{zlib.crc32(data[place]):08x}" for name, place in places.items()})
+    return sealed(header, data)
+
+
+def entry_with(**values):
+    return lambda header, data: sealed({**header, "params/user": {**header["params/user"], **values}}, data)
+
+
+def replaced(old, new):
+    def change(header, data):
+        text = json.dumps(header, separators=(",", ":"))
+        assert old in text
+        return sealed(text.replace(old, new, 1).encode(), data)
+    return change
+
+
+def moved(header, data):
+    """Two arrays in each other's place."""
+    one, other = header["params/user"], header["state/user/exp_avg"]
+    one["data_offsets"], other["data_offsets"] = other["data_offsets"], one["data_offsets"]
+    return sealed(header, data)
+
+
+def longer(where):
+    """A byte more, in front or behind, that no array has."""
+    def change(header, data):
+        if where == "front":
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    entry["data_offsets"] = [place + 1 for place in entry["data_offsets"]]
+        return sealed(header, b"\0" + data if where == "front" else data + b"\0")
+    return change
+
+
+def empty_table(shape):
+    def change(header, data):
+        start = header["params/user"]["data_offsets"][0]
+        for name, entry in header.items():
+            if name != "__metadata__" and entry["data_offsets"][0] > start:
+                entry["data_offsets"] = [place - 400 for place in entry["data_offsets"]]
+        header["params/user"].update(shape=list(shape), data_offsets=[start, start])
+        return sums(header, data[:start] + data[start + 400:])
+    return change
+
+
+STRANGERS = {
+    "JSON nested deeply": lambda header, data: sealed(b'{"__metadata__":{"crc32":"00000000"},"a":' + b"[" * 100_000),
+    "metadata nested deeply": replaced('\\"metadata\\": {}', '\\"metadata\\": {\\"a\\": ' + "[" * 100_000),
+    "no rows of many columns": empty_table((0, 2**40)),
+    "many rows of no columns": empty_table((2**40, 0)),
+    "a shape larger than its bytes": entry_with(shape=[2**40, 2**40]),
+    "a shape beyond all integers": entry_with(shape=[10**4000, 10**4000]),
+    "lengths below 0": entry_with(shape=[-20, -5]),
+    "lengths with a point": entry_with(shape=[20.0, 5.0]),
+    "a length true": entry_with(shape=[True, 100]),
+    "many dimensions": entry_with(shape=[1] * 1000),
+    "a shape that is a text": entry_with(shape="ab"),
+    "an unknown dtype": entry_with(dtype="F8_E4M3"),
+    "a dtype that is a list": entry_with(dtype=["F32"]),
+    "a dtype as large": entry_with(dtype="I32"),
+    "offsets that overlap": entry_with(data_offsets=[0, 400]),
+    "offsets backwards": entry_with(data_offsets=[800, 400]),
+    "offsets beyond the file": entry_with(data_offsets=[2**62, 2**62 + 400]),
+    "offsets below 0": entry_with(data_offsets=[-400, 0]),
+    "an offset more": entry_with(data_offsets=[0, 0, 400]),
+    "no offsets": entry_with(data_offsets=None),
+    "arrays in each other's place": moved,
+    "a byte in front": longer("front"),
+    "a byte behind": longer("behind"),
+    "an entry that is a number": lambda header, data: sealed({**header, "params/user": 3}, data),
+    "a key twice": replaced('"dtype":"F32"', '"dtype":"F32","dtype":"F32"'),
+    "a table twice": replaced('"params/user":', '"params/":'),
+    "a name that is a number": replaced('\\"params\\": [\\"user\\"', '\\"params\\": [3'),
+    "a name that is a list": replaced('\\"params\\": [\\"user\\"', '\\"params\\": [[]'),
+    "no UTF-8": lambda header, data: sealed(json.dumps(header).encode().replace(b"params/user", b"params/us\xff"), data),
+    "metadata that are no texts": lambda header, data: sealed(
+        {"__metadata__": {**header["__metadata__"], "n": 3}, **{k: v for k, v in header.items() if k != "__metadata__"}}, data),
+    "a number beyond all": replaced('\\"lr\\": 0.001', '\\"lr\\": 1e999'),
+    "a rate of infinity": replaced('\\"lr\\": 0.001', '\\"lr\\": Infinity'),
+    "a rate that is no number": replaced('\\"lr\\": 0.001', '\\"lr\\": NaN'),
+    "no number in the metadata": replaced('\\"metadata\\": {}', '\\"metadata\\": {\\"a\\": NaN}'),
+    "an integer of many digits": replaced('\\"steps\\": 5', '\\"steps\\": ' + "9" * 5000),
+    "a list that is nowhere": replaced('\\"lists\\": {}', '\\"lists\\": {\\"a\\": \\"str\\"}'),
+    "a list of tables": replaced('\\"lists\\": {}', '\\"lists\\": {\\"a\\": \\"table\\"}'),
+    "checksums that are gone": lambda header, data: sealed({**header, "__metadata__": {
+        key: value for key, value in header["__metadata__"].items() if key != "checksums"}}, data),
+    "a header that is longer than the file": lambda header, data: (10**9).to_bytes(8, "little") + sealed(header, data)[8:],
+    "a header of exabytes": lambda header, data: b"\xff" * 8 + sealed(header, data)[8:],
+}
+
+
+@pytest.mark.parametrize("change", STRANGERS.values(), ids=STRANGERS)
+def test_what_a_stranger_wrote_is_a_value_error(path, change):
+    saved(path)
+    path.write_bytes(change(*parts(path.read_bytes())))
+    tracemalloc.start()
+    try:
+        assert_refused(path, match="^(?!.*header does not match its checksum)")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_of_more_than_100_megabytes_is_neither_written_nor_read(path, tmp_path):
+    opt = build(CASES["SGD"])
+    opt.metadata["long"] = "a" * 100_000_000
+    with pytest.raises(ValueError, match="at most 100,000,000 go into a file"):
+        so.save(path, opt)
+    assert list(tmp_path.iterdir()) == []
+    with open(path, "wb") as file:
+        file.write((100_000_001).to_bytes(8, "little"))
+        file.truncate(200_000_000)
+    assert_refused(path, match="no complete safetensors file")
+
+
+def test_a_name_that_is_no_text_is_refused_before_anything_is_written(path, tmp_path):
+    with pytest.raises(ValueError, match="without surrogates"):
+        so.save(path, so.SGD({"a\ud800": so.zeros((3, 2))}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_changes_at_random_end_in_a_value_error_or_a_whole_optimizer(path):
+    rng = random.Random(0)
+    values = [None, True, -1, 0, 1, 2**31 - 2, 2**63, 1.5, math.inf, "", "F32", [], {}, [0], [2**40, 0], {"a": 1}, "replay"]
+    wholes = []
+    for case in (CASES["mapping"], CASES["nameless groups"], (so.AdamW, one(), {"missed": "replay"})):
+        opt = train(build(case), (0, 3))
+        opt.metadata = {"words": [str(i) for i in range(1001)], "losses": [0.5] * 1001, "more": {"a": [1, {}]}}
+        so.save(path, opt)
+        wholes.append(path.read_bytes())
+
+    def change(tree):
+        places = []
+
+        def walk(node):
+            if not isinstance(node, (dict, list)):
+                return
+            for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+                places.append((node, key))
+                walk(value)
+
+        walk(tree)
+        node, key = rng.choice(places)
+        if rng.random() < 0.3:
+            del node[key]
+        else:
+            node[key] = rng.choice(values)
+
+    counts, messages = {"whole": 0, "refused": 0}, []
+    for _ in range(1000):
+        raw = bytearray(rng.choice(wholes))
+        kind = rng.choice(["bytes", "cut", "header", "state", "data"])
+        header, data = parts(raw)
+        if kind == "bytes":
+            raw[rng.randrange(len(raw))] ^= rng.randrange(1, 256)
+        elif kind == "cut":
+            del raw[rng.randrange(len(raw)):][:rng.randrange(1, 100)], raw[-rng.randrange(1, 100):]
+        elif kind == "header":
+            change(header)
+            raw = sealed(header, data)
+        elif kind == "state":
+            state = json.loads(header["__metadata__"]["sparseopt"])
+            change(state)
+            header["__metadata__"]["sparseopt"] = json.dumps(state)
+            raw = sealed(header, data)
+        else:
+            changed = bytearray(data)
+            for _ in range(rng.randrange(1, 4)):
+                changed[rng.randrange(len(data))] = rng.choice([0, 0x7F, 0xFF])
+            raw = sums(header, bytes(changed))
+        path.write_bytes(raw)
         try:
             so.load(path)
+            counts["whole"] += 1
         except ValueError as error:
-            refused.append(str(error))
-    assert [message for message in refused if str(path) not in message] == []
-    assert len(refused) > header // 2
+            counts["refused"] += 1
+            messages.append(str(error))
+    assert all(str(path) in message for message in messages)
+    assert min(counts.values()) > 25
+
+
+# Memory.
+
+def traced(call):
+    """The most memory that a call took beyond what was there, NumPy's arrays included."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_save_takes_no_copy_of_the_arrays_and_a_load_makes_them_once(path):
+    opt = so.Adam({"user": so.normal((200_000, 64), seed=0), "item": so.normal((50_000, 3), np.float64, seed=1)})
+    arrays = [*opt.params.values(), *(array for state in opt.state.values() for array in state.values())]
+    size = sum(array.nbytes for array in arrays)
+    assert traced(lambda: so.save(path, opt)) < 0.01 * size
+    assert traced(lambda: so.load(path)) < 1.01 * size
+
+
+def test_an_array_that_changes_while_it_is_written_is_in_the_file_as_one_of_both(path):
+    """As where several processes train on one table in shared memory: the file can be read all the same."""
+    table = so.zeros((300_000, 8))
+    crc32, calls = zlib.crc32, []
+
+    def while_others_train(*arguments):
+        table[...] += 1
+        calls.append(None)
+        return crc32(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zlib, "crc32", while_others_train)
+        so.save(path, so.SGD(table))
+    assert len(calls) > 3
+    assert len(np.unique(so.load(path).params[0])) > 1
+
+
+# Metadata that grow with the data.
+
+LISTS = {
+    "texts": [str(i) for i in range(3000)],
+    "texts of other letters": ["", "naïve", "🙂", "", "a\0b"] * 300,
+    "empty texts": [""] * 1001,
+    "integers": [*range(-1500, 1500), 2**63 - 1, -2**63],
+    "integers beyond 64 bits": [2**63] * 1001,
+    "numbers": [0.1, -0.0, 5e-324, 1.7976931348623157e308, math.inf, -math.inf] * 200,
+    "truths": [True, False] * 1000,
+    "mixed": [1, 2.0, "3", None] * 1000,
+    "integers and numbers": [1, 2.0] * 1000,
+    "lists": [[1]] * 1001,
+    "short": ["a", "\ud800"],
+    "none": [],
+}
+
+
+def test_lists_come_back_equal_whether_they_are_long_or_short(path):
+    opt = build(CASES["SGD"])
+    opt.metadata = {**LISTS, "texts/of": list(map(str, range(1001))), "inner": {"long": list(range(1001))}}
+    before = copy.deepcopy(opt.metadata)
+    so.save(path, opt)
+    assert opt.metadata == before
+    for again in (so.load(path), so.load(path, build(CASES["SGD"], seed=5))):
+        assert again.metadata == before
+        assert list(again.metadata) == list(before)
+        for name, values in LISTS.items():
+            assert list(map(type, again.metadata[name])) == list(map(type, values))
+        assert np.array_equal(np.signbit(again.metadata["numbers"]), np.signbit(before["numbers"]))
+
+
+def test_long_lists_are_arrays_for_other_programs_and_not_in_the_header(path):
+    opt = build(CASES["SGD"])
+    opt.metadata = {"words": ["naïve", "b"] * 50_000, "counts": list(range(100_000))}
+    so.save(path, opt)
+    assert int.from_bytes(path.read_bytes()[:8], "little") < 3000
+    stored = safetensors_numpy.load_file(path)
+    assert stored["metadata/counts"].tolist() == opt.metadata["counts"]
+    ends, text = stored["ends/words"], stored["metadata/words"].tobytes()
+    assert text[ends[1]:ends[2]].decode() == "naïve"
+
+
+def test_a_list_with_a_nan_is_stored_whatever_its_length(path):
+    opt = build(CASES["SGD"])
+    opt.metadata["losses"] = [1.0, math.nan]
+    so.save(path, opt)
+    np.testing.assert_array_equal(so.load(path).metadata["losses"], [1.0, math.nan])
+
+
+def test_long_lists_of_texts_that_utf_8_cannot_hold_are_named(path, tmp_path):
+    opt = build(CASES["SGD"])
+    opt.metadata["words"] = [*map(str, range(2000)), "a\udc80"]
+    with pytest.raises(TypeError, match=r"metadata\['words'\]\[2000\] is 'a\\udc80'.*surrogates"):
+        so.save(path, opt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_nested_too_deeply_are_refused_by_save(path, tmp_path):
+    opt, deep = build(CASES["SGD"]), []
+    for _ in range(100_000):
+        deep = [deep]
+    opt.metadata["deep"] = deep
+    with pytest.raises(TypeError, match="metadata of the optimizer is no JSON"):
+        so.save(path, opt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ends", [[-1, 3], [2, 1], [1, 2], [1, 2**62], [2**63 - 1, 3]], ids=str)
+def test_texts_with_wrong_ends_are_refused(path, ends):
+    saved(path)
+    rewrite(path, lambda header, arrays: [
+        header.update(lists={"words": "str"}, metadata={"words": None}),
+        arrays.update({"metadata/words": np.frombuffer(b"abc", np.uint8), "ends/words": np.array(ends, np.int64)})])
+    assert_refused(path, match="other ends than its texts")
 
 
 def test_a_missing_file_a_folder_and_what_is_no_path_are_named(path, tmp_path):
@@ -527,13 +852,11 @@ def test_a_save_changes_nothing_in_the_optimizer(path):
     assert bits(opt) == before
 
 
-@pytest.mark.parametrize("call", [lambda path: so.save(path, build(CASES["SGD"])), so.load], ids=["save", "load"])
-def test_without_safetensors_the_error_names_the_extra(path, tmp_path, monkeypatch, call):
+def test_the_package_safetensors_is_not_needed(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"sparseopt\[checkpoint\]"):
-        call(path)
-    assert list(tmp_path.iterdir()) == []
+    opt = saved(path)
+    assert bits(so.load(path)) == bits(opt)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
@@ -579,7 +902,9 @@ for generation in range(2):
 one_save = (time.monotonic() - start) / 2
 interrupted, generations = 0, set()
 random.seed(0)
-for kill in range(kills):
+kill = 0
+while kill < kills or min(interrupted, len(generations)) <= kills // 20:      # how many it takes, the machine decides
+    kill += 1
     child = os.fork()
     if child == 0:
         generation = opt.metadata["generation"]
@@ -609,9 +934,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_the_old_or_the_new_file(path):
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     # In a folder without sources, which would be imported in place of what is installed.
     done = subprocess.run([sys.executable, "-c", SERVER, str(path), str(KILLS)], env=os.environ | single,
-                          cwd=path.parent, capture_output=True, text=True, timeout=240, check=False)
+                          cwd=path.parent, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr
-    interrupted, generations = map(int, done.stdout.split())
-    # Otherwise the kills came when nothing was being written, or all before the first file was.
-    assert interrupted > KILLS // 20
-    assert generations > KILLS // 20
+    # Kills that came when nothing was being written, or all before the first file was, would show nothing.
+    assert min(map(int, done.stdout.split())) > KILLS // 20

@@ -15,7 +15,7 @@ NOVELS = Path(__file__).parents[2] / "shared" / "data" / "novels"
 
 def run(*arguments, folder):
     return subprocess.run([Path(sys.executable).with_name("sparseopt"), *map(str, arguments)], cwd=folder, capture_output=True,
-                          text=True, timeout=300, check=False)
+                          text=True, timeout=900, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_links_between_pages_lead_somewhere():
 def test_the_core_imports_numpy_and_scipy_alone():
     allowed = {"numpy", "scipy", "sparseopt", *__import__("sys").stdlib_module_names}
     package = Path(so.__file__).parent
-    extras = {"checkpoint.py", "benchmark.py", "peers.py"}
+    extras = {"benchmark.py", "peers.py"}
     for path in package.rglob("*.py"):
         if path.name in extras or {"integrations", "cli"} & set(path.parts):
             continue

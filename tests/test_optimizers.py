@@ -420,7 +420,7 @@ def test_a_table_that_changed_its_shape_is_refused():
         warnings.simplefilter("ignore")         # NumPy deprecates it
         table.shape = (20, 3)
     with pytest.raises(ValueError, match=r"changed its shape from \(6, 10\) to \(20, 3\)"):
-        opt.step(so.RowGradient([6], np.ones((1, 3))))
+        opt.step(so.RowGradient([5], np.ones((1, 10))))
     assert not memory.any()
 
 

@@ -229,7 +229,7 @@ def test_the_order_of_the_visit_changes_no_bit_of_an_update():
             assert (plan.order is not None) == (rising and form == "rows")
             sweep = kernels.Sweep("adagrad", arrays[0], arrays[1:], None)
             for part in (plan, plan.without(left_out[plan.rows])):
-                sweep.update(part, hyper, by_count, 1, 1.0, 0.0, sweep.scratch(part, 2))
+                sweep.apply([sweep.prepare(part, hyper, by_count, 1, 1.0, 0.0, 2)])
             tables.append(arrays)
         np.testing.assert_array_equal(tables[0], tables[1], err_msg=form)
         assert np.count_nonzero(tables[0][1].any(axis=1)) == 800

@@ -368,7 +368,6 @@ def test_a_stored_zero_is_a_rating_and_no_interaction():
 @pytest.mark.parametrize("name", ["ratings", *LOSSES])
 @pytest.mark.parametrize("missed", ["skip", "replay"])
 def test_resumed_training_gives_the_bits_of_training_that_never_stopped(name, missed, tmp_path):
-    pytest.importorskip("safetensors")
     whole, X = fitted(name, optimizer="adam", missed=missed, epochs=4)
     whole.fit(X)
     half, _ = fitted(name, optimizer="adam", missed=missed, epochs=2)

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from ..files import save_picture
 from ..optimizers import OPTIMIZERS
 
 # What parameters of models mean, where they mean the same in all of them.
@@ -117,7 +118,7 @@ def draw_loss(folder, model, ylabel, xlabel="epoch"):
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None), title=f"{type(model).__name__}, {type(model.optimizer_).__name__}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    figure.savefig(folder / "loss.png", dpi=120)
+    save_picture(figure, folder / "loss.png")
     return ["loss.png"]
 
 

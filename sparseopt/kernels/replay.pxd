@@ -55,9 +55,13 @@ cdef struct Past:
     int n_powers
     Powers powers[2]
     Resolvent resolvent
-    bint rated              # whether one over the last rate counts, for rows that have not seen it
-    double rate             # the last step's
-    int64_t rate_changed    # the step since which it has been that
+
+# What one step leaves to the rows that miss it.
+cdef struct Term:
+    double matrix[9]        # row by row
+    double rate
+    double factor           # the resolvent's α_t
+    double fresh            # 1 - β2^t
 
 
 # The missed steps of one row: what a row function that needs more than numbers gets in place of a gradient.
@@ -74,3 +78,6 @@ cdef const void* place_of(const Past* past, int64_t s) noexcept nogil
 
 cdef class History:
     cdef Past past
+
+cdef Term term_of(History history, matrix, double rate, double factor, double fresh) except *
+cdef void append_step(Past* past, const Term* term) noexcept nogil

@@ -126,9 +126,6 @@ cdef int numbers_of(const Past* past, int64_t s, double* out) noexcept nogil:
         n += 1
     if past.resolvent.window:
         n += polynomial_of(past, s, out + n)
-    if past.rated and past.rate_changed > s:
-        out[n] = 1 / past.rate
-        n += 1
     return n
 
 
@@ -338,14 +335,12 @@ cdef void write_record(Resolvent* r, int64_t s) noexcept nogil:
 cdef class History:
     """The missed steps of one table, from the step `start` on, at which all its rows stand.
 
-    `size` is that of the products' matrices, `powers` the numbers whose powers count, `plan` and `eps` are the resolvent's; `rated` has one over the last rate count.
+    `size` is that of the products' matrices, `powers` the numbers whose powers count, `plan` and `eps` are the resolvent's.
     """
 
-    def __init__(self, int64_t start, int size=0, powers=(), plan=None, double eps=0, dtype=np.float64, bint rated=False):
+    def __init__(self, int64_t start, int size=0, powers=(), plan=None, double eps=0, dtype=np.float64):
         cdef Past* past = &self.past
-        past.start = past.now = past.rate_changed = start
-        past.rate = -1
-        past.rated = rated
+        past.start = past.now = start
         past.products.size = size
         past.products.block = 1024 if size == 1 else 256
         past.n_powers = len(powers)
@@ -398,18 +393,8 @@ cdef class History:
 
     def append(self, matrix=(), double rate=0, double factor=0, double fresh=1):
         """One step more: its matrix (row by row), its rate, and for the resolvent the factor α_t and 1 - β2^t."""
-        cdef Past* past = &self.past
-        cdef double m[9]
-        m[0] = 1
-        for i in range(past.products.size * past.products.size):
-            m[i] = matrix[i]
-        append_product(&past.products, past.now - past.start, m)
-        past.now += 1
-        if rate != past.rate:
-            past.rate = rate
-            past.rate_changed = past.now
-        if past.resolvent.window:
-            append_term(&past.resolvent, past.now, rate * factor, m[0], fresh)
+        cdef Term term = term_of(self, matrix, rate, factor, fresh)
+        append_step(&self.past, &term)
 
     def arrays(self):
         """All of it, for a checkpoint: copies."""
@@ -417,8 +402,7 @@ cdef class History:
         cdef Resolvent* r = &past.resolvent
         cdef Py_ssize_t cells = past.products.size * past.products.size, room = 2 * r.window + 1 if r.window else 0
         kept = {
-            "counts": np.array([past.start, past.now, past.rate_changed, r.base], dtype=np.int64),
-            "rate": np.array([past.rate]),
+            "counts": np.array([past.start, past.now, r.base], dtype=np.int64),
             "within": doubles(past.products.within, (past.now - past.start + 1) * cells),
             "later": doubles(past.products.later, past.products.n_blocks * cells),
             "open": doubles(r.C, r.planes * room),
@@ -438,21 +422,21 @@ cdef class History:
         arrays = {name: np.ascontiguousarray(kept[name]) for name in mine}
         if set(kept) != set(mine) or {name: (a.dtype, a.ndim) for name, a in arrays.items()} != mine:
             raise ValueError(f"its arrays are {sorted(kept)}; they must be {sorted(mine)}, of the same types")
-        if arrays["counts"].size != 4:
+        if arrays["counts"].size != 3:
             raise ValueError("its counts do not fit")
-        start, now, changed, base = (int(x) for x in arrays["counts"])
+        start, now, base = (int(x) for x in arrays["counts"])
         if not (0 <= start <= now < 2**31 - 1 and (not r.window or start <= base <= max(start, now - r.window)
                                                     <= now <= base + 2 * r.window)):
             raise ValueError(f"its counts {start}, {now} and {base} do not fit")
         r.recorded = max(1, start)
         set_offsets(r, now)
         past.products.n_blocks = (now - start) // past.products.block if cells else 0
-        sizes = {"rate": 1, "within": (now - start + 1) * cells, "later": past.products.n_blocks * cells,
+        sizes = {"within": (now - start + 1) * cells, "later": past.products.n_blocks * cells,
                  "open": r.planes * room, "centres": room, "records": r.n_numbers}
         wrong = [name for name, size in sizes.items() if arrays[name].size != size]
         if wrong:
             raise ValueError(f"its arrays {wrong} do not fit")
-        past.start, past.now, past.rate_changed, past.rate, r.base, r.ready_at = start, now, changed, arrays["rate"][0], base, -1
+        past.start, past.now, r.base, r.ready_at = start, now, base, -1
         self.reserve()
         for name, memory in (("within", <size_t>past.products.within), ("later", <size_t>past.products.later),
                              ("open", <size_t>r.C), ("centres", <size_t>r.K), ("records", <size_t>r.records)):
@@ -463,6 +447,23 @@ cdef class History:
         """What the missed steps of a row at s come to, as the row functions take it."""
         cdef double out[MOST_NUMBERS]
         return np.array([out[i] for i in range(numbers_of(&self.past, s, out))])
+
+
+cdef Term term_of(History history, matrix, double rate, double factor, double fresh) except *:
+    cdef Term term
+    cdef int i, cells = history.past.products.size * history.past.products.size
+    term.matrix[0] = 1
+    for i in range(cells):
+        term.matrix[i] = matrix[i]
+    term.rate, term.factor, term.fresh = rate, factor, fresh
+    return term
+
+
+cdef void append_step(Past* past, const Term* term) noexcept nogil:
+    append_product(&past.products, past.now - past.start, term.matrix)
+    past.now += 1
+    if past.resolvent.window:
+        append_term(&past.resolvent, past.now, term.rate * term.factor, term.matrix[0], term.fresh)
 
 
 cdef void* grown(void* memory, Py_ssize_t* room, Py_ssize_t needed, Py_ssize_t itemsize) except NULL:

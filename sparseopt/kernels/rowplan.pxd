@@ -45,3 +45,4 @@ cdef class RowPlan:
     cdef object touched, starts, stops
     cdef readonly object order          # the entries in the order of their rows; None if they stand in it
     cdef tuple entries                  # these and those above are what the pointers look into
+    cdef int check_in_place(self) except -1

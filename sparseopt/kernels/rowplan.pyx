@@ -1,18 +1,20 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """From the rows that a gradient names to the rows that an update visits.
 
-An update visits every touched row once.  Row numbers that rise are used as they stand.  So are others that name no row twice,
-unless the table is so large that rows are better visited in rising order: theirs is the order of the values.  One bit for each
-row of the table tells, where it has not many more rows than the gradient.  Row numbers that never fall are runs of the same
-one.  All else becomes (row, position) pairs, which a stable radix sort puts in order, those of a large gradient in as many
-parts as there are threads.  Rows of values stay where they are; the two numbers of each cell, or of each term of a product,
-are put in order.  A row's repeats are summed in the order in which they stand.
+A gradient's numbers (rows, columns, sources) are copied in the pass that checks them.  Whoever changes them afterwards, another
+thread or a hook of the user's, changes no number that an update reads.
+
+An update visits every touched row once.  Sorted row numbers without repeats keep their order.  Unsorted ones without repeats
+keep their order too, unless the table is so large that sorting pays.  One bit for each row of the table finds repeats, where
+the table has not many more rows than the gradient.  Sorted row numbers with repeats are runs.  All else becomes (row, position)
+pairs for a stable radix sort, in as many parts as there are threads.  Rows of values stay where they are.  The two numbers of
+each cell, or of each term of a product, are put in order.  A row's repeats are summed in the order in which they stand.
 """
 
 cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
@@ -22,16 +24,26 @@ ctypedef fused index:
     int32_t
     int64_t
 
+ctypedef fused copied:
+    int32_t
+    int64_t
+
 cdef enum:
     MARKED = 32             # rows of a table for each entry of a gradient up to which all of them are marked to find repeats
     TOGETHER = 256          # lines of a compressed matrix that are looked at together
     LANES = 8               # numbers that are compared at the same time
-    WORTH_A_LOOK = 1 << 15      # rows to be told whether they rise, for each thread
+    WORTH_A_LOOK = 1 << 15      # numbers to copy and check, for each thread
     WORTH_A_THREAD = 1 << 16    # entries to sort, for each thread: several have to wait for each other in every pass
     FORESEEN = 8192         # bytes to prefetch ahead of a pass: a processor foresees by itself no further than a page's end
     BUCKETS = 4096          # of a pass of the sort, at the most
     FEW = 2048              # entries, which one thread sorts,
     FEW_BUCKETS = 256       # and with no more buckets than that
+    OUTSIDE = 1             # what can hold of numbers: one is not below their bound,
+    FALLS = 2               # one is below the number before it,
+    REPEATS = 4             # one is the same as or below the number before it
+    STRICT = 0              # how row numbers rise: each is above the one before it,
+    RUNS = 1                # or the same,
+    NEITHER = 2             # or neither
     COUNTS = BUCKETS + 16   # numbers from one thread's counts to the next one's: not a power of 2, which a cache likes least
 
 
@@ -42,6 +54,16 @@ cdef class RowPlan:
     def rows(self):
         """The touched rows' numbers, each once, in the order in which they are visited."""
         return np.arange(self.n) if self.touched is None else self.touched
+
+    cdef int check_in_place(self) except -1:
+        """Raise ValueError if the user's arrays of values are no longer where they were when they were checked."""
+        cdef const Source* s = &self.source
+        cdef cnp.ndarray values = <cnp.ndarray>self.entries[0]
+        if cnp.PyArray_DATA(values) != s.values or cnp.PyArray_DIM(values, 0) != s.value_rows or (
+                s.weights and (cnp.PyArray_DATA(<cnp.ndarray>self.entries[3]) != s.weights
+                               or cnp.PyArray_SIZE(<cnp.ndarray>self.entries[3]) != s.n_weights)):
+            raise ValueError("the gradient's values have changed their memory or length since they were checked")
+        return 0
 
     def without(self, left_out):
         """The same plan less the touched rows marked in a boolean array."""
@@ -90,37 +112,117 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
     """
     cdef RowPlan self = RowPlan.__new__(RowPlan)
     cdef Source* s = &self.source
-    self.entries = values, columns, sources, weights
     s.values = cnp.PyArray_DATA(values)
     s.value_rows = values.shape[0]
     s.value_columns = values.shape[1] if values.ndim == 2 else 1
     s.stride = values.strides[0] // values.itemsize if values.ndim == 2 else 1
-    s.columns = address(columns)
-    s.sources = address(sources)
     s.weights = address(weights)
     s.n_weights = len(weights) if weights is not None else 0
+    cdef int rise = STRICT
     check_lengths(what, rows, values, columns, sources, weights)
     if columns is not None:
+        columns = owned(what, "column", columns, dim, num_threads, &rise)
+        s.columns = address(columns)
         s.index_wide = is_wide(columns)
-        check(what, "column", columns, dim)
     if sources is not None:
+        sources = owned(what, "sample", sources, s.value_rows, num_threads, &rise)
+        s.sources = address(sources)
         s.index_wide = is_wide(sources)
-        check(what, "sample", sources, s.value_rows)
+    self.entries = values, columns, sources, weights
 
     self.longest = 1
     if indptr is not None:
         set_touched(self, what, indptr, len(sources) if columns is None else len(columns))
     elif rows is None:
         self.n = n_rows
-    elif strictly_rising(rows, n_rows, num_threads):
-        set_rows(self, rows, None, None, None)
     else:
-        check(what, "row", rows, n_rows)
-        set_sorted(self, rows, n_rows, rising, num_threads)
-        s.unsorted = s.starts == NULL and self.order is None
-        if self.order is not None and (columns is not None or sources is not None):
-            put_in_order(self, num_threads)
+        rows = owned(what, "row", rows, n_rows, num_threads, &rise)
+        if rise == STRICT:
+            set_rows(self, rows, None, None, None)
+        elif rise == RUNS:
+            set_runs(self, rows)
+        else:
+            set_sorted(self, rows, n_rows, rising, num_threads)
+            s.unsorted = s.starts == NULL and self.order is None
+            if self.order is not None and (columns is not None or sources is not None):
+                put_in_order(self, num_threads)
     return self
+
+
+cdef cnp.ndarray owned(str what, str kind, cnp.ndarray numbers, int64_t bound, int threads, int* rise):
+    """A copy of a gradient's numbers, checked to be from 0 to below `bound`; `rise` is set to how they rise."""
+    cdef cnp.npy_intp n = numbers.shape[0]
+    cdef bint wide = is_wide(numbers)
+    cdef cnp.ndarray copy = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT64 if bound > INT32_MAX and wide else cnp.NPY_INT32, 0)
+    cdef const void* source = cnp.PyArray_DATA(numbers)
+    cdef void* out = cnp.PyArray_DATA(copy)
+    cdef int parts = threads if n // threads >= WORTH_A_LOOK else 1, part, fails = 0
+    if parts == 1:
+        fails = copy_part(source, wide, out, is_wide(copy), 0, n, bound)
+    else:
+        with nogil:
+            for part in prange(parts, schedule="static", num_threads=parts):
+                fails |= copy_part(source, wide, out, is_wide_of(bound, wide), n * part // parts, n * (part + 1) // parts,
+                                   bound)
+        for part in range(1, parts):
+            fails |= step_between(out, is_wide(copy), n * part // parts)
+    if fails & OUTSIDE:
+        check(what, kind, numbers, bound)
+        raise IndexError(f"{what}: its {kind}s changed while they were read")
+    rise[0] = NEITHER if fails & FALLS else RUNS if fails & REPEATS else STRICT
+    return copy
+
+
+cdef inline bint is_wide_of(int64_t bound, bint wide) noexcept nogil:
+    return bound > INT32_MAX and wide
+
+
+cdef int copy_part(const void* source, bint wide, void* out, bint out_wide, Py_ssize_t lo, Py_ssize_t hi,
+                   int64_t bound) noexcept nogil:
+    """Copy the numbers from lo to hi; returns which of OUTSIDE, FALLS and REPEATS holds for any."""
+    cdef Py_ssize_t start = lo, n
+    cdef int fails = 0
+    while start < hi:
+        n = min(TOGETHER, hi - start)
+        if out_wide:
+            fails |= copy_block(<const int64_t*>source + start, <int64_t*>out + start, n, bound - 1)
+        elif wide:
+            fails |= copy_block(<const int64_t*>source + start, <int32_t*>out + start, n, bound - 1)
+        else:
+            fails |= copy_block(<const int32_t*>source + start, <int32_t*>out + start, n, <int32_t>min(bound - 1, INT32_MAX))
+        if start > lo:
+            fails |= step_between(out, out_wide, start)
+        start += n
+    return fails
+
+
+cdef inline int step_between(const void* numbers, bint wide, Py_ssize_t i) noexcept nogil:
+    """FALLS or REPEATS, where the i-th number is below or the same as the one before it."""
+    cdef int64_t before, here
+    if i == 0:
+        return 0
+    before, here = number(numbers, wide, i - 1), number(numbers, wide, i)
+    return FALLS if here < before else REPEATS if here == before else 0
+
+
+cdef int copy_block(const index* source, copied* out, Py_ssize_t n, index last) noexcept nogil:
+    # Read once, into memory that nobody else can change.  No comparison in the loops: so they vectorise on every processor.
+    cdef index block[TOGETHER]
+    cdef index outside = 0, falls = 0, up
+    cdef Py_ssize_t i
+    memcpy(block, source, n * sizeof(index))
+    up = ~block[0]
+    for i in range(1, n):           # negative while each is above the one before it, and none below 0: then none overflows
+        up &= difference(block[i - 1], block[i]) & ~block[i]
+    for i in range(n):
+        out[i] = <copied>block[i]
+    if up < 0:
+        return OUTSIDE if block[n - 1] > last else 0
+    for i in range(n):
+        outside |= block[i] | difference(last, block[i])
+    for i in range(1, n):
+        falls |= difference(block[i], block[i - 1])
+    return REPEATS | (OUTSIDE if outside < 0 else 0) | (FALLS if falls < 0 else 0)
 
 
 cdef put_in_order(RowPlan plan, int threads):
@@ -175,41 +277,6 @@ cdef check_lengths(str what, rows, cnp.ndarray values, columns, sources, weights
         if n >= 0 and length != n:
             raise ValueError(f"{what} is malformed: its arrays give it {min(n, length)} and {max(n, length)} entries")
         n = length
-
-
-cdef bint strictly_rising(cnp.ndarray rows, int64_t n_rows, int threads) except -1:
-    cdef Py_ssize_t n = rows.shape[0]
-    cdef const void* r = cnp.PyArray_DATA(rows)
-    cdef bint wide = is_wide(rows)
-    cdef int part, falls = 0
-    cdef int parts = threads if n // threads >= WORTH_A_LOOK else 1     # all or one: others would be stopped, and begun anew
-    if n == 0:
-        return True
-    if parts == 1:
-        falls = not rises(r, wide, 0, n, False)
-    else:
-        with nogil:
-            for part in prange(parts, schedule="static", num_threads=parts):
-                falls += not rises(r, wide, n * part // parts, n * (part + 1) // parts, False)
-    return falls == 0 and number(r, wide, n - 1) < n_rows
-
-
-cdef inline bint rises(const void* x, bint wide, Py_ssize_t lo, Py_ssize_t hi, bint repeats) noexcept nogil:
-    """Whether each of the numbers lo to hi is above the one before it, or with `repeats` the same, and none below 0."""
-    return rise(<const int64_t*>x, lo, hi, repeats) if wide else rise(<const int32_t*>x, lo, hi, repeats)
-
-
-cdef bint rise(const index* x, Py_ssize_t lo, Py_ssize_t hi, index repeats) noexcept nogil:
-    cdef Py_ssize_t i, block, begin
-    cdef index up = ~x[lo]              # negative while all is well; no comparison: so that it vectorises on every processor
-    lo = max(1, lo)
-    for block in range((hi - lo) // TOGETHER + 1):      # a step in range() that is no literal would make Python objects
-        begin = lo + block * TOGETHER
-        for i in range(begin, min(hi, begin + TOGETHER)):       # to its end at least: so it vectorises
-            up &= difference(difference(x[i - 1], x[i]), repeats) & ~x[i]       # without negative numbers, none overflows
-        if up >= 0:
-            return False
-    return True
 
 
 cpdef check(str what, str kind, cnp.ndarray numbers, int64_t bound):
@@ -317,6 +384,8 @@ cdef set_touched(RowPlan plan, str what, cnp.ndarray indptr, int64_t n_entries):
     stops = indptr[rows + 1].astype(np.int64)
     if len(rows):
         plan.longest = (stops - starts).max()
+        if starts.min() < 0 or (stops - starts).min() < 0 or stops.max() > n_entries:
+            raise ValueError(f"{what}: its indptr changed while it was read")
     set_rows(plan, rows, starts, stops, None)
 
 
@@ -357,9 +426,6 @@ cdef set_sorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int
     cdef uint64_t* first
     cdef uint32_t* counts
 
-    if rises(numbers, wide, 0, n, True):            # and some are the same, or there were no need of this
-        set_runs(plan, rows)
-        return
     if not rising and n_rows <= MARKED * n and no_repeats(numbers, wide, n, n_rows):
         set_rows(plan, rows, None, None, None)
         return

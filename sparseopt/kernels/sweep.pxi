@@ -4,11 +4,13 @@
 cimport numpy as cnp
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.math cimport isfinite
+from libc.math cimport INFINITY, isfinite
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy
 
-from sparseopt.kernels.replay cimport MOST_NUMBERS, Gap, History, Past, make_ready, numbers_of, place_of, power, product_of
+from sparseopt.kernels.atomic cimport Counts
+from sparseopt.kernels.replay cimport (MOST_NUMBERS, Gap, History, Past, Term, append_step, make_ready, numbers_of, place_of,
+                                       power, product_of, term_of)
 from sparseopt.kernels.rowplan cimport RowPlan, Source, number, prefetch_read
 
 import numpy as np
@@ -29,10 +31,44 @@ cdef extern from *:
     #define sparseopt_prefetch(p) do { __builtin_prefetch((p), 1, 2); __asm__ volatile (""); } while (0)
     #define sparseopt_prefetch_near(p) do { __builtin_prefetch((p), 1, 3); __asm__ volatile (""); } while (0)
     #define SPARSEOPT_COMPILER __VERSION__
+    #define sparseopt_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
     #else
+    #define sparseopt_relaxed(p) (*(const volatile int *)(p))
     #define sparseopt_prefetch(p)
     #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
+    #endif
+    /* Subnormal numbers count as 0 while a kernel runs: arithmetic with them takes many times as long.  The asm keeps a compiler
+       from moving a kernel's loads and stores out of the bracket. */
+    #if defined(__SSE2__) || defined(_M_X64)
+    #include <xmmintrin.h>
+    static inline unsigned long long sparseopt_flush(void) {
+        unsigned int before = _mm_getcsr();
+        _mm_setcsr(before | 0x8040);
+        #if defined(__GNUC__)
+        __asm__ volatile ("" ::: "memory");
+        #endif
+        return before;
+    }
+    static inline void sparseopt_restore(unsigned long long before) {
+        #if defined(__GNUC__)
+        __asm__ volatile ("" ::: "memory");
+        #endif
+        _mm_setcsr((unsigned int)before);
+    }
+    #elif defined(__aarch64__) && defined(__GNUC__)
+    static inline unsigned long long sparseopt_flush(void) {
+        unsigned long long before;
+        __asm__ volatile ("mrs %0, fpcr" : "=r"(before));
+        __asm__ volatile ("msr fpcr, %0" :: "r"(before | (1ULL << 24)) : "memory");
+        return before;
+    }
+    static inline void sparseopt_restore(unsigned long long before) {
+        __asm__ volatile ("msr fpcr, %0" :: "r"(before) : "memory");
+    }
+    #else
+    static inline unsigned long long sparseopt_flush(void) { return 0; }
+    static inline void sparseopt_restore(unsigned long long before) { (void)before; }
     #endif
     #include <string.h>
     static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
@@ -48,8 +84,11 @@ cdef extern from *:
     """
     void prefetch "sparseopt_prefetch"(const void*) noexcept nogil               # into the second-level cache
     void prefetch_near "sparseopt_prefetch_near"(const void*) noexcept nogil     # into the first
+    int32_t relaxed "sparseopt_relaxed"(const int32_t*) noexcept nogil           # read while another thread may write
     uint32_t bits32 "sparseopt_bits32"(float) noexcept nogil
     uint64_t bits64 "sparseopt_bits64"(double) noexcept nogil
+    uint64_t flush_subnormals "sparseopt_flush"() noexcept nogil
+    void restore_subnormals "sparseopt_restore"(uint64_t) noexcept nogil
     int max_threads "sparseopt_max_threads"()
     const char* FLAGS "SPARSEOPT_FLAGS"
     const char* COMPILER "SPARSEOPT_COMPILER"
@@ -76,7 +115,7 @@ cdef enum:
     RUN = 16                # neighbouring rows that a rule may take as one
     LINE = 64               # bytes of a cache line
     BLOCK = 4096            # rows that a thread takes at a time, at the most
-    WINDOW = 256            # rows whose numbers are written out at a time, where they are no int64 to be read in place,
+    WINDOW = 256            # rows whose numbers are written out as int64 at a time,
     BEYOND = 96             # with as many after them as are prefetched: MOST_AHEAD, RUN, and twice those together
     WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
 
@@ -147,6 +186,9 @@ cdef struct Target:
 cdef struct Settings:
     double scale            # of the gradient: -1 to maximize, less than 1 to clip
     double decay            # coupled weight decay: scale * g + decay * w
+    double clip_value       # bound on each number of the gradient; INFINITY: none
+    double max_row_norm     # bound on the 2-norm of a row's gradient; INFINITY: none
+    double max_norm         # bound on the 2-norm of an updated row; INFINITY: none
     const void* hyper
     const void* by_count    # what depends on the step count alone, a row a count
     Py_ssize_t n_counts
@@ -257,9 +299,18 @@ cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
 
 
 cdef void row_numbers(const Source* s, Py_ssize_t lo, Py_ssize_t hi, int64_t* out) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(hi - lo):
-        out[i] = row_number(s, lo + i)
+    # A loop for each width: of one loop, a compiler makes masked loads of both widths, and these are slow past an array's end.
+    cdef const int64_t* wide = <const int64_t*>s.rows + lo
+    cdef const int32_t* narrow = <const int32_t*>s.rows + lo
+    cdef Py_ssize_t i, n = hi - lo
+    if s.rows == NULL:
+        for i in range(n):
+            out[i] = lo + i
+    elif s.rows_wide:
+        memcpy(out, wide, n * sizeof(int64_t))
+    else:
+        for i in range(n):
+            out[i] = narrow[i]
 
 
 cdef inline void prefetch_ahead(const Target* t, const int64_t* rows, Py_ssize_t known) noexcept nogil:
@@ -355,6 +406,49 @@ cdef inline void scale_and_decay(real* scratch, const real* g, const real* restr
             scratch[j] = scale * g[j] + decay * w[j]
 
 
+cdef const real* clipped(const Settings* how, const real* g, real* scratch, Py_ssize_t dim) noexcept nogil:
+    """A row's gradient within clip_value, then within max_row_norm; a NaN stays one."""
+    cdef real bound = <real>how.clip_value, factor
+    cdef double norm
+    cdef Py_ssize_t j
+    if how.clip_value < INFINITY:
+        for j in range(dim):
+            scratch[j] = bound if g[j] > bound else -bound if g[j] < -bound else g[j]
+        g = scratch
+    if how.max_row_norm < INFINITY:
+        norm = norm_of(g, dim)
+        if not norm <= how.max_row_norm:
+            factor = <real>(how.max_row_norm / norm)
+            for j in range(dim):
+                scratch[j] = factor * g[j]
+            g = scratch
+    return g
+
+
+cdef double norm_of(const real* x, Py_ssize_t n) noexcept nogil:
+    """The 2-norm of a row, also where the sum of squares overflows."""
+    cdef double sum_ = square_sum(x, n), top
+    cdef Py_ssize_t j
+    if sum_ < INFINITY or sum_ != sum_:
+        return sqrt(sum_)
+    top = largest_magnitude(x, n)
+    sum_ = 0
+    for j in range(n):
+        sum_ += (x[j] / top) * (x[j] / top)
+    return top * sqrt(sum_)
+
+
+cdef void project(real* w, Py_ssize_t dim, double max_norm) noexcept nogil:
+    """Scale a row down to max_norm, as torch.nn.Embedding does."""
+    cdef double norm = norm_of(w, dim)
+    cdef real factor
+    cdef Py_ssize_t j
+    if norm > max_norm:
+        factor = <real>(max_norm / (norm + 1e-7))
+        for j in range(dim):
+            w[j] = factor * w[j]
+
+
 cdef inline void* of_row(const Target* t, int state, int64_t row, Py_ssize_t offset) noexcept nogil:
     return t.state[state] + row * t.state_bytes[state] + offset
 
@@ -413,12 +507,14 @@ cdef void bring_up(const Target* t, const Past* past, int64_t row, const real* h
 cdef inline void prefetch_missed(const Target* t, const Source* s, const Past* past, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
     """What a row that comes later needs to be brought up: its step count, then what its missed steps come to, and itself."""
     cdef int64_t row
+    cdef int32_t step
     if i + 2 * t.ahead < n:
         prefetch(t.steps + row_number(s, i + 2 * t.ahead))
     if i + t.ahead < n:
         row = row_number(s, i + t.ahead)
-        if t.missed and t.steps[row] < past.now:
-            prefetch(place_of(past, max(past.start, t.steps[row])))
+        step = relaxed(t.steps + row)       # another thread may be writing it
+        if t.missed and step < past.now:
+            prefetch(place_of(past, max(past.start, step)))
 
 
 cdef inline const void* numbers_at(const Settings* how, int64_t k, Py_ssize_t itemsize) noexcept nogil:
@@ -497,6 +593,8 @@ cdef const real* prepare(const Target* t, const Source* s, const Settings* how, 
         g = <const real*>s.values + i * s.stride
         if t.values:
             prefetch_row(True, <const char*>(g + t.values * s.stride), t.row_bytes)
+    if how.clip_value < INFINITY or how.max_row_norm < INFINITY:
+        g = clipped(how, g, scratch, t.dim)
     if how.scale != 1 or how.decay != 0:
         scale_and_decay(scratch, g, <real*>(t.table + row * t.row_bytes), <real>how.scale, <real>how.decay, t.dim)
         g = scratch
@@ -543,28 +641,26 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
                 update_in_parts(target, rows + i, known - i, g, at, h)
             else:
                 apply(t.rule, &t, rows[i], 0, t.dim, g, at, h)
+            if not plain and how.max_norm < INFINITY:
+                project(<real*>(t.table + rows[i] * t.row_bytes), t.dim, how.max_norm)
         i += 1
 
 
 cdef void update_rows(const Target* target, const Source* s, const Settings* how, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t n,
                       real* scratch) noexcept nogil:
     cdef Target t = target[0]
-    cdef bint plain = how.scale == 1 and how.decay == 0 and not (s.starts or s.order or s.columns or s.sources or how.past)
-    cdef int64_t window[WINDOW + BEYOND]
-    cdef const int64_t* rows = window
+    cdef bint as_it_stands = how.scale == 1 and how.decay == 0 and how.clip_value == how.max_row_norm == how.max_norm == INFINITY
+    cdef bint plain = as_it_stands and not (s.starts or s.order or s.columns or s.sources or how.past)
+    cdef int64_t rows[WINDOW + BEYOND]
+    cdef uint64_t before = flush_subnormals()
     cdef Py_ssize_t start = lo, n_rows, known, i
     if how.past and t.part:         # what rows have missed is done to them whole
         t.part = 0
         t.whole = True
     while start < hi:
-        n_rows = hi - start
-        known = n - start
-        if s.rows and s.rows_wide:
-            rows = <const int64_t*>s.rows + start
-        else:
-            n_rows = min(n_rows, WINDOW)
-            known = min(known, n_rows + BEYOND)
-            row_numbers(s, start, start + known, window)
+        n_rows = min(hi - start, WINDOW)
+        known = min(n - start, n_rows + BEYOND)
+        row_numbers(s, start, start + known, rows)
         if start == lo:
             for i in range(min(n_rows, t.ahead + t.together)):
                 prefetch_target(&t, rows[i])
@@ -573,6 +669,7 @@ cdef void update_rows(const Target* target, const Source* s, const Settings* how
         else:
             visit(False, &t, s, how, rows, start, n_rows, known, n, scratch)
         start += n_rows
+    restore_subnormals(before)
 
 
 cdef void update_all(const Target* target, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
@@ -601,11 +698,15 @@ cdef double square_sum(const real* restrict g, Py_ssize_t n) noexcept nogil:
     return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]))
 
 
-cdef void square_sums(const Target* t, const Source* s, double* sums, Py_ssize_t n, real* scratch, Py_ssize_t pad,
-                      int threads) noexcept nogil:
+cdef void square_sums(const Target* t, const Source* s, const Settings* how, double* sums, Py_ssize_t n, real* scratch,
+                      Py_ssize_t pad, int threads) noexcept nogil:
     cdef Py_ssize_t i
     for i in prange(n, schedule="static", num_threads=threads):
-        sums[i] = square_sum(gather(t, s, i, scratch + threadid() * pad), t.dim)
+        sums[i] = square_sum_of(t, s, how, i, scratch + threadid() * pad)
+
+
+cdef double square_sum_of(const Target* t, const Source* s, const Settings* how, Py_ssize_t i, real* scratch) noexcept nogil:
+    return square_sum(clipped(how, gather(t, s, i, scratch), scratch, t.dim), t.dim)
 
 
 cdef inline int32_t size32(float x) noexcept nogil:
@@ -707,16 +808,62 @@ cdef class Scratch:
         PyMem_RawFree(self.memory)
 
 
+cdef struct Held:           # an array as it was when it was bound
+    void* data
+    int type
+    int ndim
+    Py_ssize_t shape[2]
+    Py_ssize_t strides[2]
+
+
+cdef void hold(Held* held, cnp.ndarray array) noexcept:
+    cdef int axis
+    held.data = cnp.PyArray_DATA(array)
+    held.type = cnp.PyArray_TYPE(array)
+    held.ndim = cnp.PyArray_NDIM(array)
+    for axis in range(held.ndim):
+        held.shape[axis] = cnp.PyArray_DIM(array, axis)
+        held.strides[axis] = cnp.PyArray_STRIDE(array, axis)
+
+
+cdef bint is_held(const Held* held, cnp.ndarray array) noexcept:
+    cdef int axis
+    if cnp.PyArray_DATA(array) != held.data or cnp.PyArray_TYPE(array) != held.type or not cnp.PyArray_ISBEHAVED(array) \
+            or cnp.PyArray_NDIM(array) != held.ndim:
+        return False
+    for axis in range(held.ndim):
+        if cnp.PyArray_DIM(array, axis) != held.shape[axis] or cnp.PyArray_STRIDE(array, axis) != held.strides[axis]:
+            return False
+    return True
+
+
 cdef class Sweep:
-    """One table with its state and its rule, bound once: what every step of it needs, and nothing that a step changes."""
+    """One table with its state and its rule, bound once, and what the steps so far have left: counts and history."""
     cdef Target target
     cdef readonly bint rising       # its rows are better visited in rising order, even if their values do not stand in it
     cdef bint double_
     cdef list arrays
+    cdef public int64_t count       # steps of the table
+    cdef public History history     # of the steps that rows may have missed; None where nothing is replayed
+    cdef public object missed       # what the history was made for
+    cdef public object last_hyper   # the hyper-parameters of the last step in the history; None before one
+    cdef int32_t* shared            # the one step count of all rows, or NULL
+    cdef Held held[MOST_STATES + 2]
+    cdef str title                  # of the table, for errors
 
-    def __init__(self, str rule, table, states, steps, missed=None, bint by_elements=False):
-        """`by_elements` says that the rule knows no rows: what it does to an element depends on that alone."""
-        self.arrays = [table, *states, steps]
+    def __init__(self, str rule, table, states, steps, missed=None, bint by_elements=False,
+                 str title="the optimizer"):
+        """`steps` counts for each row, or of dimension 0 for all rows, or is None.
+
+        `by_elements` says that the rule knows no rows: what it does to an element depends on that alone.
+        """
+        self.shared = NULL
+        if steps is not None and steps.ndim == 0:
+            self.shared = <int32_t*>cnp.PyArray_DATA(steps)
+        self.title = title
+        self.arrays = [array for array in (table, *states, steps) if array is not None]
+        for i, array in enumerate(self.arrays):
+            hold(&self.held[i], array)
         self.double_ = table.dtype == np.float64
         cdef Target* t = &self.target
         t.rule = self.function(rule, len(states))
@@ -730,8 +877,8 @@ cdef class Sweep:
             t.state[i] = <char*>cnp.PyArray_DATA(state)
             t.state_bytes[i] = state.strides[0] if state.size else 0
         t.n_long = sum(state.ndim == table.ndim for state in states)
-        t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None else NULL
-        n_bytes = sum(array.nbytes for array in self.arrays if array is not None)
+        t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None and not self.shared else NULL
+        n_bytes = sum(array.nbytes for array in self.arrays)
         set_distances(t, &processor, n_bytes)
         self.rising = n_bytes > processor.reach
 
@@ -747,6 +894,7 @@ cdef class Sweep:
 
     def largest(self, RowPlan plan, int num_threads):
         """A bound on every number of a gradient: finite only if all of them are, repeats summed and rounded."""
+        plan.check_in_place()
         cdef Source* s = &plan.source
         cdef double value, weight = 1
         num_threads = self.threads(plan, num_threads)
@@ -762,6 +910,7 @@ cdef class Sweep:
 
     def nonfinite(self, RowPlan plan):
         """Which of the touched rows have a NaN or an infinity in their gradient: a boolean array."""
+        plan.check_in_place()
         marks = np.empty(plan.n, dtype=np.bool_)
         cdef uint8_t* m = <uint8_t*>cnp.PyArray_DATA(marks)
         cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, 1)
@@ -774,6 +923,7 @@ cdef class Sweep:
 
     def gradient(self, RowPlan plan, Py_ssize_t i):
         """The gradient of the i-th touched row, repeats summed, as a list."""
+        plan.check_in_place()
         cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, 1)
         cdef const double* g64
         cdef const float* g32
@@ -783,62 +933,166 @@ cdef class Sweep:
         g32 = gather(&self.target, &plan.source, i, <float*>scratch.rows)
         return [g32[j] for j in range(self.target.dim)]
 
-    def square_sum(self, RowPlan plan, int num_threads):
-        """The sum of squares of a gradient, repeats summed: the same bits for any number of threads."""
+    def square_sum(self, RowPlan plan, int num_threads, double clip_value=INFINITY, double max_row_norm=INFINITY):
+        """The sum of squares of a gradient, repeats summed and then clipped: the same bits for any number of threads."""
+        plan.check_in_place()
         num_threads = self.threads(plan, num_threads)
+        cdef Settings how
+        how.clip_value, how.max_row_norm = clip_value, max_row_norm
         cdef Scratch scratch = Scratch(self.target.dim, 8 if self.double_ else 4, num_threads)
         sums = np.empty(plan.n, dtype=np.float64)
         cdef double* out = <double*>cnp.PyArray_DATA(sums)
         with nogil:
             if self.double_:
-                square_sums(&self.target, &plan.source, out, plan.n, <double*>scratch.rows, scratch.pad, num_threads)
+                square_sums(&self.target, &plan.source, &how, out, plan.n, <double*>scratch.rows, scratch.pad,
+                            num_threads)
             else:
-                square_sums(&self.target, &plan.source, out, plan.n, <float*>scratch.rows, scratch.pad, num_threads)
+                square_sums(&self.target, &plan.source, &how, out, plan.n, <float*>scratch.rows, scratch.pad,
+                            num_threads)
         sums.sort()                 # so that it matters to no bit in which order rows are visited
         return float(sums.sum())
 
-    def scratch(self, RowPlan plan, int num_threads):
-        """The threads that an update of these rows is worth, and their memory: all that can fail, before it begins."""
-        return Scratch(self.target.dim, 8 if self.double_ else 4, self.threads(plan, num_threads))
+    cpdef check_in_place(self):
+        """Raise ValueError if the table or its state is no longer where and what it was when this was made."""
+        cdef Py_ssize_t i
+        for i in range(len(self.arrays)):
+            if not is_held(&self.held[i], <cnp.ndarray>self.arrays[i]):
+                self.say_what_changed(i)
 
-    def update(self, RowPlan plan, cnp.ndarray hyper, cnp.ndarray by_count, Py_ssize_t count, double scale, double decay,
-               Scratch scratch, History history=None):
-        """Apply the rule to every touched row.  `count` is the step count of rows that keep none of their own.
+    cdef say_what_changed(self, Py_ssize_t i):
+        array, held = self.arrays[i], self.held[i]
+        what = f"the {'state' if i else 'table'} of {self.title}"
+        shape = tuple([held.shape[axis] for axis in range(held.ndim)])
+        if array.shape != shape:
+            raise ValueError(f"{what} has changed its shape from {shape} to {array.shape}")
+        if not array.flags.writeable:
+            raise ValueError(f"{what} has become read-only; it is updated in place")
+        raise ValueError(f"{what} has changed its memory, dtype or strides since the optimizer was made; it must stay where it is")
 
-        With a history, rows are first brought up to its last step, and `count` is that of all rows.
-        """
-        cdef Settings how
-        how.scale = scale
-        how.decay = decay
+    def prepare(self, RowPlan plan, cnp.ndarray hyper, cnp.ndarray by_count, Py_ssize_t count, double scale, double decay,
+                int num_threads, double clip_value=INFINITY, double max_row_norm=INFINITY, double max_norm=INFINITY):
+        """The Update that applies the rule to every touched row.  `count` is the step count of rows that keep none of their own."""
+        cdef Update update = self.new_update(plan, num_threads)
+        cdef Settings* how = &update.how
+        update.hyper, update.by_count, update.takes_a_step = hyper, by_count, True
         how.hyper = cnp.PyArray_DATA(hyper)
         how.by_count = cnp.PyArray_DATA(by_count)
         how.n_counts = by_count.shape[0]
         how.n_by_count = by_count.shape[1]
         how.count = count
-        how.past = &history.past if history is not None else NULL
-        if history is not None and 0 < history.past.resolvent.window < 2 * plan.n:
-            make_ready(&history.past)
-        self.run(plan, &how, scratch)
+        how.scale, how.decay = scale, decay
+        how.clip_value, how.max_row_norm, how.max_norm = clip_value, max_row_norm, max_norm
+        return update
 
-    def catch_up(self, RowPlan plan, cnp.ndarray hyper, History history, Scratch scratch):
-        """Bring rows up to the last step of their history; nothing else."""
-        cdef Settings how
+    def prepare_catching_up(self, RowPlan plan, int num_threads):
+        """The Update that brings rows up to the last step of their history."""
+        cdef Update update = self.new_update(plan, num_threads)
+        self.set_catching_up(&update.how)
+        update.hyper = self.last_hyper
+        update.history = self.history
+        return update
+
+    def prepare_nothing(self, int num_threads):
+        """An Update of no row, for what is to come before it."""
+        return self.new_update(None, num_threads)
+
+    cdef Update new_update(self, RowPlan plan, int num_threads):
+        cdef int threads = self.threads(plan, num_threads) if plan is not None else num_threads
+        cdef Update update = Update.__new__(Update, self.target.dim, 8 if self.double_ else 4, threads)
+        update.sweep, update.plan = self, plan
+        return update
+
+    cdef void set_catching_up(self, Settings* how):
         how.scale = 1
         how.decay = 0
-        how.hyper = how.by_count = cnp.PyArray_DATA(hyper)
+        how.clip_value = how.max_row_norm = how.max_norm = INFINITY
         how.n_counts = how.n_by_count = 1
-        how.past = &history.past
-        how.count = history.past.now
-        if 0 < history.past.resolvent.window < 2 * plan.n:
-            make_ready(&history.past)
-        self.run(plan, &how, scratch)
+        if self.last_hyper is None:             # before the first step no row has missed any
+            how.hyper = how.by_count = NULL
+        else:
+            how.hyper = how.by_count = cnp.PyArray_DATA(<cnp.ndarray>self.last_hyper)
+        how.past = &self.history.past
+        how.count = self.history.past.now
+
+    @staticmethod
+    def apply(list updates, Counts counts=None, Py_ssize_t left_out=0):
+        """Do what was prepared, for all tables, and count: no Python runs from the first write to the last.
+
+        Raises ValueError if a table or a gradient is no longer where it was; nothing has been written then.
+        """
+        cdef Update update
+        for update in updates:
+            update.sweep.check_in_place()
+            if update.plan is not None:
+                update.plan.check_in_place()
+        for update in updates:
+            update.run()
+        if counts is not None:
+            counts.steps += 1
+            counts.nonfinite_rows += left_out
 
     cdef void run(self, RowPlan plan, Settings* how, Scratch scratch):
+        if how.past and 0 < how.past.resolvent.window < 2 * plan.n:
+            make_ready(<Past*>how.past)
         with nogil:
             if self.double_:
                 update_all(&self.target, &plan.source, how, plan.n, <double*>scratch.rows, scratch.pad, scratch.threads)
             else:
                 update_all(&self.target, &plan.source, how, plan.n, <float*>scratch.rows, scratch.pad, scratch.threads)
+
+
+cdef class Update(Scratch):
+    """One table's share of a call.  All that can fail is done when this is made; `run` only writes."""
+    cdef Sweep sweep
+    cdef RowPlan plan               # None: no row is to be updated
+    cdef Settings how
+    cdef object hyper, by_count     # what `how` points into
+    cdef bint takes_a_step          # or else rows are only brought up
+    cdef History history            # that the table has from here on; None where nothing is replayed
+    cdef RowPlan whole              # all rows, to be brought up first, where another history begins; else None
+    cdef object missed              # what that history is made for
+    cdef cnp.ndarray number         # of the whole table, that has this value after the step; or None
+    cdef double value
+    cdef Term term                  # what the step leaves to rows that miss it
+
+    def replay(self, History history, matrix=(), double rate=0, double factor=0, double fresh=1):
+        """Let the step be the next one in a history, and leave its term to the rows that miss it."""
+        history.reserve()
+        self.history = history
+        self.term = term_of(history, matrix, rate, factor, fresh)
+
+    def set_number(self, cnp.ndarray array, double value):
+        """Let an array of one float64 have this value after the step."""
+        self.number, self.value = array, value
+
+    def begin(self, RowPlan whole, History history, missed):
+        """Before all, bring every row up to the end of the history so far, and let another one begin."""
+        self.whole, self.history, self.missed = whole, history, missed
+
+    cdef void run(self):
+        cdef Sweep sweep = self.sweep
+        cdef Settings catching_up
+        if self.whole is not None:
+            if sweep.last_hyper is not None:
+                sweep.set_catching_up(&catching_up)
+                sweep.run(self.whole, &catching_up, self)
+            sweep.history, sweep.missed, sweep.last_hyper = self.history, self.missed, None
+        if self.plan is None:
+            return
+        self.how.past = &self.history.past if self.history is not None else NULL
+        if self.takes_a_step or self.hyper is not None:
+            sweep.run(self.plan, &self.how, self)
+        if not self.takes_a_step:
+            return
+        if self.history is not None:
+            append_step(&self.history.past, &self.term)
+            sweep.last_hyper = self.hyper
+        if sweep.count < INT32_MAX:
+            sweep.count += 1
+        if sweep.shared:
+            sweep.shared[0] = <int32_t>sweep.count
+        if self.number is not None:
+            (<double*>cnp.PyArray_DATA(self.number))[0] = self.value
 
 
 include "embedding.pxi"

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import checkpoint
+from .. import checkpoint, schedules
 from ..optimizers import OPTIMIZERS
 
 # SGD under the names of what it does besides.
@@ -36,6 +36,8 @@ class Model:
 
     # Rates at which each optimizer trains the model well; for those not in it, the optimizer's own default.
     LEARNING_RATES: ClassVar = {}
+    # From the names of the tables to their axes: axes of one name are of one length.
+    _axes: ClassVar = {}
     # Threads that an optimizer given by name steps on; None: `so.get_num_threads()`.
     _threads = None
 
@@ -149,6 +151,10 @@ class Model:
     def save(self, path, **metadata):
         """Save a checkpoint from which `load` resumes: the optimizer's, with this model's settings in its metadata.
 
+        No file holds a callable that is none of `sparseopt.schedules`. So in place of an `optimizer` that is a callable,
+        `load` gives the name of the class of `optimizer_`, with its rate as `lr`. What else the callable says is lost to a
+        later `fit`, and only to that: `optimizer_` itself is stored whole. A generator as `random_state` becomes None.
+
         Parameters
         ----------
         path : str or path
@@ -156,9 +162,8 @@ class Model:
             What else to keep in `optimizer_.metadata`, the vocabulary for instance.
         """
         self._check_fitted()
-        settings = {name: _stored(value) for name, value in self.get_params().items() if name not in ("optimizer", "lr")}
         before = dict(self.optimizer_.metadata)
-        self.optimizer_.metadata |= {"model": settings, "model_type": type(self).__name__, **self._fitted(), **metadata}
+        self.optimizer_.metadata |= {"model": self._settings(), "model_type": type(self).__name__, **self._fitted(), **metadata}
         try:
             checkpoint.save(path, self.optimizer_)
         except BaseException:
@@ -169,16 +174,43 @@ class Model:
     def load(cls, path, lr=None):
         """Return the model that `save` saved; `partial_fit` goes on as if it had never stopped, to the bit.
 
-        `lr` takes the place of the stored rate, as in `sparseopt.load`.
+        Its parameters are those of the model that was saved, but for what no file holds: see `save`. `lr` takes the place
+        of the stored rate, as in `sparseopt.load`.
         """
         optimizer = checkpoint.load(path, lr=lr)
-        if optimizer.metadata.get("model_type") != cls.__name__:
-            raise ValueError(f"{path}: a checkpoint of an optimizer, but not of a {cls.__name__} model")
-        model = cls(**optimizer.metadata["model"], optimizer=type(optimizer).__name__, lr=optimizer.param_groups[0]["lr"])
-        model.optimizer_ = optimizer
-        optimizer.num_threads = model._threads
-        model._restore(optimizer.metadata)
+        with checkpoint.refusing(path):
+            if optimizer.metadata.get("model_type") != cls.__name__:
+                raise ValueError(f"a checkpoint of an optimizer, but not of a {cls.__name__} model")
+            settings = {"optimizer": type(optimizer).__name__, **optimizer.metadata["model"]}
+            if lr is None:
+                lr = schedules.from_json(settings["lr"]) if "lr" in settings else optimizer.param_groups[0]["lr"]
+            model = cls(**{**settings, "lr": lr})
+            model.optimizer_ = optimizer
+            optimizer.num_threads = model._threads
+            model._check_tables()
+            model._restore(optimizer.metadata)
         return model
+
+    def _settings(self):
+        """The constructor's parameters as JSON can hold them, less an optimizer and a rate that it cannot."""
+        settings = {name: _stored(value) for name, value in self.get_params().items()}
+        settings["lr"] = schedules.to_json(settings["lr"])
+        if not isinstance(self.optimizer, str):
+            del settings["optimizer"], settings["lr"]
+        elif self.lr is not None and not isinstance(settings["lr"], Real | dict):
+            del settings["lr"]
+        return settings
+
+    def _check_tables(self):
+        """Raise if the tables of a file are none of such a model."""
+        lengths = {"one": 1}
+        for name, axes in self._axes.items():
+            table = self.optimizer_.params.get(name)
+            if table is None and name == "intercept":
+                continue
+            if table is None or table.dtype != np.float32 or len(axes) != table.ndim or any(
+                    lengths.setdefault(axis, n) != n for axis, n in zip(axes, table.shape, strict=True)):
+                raise ValueError(f"its table {name!r} is missing, or is no {type(self).__name__}'s")
 
     def __getstate__(self):
         state = dict(self.__dict__)

@@ -1,6 +1,7 @@
 """What the recommenders share: tables of users and items that grow, recommendations, and items that are alike."""
 
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -61,6 +62,7 @@ def grown(optimizer, tables):
 class Recommender(Model):
     """A model with the tables "users", "items" and "item_bias", whose scores of items are products of their rows."""
 
+    _axes: ClassVar = {"users": ("user", "dim"), "items": ("item", "dim"), "item_bias": ("item",)}
     _spread = 1e-4          # of the products of new vectors, about
 
     def fit(self, X, callback=None):

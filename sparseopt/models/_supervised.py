@@ -1,6 +1,7 @@
 """What models of sparse features and targets share: checks of X and y, the training loop, two classes or numbers as targets."""
 
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,12 +11,14 @@ from .. import memory
 from ..gradients import csr_parts
 from ._base import Model, Progress
 
+_WIDEST_CLASS = 1 << 20         # bytes, in a file
 _SCORED = 4096                  # rows that are scored at a time: a bound on the memory that it takes
 
 
 class Supervised(Model):
     """Trains on batches of rows of X with their targets; a subclass says what a batch does to which tables."""
 
+    _axes: ClassVar = {"weights": ("feature",), "intercept": ("one",)}
     _by_feature = ("weights",)  # the tables with a row for each feature, that l2 acts on; l1 acts on the first
     # More would save a tenth; and where cores are busy, wait for each other ten times as long as so small a step takes.
     _threads = 1
@@ -210,7 +213,7 @@ class Supervised(Model):
 
     def _restore(self, metadata):
         super()._restore(metadata)
-        self.n_features_in_ = metadata["n_features_in"]
+        self.n_features_in_ = len(self.optimizer_.params[self._by_feature[0]])
 
 
 class BinaryClassifier:
@@ -302,7 +305,10 @@ class BinaryClassifier:
 
     def _restore(self, metadata):
         super()._restore(metadata)
-        self.classes_ = np.array(metadata["classes"], dtype=metadata["classes_dtype"])
+        dtype = np.dtype(metadata["classes_dtype"])
+        if len(metadata["classes"]) != 2 or dtype.itemsize > _WIDEST_CLASS:
+            raise ValueError(f"its classes are {metadata['classes']!r} of dtype {dtype}; they must be 2")
+        self.classes_ = np.array(metadata["classes"], dtype=dtype)
 
     def __sklearn_tags__(self):
         from sklearn.utils import ClassifierTags

@@ -1,5 +1,7 @@
 """Factorization machines of order 2: a weight for each feature, and for each pair of features the product of two vectors."""
 
+from typing import ClassVar
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -14,6 +16,7 @@ class _FactorizationMachine(Supervised):
         "AdamW": 0.0015, "RowwiseAdam": 0.0015, "Adamax": 0.004, "NAdam": 0.0015, "Ftrl": 0.05, "Lion": 0.0003,
     }
     _canonical = True           # in x², repeats are to be squared after they are summed
+    _axes: ClassVar = {**Supervised._axes, "factors": ("feature", "dim")}
     _by_feature = ("weights", "factors")
 
     def __init__(self, dim=8, optimizer="Ftrl", lr=None, l1=0.0, l2=0.0, init_scale=0.01, epochs=5, batch_size=256,

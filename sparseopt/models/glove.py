@@ -107,6 +107,8 @@ class GloVe(WordVectors):
         "SGD": 0.002, "Adagrad": 0.1, "RowwiseAdagrad": 0.1, "Adadelta": 3.0, "RMSprop": 0.003, "Adam": 0.01, "AdamW": 0.01,
         "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.2, "Lion": 0.001,
     }
+    _axes: ClassVar = {"words": ("word", "dim"), "contexts": ("word", "dim"),
+                       "word_bias": ("word",), "context_bias": ("word",)}
     _dense = True               # has missed="dense"
 
     def __init__(self, dim=100, optimizer="Adagrad", lr=None, epochs=30, batch_size=4096, x_max=10.0, alpha=0.75,

@@ -1,5 +1,7 @@
 """Ratings as products: matrix factorization with biases."""
 
+from typing import ClassVar
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -81,6 +83,8 @@ class MatrixFactorization(Recommender):
         "SGD": 0.02, "Adagrad": 0.02, "RowwiseAdagrad": 0.03, "Adadelta": 1.0, "RMSprop": 0.003, "Adam": 0.003, "AdamW": 0.003,
         "RowwiseAdam": 0.003, "Adamax": 0.008, "NAdam": 0.003, "Ftrl": 0.08, "Lion": 0.002,
     }
+
+    _axes: ClassVar = {**Recommender._axes, "user_bias": ("user",)}
 
     def __init__(self, dim=64, optimizer="Adam", lr=None, epochs=20, batch_size=1024, regularization=0.1, weight_decay=0.0,
                  missed="skip", random_state=0):

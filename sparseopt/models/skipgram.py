@@ -81,6 +81,7 @@ class SkipGram(WordVectors):
     Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", eq. 4.
     """
 
+    _axes: ClassVar = {"words": ("word", "dim"), "contexts": ("word", "dim")}
     LEARNING_RATES: ClassVar = {"SGD": 0.025, "Adagrad": 0.1, "RowwiseAdagrad": 0.05}
 
     def __init__(self, dim=100, window=5, negative=5, min_count=5, sample=1e-3, optimizer="SGD", lr=None, epochs=5,
@@ -214,7 +215,11 @@ class SkipGram(WordVectors):
 
     def _restore(self, metadata):
         super()._restore(metadata)
-        vars(self).update(self._known(list(metadata["words"]), np.array(metadata["counts"])))
+        words, counts = list(metadata["words"]), np.array(metadata["counts"])
+        if not len(words) == len(counts) == len(self.optimizer_.params["words"]) or counts.min() < 1:
+            raise ValueError(f"it has {len(words)} words and {len(counts)} counts for {len(self.optimizer_.params['words'])} "
+                             "vectors; there must be as many, and each counted")
+        vars(self).update(self._known(words, counts))
 
     @property
     def vectors_(self):

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 
+from ..files import replacing
 from ._base import Model
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
@@ -57,16 +58,18 @@ def sentences(text):
 def write_vectors(path, words, vectors):
     """Write vectors in word2vec's text format, which gensim's KeyedVectors.load_word2vec_format reads.
 
+    The file at `path` is at all times the old one or the new one.
+
     Parameters
     ----------
     path : str or path
     words : list of str
     vectors : array, shape (len(words), dim)
     """
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(f"{len(words)} {vectors.shape[1]}\n")
+    with replacing(path) as file:
+        file.write(f"{len(words)} {vectors.shape[1]}\n".encode())
         for word, vector in zip(words, vectors, strict=True):
-            file.write(f"{word} {' '.join(f'{x:.6g}' for x in vector)}\n")
+            file.write(f"{word} {' '.join(f'{x:.6g}' for x in vector)}\n".encode())
 
 
 def read_vectors(path):

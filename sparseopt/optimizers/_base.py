@@ -1,5 +1,6 @@
 """What all optimizers share: parameters, state, the way of a step. No maths, and no loop over rows, is in here."""
 
+import copy
 import functools
 import itertools
 import math
@@ -14,8 +15,10 @@ import numpy as np
 
 from .. import config, gradients, kernels, memory
 from ..kernels import rowplan
+from ..kernels.atomic import Counts, adopt
 from ..kernels.replay import History, plan_of
-from ._hyper import CHECKS, not_negative, positive
+from ..text import listed, shown
+from ._hyper import CHECKS, not_negative, or_none, positive
 
 
 class Rule(NamedTuple):
@@ -24,6 +27,7 @@ class Rule(NamedTuple):
     name: str                           # the row function in kernels/rules/registry.pxi
     state: tuple[str, ...] = ()         # arrays in the table's shape, in the order in which the row function takes them,
     row_state: tuple[str, ...] = ()     # followed by arrays of one number a row
+    table_state: tuple[str, ...] = ()   # float64 numbers of the whole table, which `_with_table_state` reads
     counted: bool = False               # whether the update depends on how many steps were taken
 
 
@@ -35,7 +39,6 @@ class Missed(NamedTuple):
     powers: tuple[float, ...] = ()      # the numbers whose powers it takes
     betas: tuple[float, float, bool] | None = None      # Adam's β1 and β2, and whether v is the largest so far,
     eps: float = 0.0                                    # and its ε
-    rated: bool = False                 # whether it takes one over the last rate
     fixed: tuple[float, ...] = ()       # what else it reads
 
 
@@ -51,38 +54,35 @@ class _Parameter:
         self.shape = table.shape        # the sweep's, should anyone assign to that of the table
         self.group_index = group_index
         self.dim = table.shape[1] if table.ndim == 2 else 1
-        self.count = 0                  # of its steps; no row has taken more
 
     def bind(self, rule, group, step_count, missed=None):
         self.rule = rule
         self.made_for = dict(group)
         shape, dtype = self.table.shape, self.table.dtype
         self.state = {}
-        steps = None
         if missed is not None:          # the step that a row was last brought up to
-            self.state["step"] = steps = memory.aligned(shape[:1], np.int32)
+            self.state["step"] = memory.aligned(shape[:1], np.int32)
         elif rule.counted:
             self.state["step"] = memory.aligned(shape[:1] if step_count == "row" else (), np.int32)
-            steps = self.state["step"] if step_count == "row" else None
         self.state |= {name: memory.aligned(shape, dtype, place=place) for place, name in enumerate(rule.state, start=1)}
         self.state |= {name: memory.aligned(shape[:1], dtype) for name in rule.row_state}
+        self.state |= {name: memory.aligned((), np.float64) for name in rule.table_state}
         arrays = [self.state[name] for name in rule.state + rule.row_state]
-        self.sweep = kernels.Sweep(rule.name, self.table, arrays, steps, missed and missed.rule,
-                                   by_elements=not rule.row_state)
-        self.history = self.missed = None
+        self.sweep = kernels.Sweep(rule.name, self.table, arrays, self.state.get("step"), missed and missed.rule,
+                                   by_elements=not rule.row_state, title=self.title or "the optimizer")
         if missed is not None:
-            self.begin_history(missed)
+            self.sweep.history, self.sweep.missed = self.new_history(missed, 0), missed
 
-    def begin_history(self, missed):
-        """Of steps that rows may miss from now on: all rows stand at the last one."""
-        self.history = self.new_history(missed)
-        self.missed = missed
-        self.last_hyper = None          # of the last step in the history
-
-    def new_history(self, missed):
+    def new_history(self, missed, start):
+        """Of steps that rows may miss from now on: all rows stand at the step `start`."""
         dtype = self.table.dtype
         plan = plan_of(*missed.betas, dtype) if missed.betas else None
-        return History(self.count, missed.size, missed.powers, plan, missed.eps, dtype, missed.rated)
+        return History(start, missed.size, missed.powers, plan, missed.eps, dtype)
+
+    @property
+    def count(self):
+        """Of its steps; no row has taken more."""
+        return self.sweep.count
 
     @property
     def nbytes(self):
@@ -91,7 +91,11 @@ class _Parameter:
 
 _LONG = 1 << 16                 # steps that a history always has room for
 _LARGEST_COUNT = np.iinfo(np.int32).max
-_UNCOUNTED = "params", "lr", "eps", "weight_decay", "maximize"        # hyper-parameters that no count table depends on
+# Hyper-parameters of all optimizers.
+_COMMON = {"maximize": False, "clip_value": None, "max_row_norm": None, "max_norm": None}
+_UNCOUNTED = "params", "lr", "eps", "weight_decay", *_COMMON        # hyper-parameters that no count table depends on
+_LIMITS = "clip_value", "max_row_norm", "max_norm"
+_NOT_NEGATIVE = {"exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "acc_delta", "sum", "n"}      # state, if all is well
 
 
 class _CountTable:
@@ -127,17 +131,16 @@ def _one_of(*allowed):
     return check
 
 
-def _or_none(check):
-    return lambda name, value: None if value is None else check(name, value)
-
-
 _OPTIONS = {
     "step_count": _one_of("row", "global"),
     "missed": _one_of("skip", "replay"),
     "nonfinite": _one_of("raise", "skip", "allow"),
-    "max_grad_norm": _or_none(positive),
-    "num_threads": _or_none(config.check_num_threads),
+    "max_grad_norm": or_none(positive),
+    "num_threads": or_none(config.check_num_threads),
 }
+
+
+_OPTION_DEFAULTS = {"step_count": "row", "missed": "skip", "nonfinite": "raise", "max_grad_norm": None, "num_threads": None}
 
 
 def _option(name, fixed=False):
@@ -171,6 +174,13 @@ class Optimizer:
         λ. Added to the gradient of touched rows as `λ w` (coupled), unless the optimizer says that it is decoupled.
     maximize : bool
         Ascend instead of descend.
+    clip_value : None or float
+        Bound on the size of each number of a gradient, after repeats are summed; as torch.nn.utils.clip_grad_value_.
+    max_row_norm : None or float
+        Scale the gradient of each touched row down to this 2-norm, after clip_value.
+    max_norm : None or float
+        Scale each updated row of the table down to this 2-norm, as torch.nn.Embedding does before each look-up. Not under
+        missed="replay" where missed steps move weights.
     step_count : "row" or "global"
         The step count that bias correction uses: how many steps this row has taken, or how many its table has. Under
         missed="replay" every row takes every step, so both are one.
@@ -179,7 +189,8 @@ class Optimizer:
         gradient of zeros. Under "replay" a row is brought up when a step touches it; `catch_up` brings up those about to be
         read. What has no closed form raises.
     max_grad_norm : None or float
-        Scale the gradients of a call down to this global 2-norm, taken over all its tables after repeats are summed.
+        Scale the gradients of a call down to this global 2-norm. The norm is taken over all tables of the call, after repeats
+        are summed and after clip_value and max_row_norm.
     nonfinite : "raise", "skip" or "allow"
         A NaN or an infinity in a gradient: raise before anything is written; leave those rows out, with a RuntimeWarning
         that says how many (`nonfinite_rows` adds them up); or do not look.
@@ -198,9 +209,8 @@ class Optimizer:
     state : mapping
         From the name of a parameter (its position, if it has none) to its state arrays, under torch's names. `step` counts
         the steps of each row (int32); optimizers that need no count keep none. The arrays may be written to, to reset a
-        row for instance; counts above those of any row so far take effect through `load_state_dict`. Under
-        missed="replay" `step` is the step that a row was last brought up to: to reset a row, catch it up and clear the rest
-        of its state, not its step.
+        row for instance; state and counts of another run are handed in by `take_over`. Under missed="replay" `step` is the
+        step that a row was last brought up to: to reset a row, catch it up and clear the rest of its state, not its step.
     params : mapping
         From names to tables.
     steps : int
@@ -212,22 +222,23 @@ class Optimizer:
     """
 
     _floored: tuple[str, ...] = ("eps",)     # hyper-parameters for which 0 means "nothing, and 0/0 is 0"
+    _adds_decay = False                      # whether the rule itself adds λ w to the gradient
     _linear = False                          # whether w and its state are linear in a gradient that is linear in w
     _starting: tuple[str, ...] = ()          # hyper-parameters that only the first state depends on
 
-    def __init__(self, params, defaults, *, maximize=False, step_count="row", missed="skip", max_grad_norm=None,
-                 nonfinite="raise", num_threads=None):
+    def __init__(self, params, defaults, *, maximize=False, clip_value=None, max_row_norm=None, max_norm=None,
+                 step_count="row", missed="skip", max_grad_norm=None, nonfinite="raise", num_threads=None):
+        self._counts = Counts()
         self.step_count = step_count
         self.missed = missed
         self.nonfinite = nonfinite
         self.max_grad_norm = max_grad_norm
         self.num_threads = num_threads
-        self.steps = 0
-        self.nonfinite_rows = 0
         self.metadata = {}
 
         self._structure, groups = _named_groups(params)
-        self._defaults = defaults = {**defaults, "maximize": maximize}
+        self._defaults = defaults = {**defaults, "maximize": maximize, "clip_value": clip_value, "max_row_norm": max_row_norm,
+                                     "max_norm": max_norm}
         self.param_groups = []
         self._parameters = []
         for index, (tables, given) in enumerate(groups):
@@ -246,6 +257,7 @@ class Optimizer:
             self._init_state(group, parameter.table, parameter.state)
         self._by_name = {parameter.name: parameter for parameter in self._parameters}
         self._resolved = {}
+        self._apply = kernels.Sweep.apply
         self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
 
     step_count = _option("step_count", fixed=True)
@@ -253,6 +265,8 @@ class Optimizer:
     nonfinite = _option("nonfinite")
     max_grad_norm = _option("max_grad_norm")
     num_threads = _option("num_threads")
+    steps = property(operator.attrgetter("_counts.steps"))
+    nonfinite_rows = property(operator.attrgetter("_counts.nonfinite_rows"))
 
     # What a subclass says of itself.
 
@@ -268,12 +282,20 @@ class Optimizer:
         """Return the numbers that depend on the step counts k alone, an array (len(k), columns) of float64."""
         return np.ones((len(k), 1))
 
+    def _with_table_state(self, at, state):
+        """Return the numbers of one step for a rule with state of the whole table, and that state's values after the step."""
+        raise NotImplementedError
+
+    def _state_after(self, group, k):
+        """Return what of the state step counts k alone determine, by name; for runs that are taken over without it."""
+        return {}
+
     def _init_state(self, group, table, state):
         """Give the state its first values; it comes as zeros."""
 
     def _coupled_decay(self, group):
         """Return the λ of the `λ w` that is added to gradients."""
-        return group["weight_decay"]
+        return 0.0 if self._adds_decay else group["weight_decay"]
 
     def _check_more(self, group, lr):
         """Raise if hyper-parameters, each all right alone, are wrong together."""
@@ -302,42 +324,42 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError, KeyError, IndexError
-            If a gradient does not fit its table, or has a NaN or an infinity under nonfinite="raise". Nothing has been
-            written then: tables and state are as before.
+            If a gradient does not fit its table, has a NaN or an infinity under nonfinite="raise", or a table has moved in
+            memory since construction. Nothing has been written then: tables and state are as before.
+        RuntimeError
+            If another call is at work in this optimizer. Nothing has been written by this one.
+
+        A signal, KeyboardInterrupt included, finds all tables of the call stepped, or none.
         """
-        threads = config.threads_for(self._num_threads)
-        work = []
-        for parameter, gradient in self._pairs(grads):
-            if gradient is not None:
-                plan = self._plan(parameter, gradient, threads)
-                work.append((parameter, plan, self._settings(parameter), parameter.sweep.scratch(plan, threads)))
-        left_out = 0
-        if self._nonfinite != "allow":
-            for i, (parameter, plan, *rest) in enumerate(work):
-                finite = self._finite(parameter, plan, threads)
-                if finite is not plan:
-                    left_out += plan.n - finite.n
-                    work[i] = parameter, finite, *rest
-        clip = 1.0 if self._max_grad_norm is None else self._clip(work, threads)
-        if self._missed == "replay":
-            for parameter, _, (*_, past), _ in work:
-                self._continue_history(parameter, past[0], threads)
-        for parameter, plan, (hyper, by_count, decay, sign, past), scratch in work:
-            counted = parameter.rule.counted or parameter.history
-            parameter.sweep.update(plan, hyper, by_count, parameter.count + 1 if counted else 1, sign * clip, decay, scratch,
-                                   parameter.history)
-            if past is not None:
-                parameter.history.append(**past[1])
-                parameter.count = parameter.history.now
-                parameter.last_hyper = hyper
-                continue
-            if parameter.count < _LARGEST_COUNT:
-                parameter.count += 1
-            if counted and self._step_count == "global":
-                parameter.state["step"][...] = parameter.count
-        if left_out:
-            self.nonfinite_rows += left_out
-        self.steps += 1
+        # Whatever can fail and whatever is the user's code comes first. Row numbers are read after the schedules have run,
+        # into memory of our own. `apply` then writes, without any Python in between.
+        with self._counts:
+            threads = config.threads_for(self._num_threads)
+            work = [(parameter, gradient, self._settings(parameter)) for parameter, gradient in self._pairs(grads)
+                    if gradient is not None]
+            plans = [self._plan(parameter, gradient, threads) for parameter, gradient, _ in work]
+            left_out = 0
+            if self._nonfinite != "allow":
+                for i, (parameter, _, _) in enumerate(work):
+                    if not math.isfinite(parameter.sweep.largest(plans[i], threads)):
+                        touched = plans[i].n
+                        plans[i] = self._finite(parameter, plans[i], threads)
+                        left_out += touched - plans[i].n
+            clip = 1.0 if self._max_grad_norm is None else self._clip(work, plans, threads)
+            updates = [self._prepared(parameter, plan, settings, clip, threads)
+                       for (parameter, _, settings), plan in zip(work, plans, strict=True)]
+            self._apply(updates, self._counts, left_out)
+
+    def _prepared(self, parameter, plan, settings, clip, threads):
+        """The update of one table, with all that can fail done."""
+        hyper, by_count, count, sign, limits, past = settings
+        update = parameter.sweep.prepare(plan, hyper, by_count, count, sign * clip, limits[0], threads, *limits[1:])
+        if past is not None:
+            for name, value in past.get("state", {}).items():
+                update.set_number(parameter.state[name], value)
+            if "missed" in past:
+                update.replay(self._continued(parameter, past["missed"], update), **past["term"])
+        return update
 
     def catch_up(self, rows=None):
         """Bring rows up to the last step, under missed="replay": do it with those that are about to be read.
@@ -353,7 +375,7 @@ class Optimizer:
         Raises
         ------
         RuntimeError
-            Under missed="skip", where no row is ever behind.
+            Under missed="skip", where no row is ever behind; and as `step`.
         TypeError, ValueError, KeyError, IndexError
             If the rows are not those of the tables. Nothing has been written then.
 
@@ -371,12 +393,10 @@ class Optimizer:
         (array([-0.75, -0.75], dtype=float32), array([0, 0, 0, 0]))
         """
         self._check_replays("catch_up")
-        threads = config.threads_for(self._num_threads)
-        work = [(parameter, self._row_plan(parameter, numbers, threads)) for parameter, numbers in self._rows_of(rows)]
-        work = [(parameter, plan) for parameter, plan in work if parameter.last_hyper is not None]     # have taken a step
-        scratches = [parameter.sweep.scratch(plan, threads) for parameter, plan in work]
-        for (parameter, plan), scratch in zip(work, scratches, strict=True):
-            parameter.sweep.catch_up(plan, parameter.last_hyper, parameter.history, scratch)
+        with self._counts:
+            threads = config.threads_for(self._num_threads)
+            self._apply([parameter.sweep.prepare_catching_up(self._row_plan(parameter, numbers, threads), threads)
+                         for parameter, numbers in self._rows_of(rows)])
 
     def stale(self, rows=None):
         """Return how many steps each row is behind, under missed="replay".
@@ -399,6 +419,7 @@ class Optimizer:
         self._check_replays("stale")
         behind = {}
         for parameter, numbers in self._rows_of(rows):
+            parameter.sweep.check_in_place()
             if numbers is not None:
                 self._row_plan(parameter, numbers)          # checks them
             steps = parameter.state["step"] if numbers is None else parameter.state["step"][numbers]
@@ -420,8 +441,6 @@ class Optimizer:
 
     def _row_plan(self, parameter, rows, threads=1):
         what = parameter.rows_of_it
-        if rowplan.overlap((rows,), self._written):
-            rows = rows.copy()
         n = len(rows) if rows is not None else parameter.shape[0]
         nothing = np.empty((n, 0), parameter.table.dtype)
         return rowplan.plan(what, parameter.shape[0], parameter.dim, rows, nothing, rising=parameter.sweep.rising,
@@ -429,12 +448,15 @@ class Optimizer:
 
     def _replayed(self, group):
         """The Missed of a group, once it is sure that there is one."""
-        if self._coupled_decay(group) and not self._linear:
+        if (self._adds_decay and group["weight_decay"]) or (self._coupled_decay(group) and not self._linear):
             decay = group["weight_decay"]
             raise ValueError(f'weight_decay is {decay} with missed="replay"; {type(self).__name__} would have to take '
                              "missed steps one by one, for the gradient λ w never vanishes. Decoupled decay (AdamW, Lion, "
                              "NAdam with decoupled_weight_decay) and SGD's can be replayed; missed=\"skip\" takes any")
         missed = self._missed_steps(group)
+        if group["max_norm"] is not None and missed.rule is not None:
+            raise ValueError(f'max_norm is {group["max_norm"]} with missed="replay"; missed steps of {type(self).__name__} '
+                             "move weights, and the norm after each of them has no closed form. missed=\"skip\" takes max_norm")
         for dtype in {table.dtype for table in group["params"].values()} if missed.betas else ():
             try:
                 plan_of(*missed.betas, dtype)
@@ -442,18 +464,19 @@ class Optimizer:
                 raise ValueError(f'{error}; missed="skip" takes them') from None
         return missed
 
-    def _continue_history(self, parameter, missed, threads):
-        """Room for one step more; or a new history, where the one so far is too long or cannot express what comes."""
-        history = parameter.history
+    def _continued(self, parameter, missed, update):
+        """The history that takes one step more: a new one, where the one so far is too long or cannot express what comes.
+
+        `update` then first brings all rows up to the end of the one so far.
+        """
+        sweep, history = parameter.sweep, parameter.sweep.history
         if history.now >= _LARGEST_COUNT - 1:
             raise OverflowError(f"{parameter.title or 'the table'} has taken {history.now} steps; replay counts no further")
         long = history.now - history.start >= _LONG and 16 * history.nbytes > parameter.nbytes
-        if long or missed != parameter.missed:
-            if parameter.last_hyper is not None:
-                plan = self._row_plan(parameter, None)
-                parameter.sweep.catch_up(plan, parameter.last_hyper, history, parameter.sweep.scratch(plan, threads))
-            parameter.begin_history(missed)
-        parameter.history.reserve()
+        if long or missed != sweep.missed:
+            history = parameter.new_history(missed, sweep.count)
+            update.begin(self._row_plan(parameter, None), history, missed)
+        return history
 
     def _pairs(self, given, name="grads", kind="gradients"):
         """Pairs (parameter, what is given for it)."""
@@ -464,11 +487,16 @@ class Optimizer:
         if self._structure == "mapping":
             if not isinstance(given, Mapping):
                 raise TypeError(f"{name} is a {type(given).__name__}; the parameters are a mapping, so it must be one, with "
-                                f"names among {', '.join(map(repr, self._by_name))}")
-            for key in given:
-                if key not in self._by_name:
-                    raise KeyError(f"{name} names {key!r}; the parameters are {', '.join(map(repr, self._by_name))}")
-            return [(self._by_name[key], one) for key, one in given.items()]
+                                f"names among {listed(self._by_name)}")
+            pairs, parameters = [], dict(self._by_name)
+            for key, one in given.items():
+                parameter = parameters.pop(key, None)
+                if parameter is None:
+                    if key in self._by_name:
+                        raise ValueError(f"{name} names {shown(key)} twice; a mapping gives each name once")
+                    raise KeyError(f"{name} names {shown(key)}; the parameters are {listed(self._by_name)}")
+                pairs.append((parameter, one))
+            return pairs
         if not isinstance(given, (list, tuple)):
             raise TypeError(f"{name} is a {type(given).__name__}; the parameters are a sequence, so it must be a list or "
                             f"tuple of {len(self._parameters)} {kind}")
@@ -478,15 +506,11 @@ class Optimizer:
         return list(zip(self._parameters, given, strict=True))
 
     def _plan(self, parameter, gradient, threads=1):
-        what, table, shape = parameter.what, parameter.table, parameter.shape
-        if table.shape != shape:
-            raise ValueError(f"the table of {parameter.title or 'the optimizer'} has changed its shape from {shape} to "
-                             f"{table.shape}")
-        form = gradients.entries(gradient, shape, table.dtype, what)
-        rising = parameter.sweep.rising
-        plan = rowplan.plan(what, shape[0], parameter.dim, *form, rising=rising, num_threads=threads)
-        if rowplan.overlap(form, self._written):
-            plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form), rising=rising,
+        what, shape, sweep = parameter.what, parameter.shape, parameter.sweep
+        form = gradients.entries(gradient, shape, parameter.table.dtype, what)
+        plan = rowplan.plan(what, shape[0], parameter.dim, *form, rising=sweep.rising, num_threads=threads)
+        if rowplan.overlap((form.values, form.weights), self._written):         # all else a plan copies
+            plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form), rising=sweep.rising,
                                 num_threads=threads)
         return plan
 
@@ -496,28 +520,36 @@ class Optimizer:
         key = parameter.group_index, dtype
         rate = group["lr"]
         if callable(rate):                  # first, for it may change what else is in the group
-            rate = not_negative(f"lr (of the schedule at step {self.steps})", rate(self.steps))
-        seen, by_count, hyper, lr, missed = self._resolved.get(key, (None, None, None, None, None))
+            rate = self._rate(group)
+        seen, by_count, hyper, lr, sign, limits, missed = self._resolved.get(key, (None,) * 7)
         if seen is None or _differ(group, seen):
             self._check_group(group)
             self._check_state_fits(group, parameter.made_for)
             if seen is None or any(group[name] != seen[name] for name in group if name not in _UNCOUNTED):
                 by_count = _CountTable(self._by_count, group, dtype)
             missed = self._replayed(group) if self._missed == "replay" else None
+            sign = -1.0 if group["maximize"] else 1.0
+            limits = [self._coupled_decay(group), *(math.inf if group[name] is None else group[name] for name in _LIMITS)]
+            if limits[1:] == [math.inf] * 3:        # the usual case: a short call
+                del limits[1:]
             seen, hyper = dict(group), None
-            self._resolved[key] = seen, by_count, hyper, lr, missed
+            self._resolved[key] = seen, by_count, hyper, lr, sign, limits, missed
         if hyper is None or rate != lr:
             self._check_more(group, rate)
             lr, hyper = rate, self._hyper_of(group, dtype, rate)
-            self._resolved[key] = seen, by_count, hyper, lr, missed
-        count = parameter.count + 1 if parameter.rule.counted else 1
-        sign = -1.0 if group["maximize"] else 1.0
+            self._resolved[key] = seen, by_count, hyper, lr, sign, limits, missed
+        count = parameter.sweep.count + 1 if parameter.rule.counted else 1
         rows = by_count.upto(count)
-        past = None
+        if missed is None and not parameter.rule.table_state:
+            return hyper, rows, count, sign, limits, None
+        at, past = by_count.exact[min(count, len(rows)) - 1], {}
+        if parameter.rule.table_state:
+            at, past["state"] = self._with_table_state(at, parameter.state)
+            rows = at.astype(dtype)[None]
         if missed is not None:
-            step = self._missed_step(group, lr, parameter.count + 1, by_count.exact[min(count, len(rows)) - 1])
-            past = missed, {"rate": lr, **step}
-        return hyper, rows, self._coupled_decay(group), sign, past
+            past["missed"], count = missed, parameter.sweep.count + 1
+            past["term"] = {"rate": lr, **self._missed_step(group, lr, count, at)}
+        return hyper, rows, count, sign, limits, past
 
     def _hyper_of(self, group, dtype, lr):
         tiny = float(np.finfo(dtype).tiny)
@@ -541,8 +573,9 @@ class Optimizer:
                       RuntimeWarning, stacklevel=3)
         return plan.without(bad)
 
-    def _clip(self, work, threads):
-        norm = math.sqrt(sum(parameter.sweep.square_sum(plan, threads) for parameter, plan, *_ in work))
+    def _clip(self, work, plans, threads):
+        norm = math.sqrt(sum(parameter.sweep.square_sum(plan, threads, *limits[1:3])
+                             for (parameter, _, (*_, limits, _)), plan in zip(work, plans, strict=True)))
         if self.nonfinite != "allow" and not math.isfinite(norm):
             raise ValueError("the global norm of the gradients overflows; max_grad_norm cannot scale them")
         clip = self.max_grad_norm / (norm + 1e-6)
@@ -581,9 +614,13 @@ class Optimizer:
         return MappingProxyType({p.name: MappingProxyType(p.state) for p in self._parameters})
 
     def __repr__(self):
-        tables = ", ".join(f"{p.title + ' ' if p.title else ''}{p.table.shape} {p.table.dtype}" for p in self._parameters)
-        hyper = [", ".join(f"{k}={v!r}" for k, v in group.items() if k != "params") for group in self.param_groups]
-        return f"{type(self).__name__}({tables}; {'; '.join(hyper)})"
+        tables = ", ".join(f"{p.title + ' ' if p.title else ''}{p.shape} {p.table.dtype}" for p in self._parameters)
+        hyper = [", ".join(f"{name}={shown(value)}" for name, value in group.items()
+                           if name != "params" and not (name in _COMMON and value == _COMMON[name]))
+                 for group in self.param_groups]
+        options = [f"{name}={getattr(self, name)!r}" for name, default in _OPTION_DEFAULTS.items()
+                   if getattr(self, name) != default]
+        return f"{type(self).__name__}({'; '.join([tables, *hyper, *([', '.join(options)] if options else [])])})"
 
     # Checkpoints.
 
@@ -603,18 +640,27 @@ class Optimizer:
         >>> opt.params[0].any(), opt.steps
         (np.False_, 0)
         """
+        with self._counts:
+            return self._state_dict()
+
+    def _state_dict(self):
         kept = self._without_history()
         if self._missed == "replay":
             threads = config.threads_for(self._num_threads)
-            missed = [self._replayed(self.param_groups[parameter.group_index]) for parameter in self._parameters]
-            for parameter, wanted in zip(self._parameters, missed, strict=True):
-                self._continue_history(parameter, wanted, threads)
-            kept["history"] = {parameter.name: parameter.history.arrays() for parameter in self._parameters}
+            updates = []
+            for parameter in self._parameters:
+                update = parameter.sweep.prepare_nothing(threads)
+                self._continued(parameter, self._replayed(self.param_groups[parameter.group_index]), update)
+                updates.append(update)
+            self._apply(updates)
+            kept["history"] = {parameter.name: parameter.sweep.history.arrays() for parameter in self._parameters}
         return kept
 
     def _without_history(self):
         for group in self.param_groups:
             self._check_group(group)
+        for parameter in self._parameters:
+            parameter.sweep.check_in_place()
         return {
             "optimizer": type(self).__name__,
             "params": dict(self.params),
@@ -635,6 +681,10 @@ class Optimizer:
         TypeError, KeyError, ValueError
             If it is of another optimizer, of other parameters, shapes or dtypes. Nothing has been written then.
         """
+        with self._counts:
+            self._load_state_dict(state_dict)
+
+    def _load_state_dict(self, state_dict):
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict is a {type(state_dict).__name__}; it must be a mapping, as state_dict() returns")
         ours = self._without_history()
@@ -652,27 +702,125 @@ class Optimizer:
         _same_names("state", state_dict["state"], ours["state"])
         for name, state in ours["state"].items():
             copies += _matched(f"state of {name!r}", state_dict["state"][name], state)
+            for key in state:
+                _check_state(f"state of {name!r}", key, np.asarray(state_dict["state"][name][key]))
         groups = self._matched_groups(state_dict["param_groups"])
-        loaded = {name: _OPTIONS[name](name, options[name]) for name in ("max_grad_norm", "nonfinite")}
-        loaded |= {name: _count(name, state_dict[name]) for name in ("steps", "nonfinite_rows")}
+        loaded = [(self, f"_{name}", _OPTIONS[name](name, options[name])) for name in ("max_grad_norm", "nonfinite")]
+        loaded += [(self._counts, name, _count(name, state_dict[name])) for name in ("steps", "nonfinite_rows")]
         if not isinstance(state_dict["metadata"], Mapping):
             raise TypeError(f"metadata is {state_dict['metadata']!r}; it must be a mapping")
         histories = self._matched_histories(state_dict, groups) if self._missed == "replay" else {}
 
-        for target, source in copies:
-            np.copyto(target, source)
-        for group, theirs in zip(self.param_groups, groups, strict=True):
-            group.update(theirs)
+        changes = [(self, "metadata", dict(state_dict["metadata"])), *loaded]
         for parameter in self._parameters:
-            parameter.made_for = dict(self.param_groups[parameter.group_index])
-            if histories:
-                parameter.history, parameter.missed, parameter.last_hyper = histories[parameter.name]
-                parameter.count = parameter.history.now
-            else:
-                parameter.count = int(parameter.state["step"].max(initial=0)) if parameter.rule.counted else 0
-        for name, value in loaded.items():
-            setattr(self, name, value)
-        self.metadata = dict(state_dict["metadata"])
+            changes.append((parameter, "made_for", groups[parameter.group_index]))
+            changes += self._counted(parameter, state_dict["state"][parameter.name], histories.get(parameter.name))
+        adopt(copies, list(zip(self.param_groups, groups, strict=True)), changes)
+
+    def _counted(self, parameter, state, history):
+        """What a table counts with this state, and the history that goes on from there: changes for `adopt`."""
+        sweep = parameter.sweep
+        if history is None:
+            steps = int(np.max(state["step"], initial=0)) if parameter.rule.counted else 0
+            return [(sweep, "count", steps)]
+        history, missed, last_hyper = history
+        return [(sweep, "count", history.now), (sweep, "history", history), (sweep, "missed", missed),
+                (sweep, "last_hyper", last_hyper)]
+
+    def take_over(self, name, *, step=None, **state):
+        """Take over the state of a table from another run, of torch for instance. It counts from the next step on.
+
+        The table's own numbers are written by hand: `table[...] = weights`.
+
+        Parameters
+        ----------
+        name : str or int
+            The parameter: its key in `opt.params`.
+        step : None, int or array of integers, shape (n_rows,)
+            How many steps the table has taken, or each of its rows. Under step_count="global" and missed="replay" all rows
+            have taken as many, so that one number is enough.
+        **state : arrays
+            State under the names of `opt.state[name]`, in its shapes; what is left out stays as it is.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If there is no such table or state, or an array does not fit. Nothing has been written then.
+
+        Examples
+        --------
+        >>> import numpy as np, sparseopt as so
+        >>> table = so.zeros((2, 1), np.float64)
+        >>> opt = so.Adam(table, lr=0.1, missed="replay")
+        >>> opt.take_over(0, step=1000, exp_avg=np.ones((2, 1)), exp_avg_sq=np.ones((2, 1)))
+        >>> opt.step(so.RowGradient([0], [[1.0]]))
+        >>> table[0].round(3), opt.stale()
+        (array([-0.08]), array([0, 1]))
+        """
+        with self._counts:
+            if name not in self._by_name:
+                raise KeyError(f"name is {shown(name)}; the parameters are {listed(self._by_name)}")
+            parameter = self._by_name[name]
+            parameter.sweep.check_in_place()
+            ours = parameter.state
+            given = state if step is None else {**state, "step": step}
+            for key in given:
+                if key not in ours:
+                    raise TypeError(f"{type(self).__name__} keeps no state {shown(key)}; its state is {listed(ours)}")
+            taken = {key: _taken(key, value, ours[key]) for key, value in given.items()}
+            if "step" in taken:
+                group = self.param_groups[parameter.group_index]
+                for key, value in self._state_after(group, taken["step"]).items():
+                    value = value.max() if ours[key].ndim == 0 else value
+                    taken.setdefault(key, _taken(key, value, ours[key]))
+            changes = []
+            if "step" in taken:
+                history = None
+                if self._missed == "replay":
+                    first, last = taken["step"].min(initial=_LARGEST_COUNT), taken["step"].max(initial=0)
+                    if first < last or last >= _LARGEST_COUNT - 1:
+                        raise ValueError(f"step is from {first} to {last}; under missed=\"replay\" every row has taken every "
+                                         f"step, so it must be one number below {_LARGEST_COUNT - 1}")
+                    missed = self._replayed(self.param_groups[parameter.group_index])
+                    history = parameter.new_history(missed, int(last)), missed, None
+                changes = self._counted(parameter, taken, history)
+            adopt([(ours[key], value) for key, value in taken.items()], [], changes)
+
+    def current_lr(self, group=0):
+        """Return the rate that the next step takes in a group: the number, or what its schedule says of `opt.steps`.
+
+        Parameters
+        ----------
+        group : int
+            Its position in `opt.param_groups`.
+
+        Examples
+        --------
+        >>> import sparseopt as so
+        >>> opt = so.SGD(so.zeros((3, 2)), lr=so.schedules.Linear(1.0, end=0.0, steps=4))
+        >>> opt.step(so.RowGradient([1], [[1.0, 1.0]]))
+        >>> opt.current_lr()
+        0.75
+        """
+        if isinstance(group, bool) or not isinstance(group, Integral) or not 0 <= group < len(self.param_groups):
+            raise IndexError(f"group is {shown(group)}; it must be from 0 to {len(self.param_groups) - 1}")
+        return self._rate(self.param_groups[group])
+
+    def _rate(self, group):
+        rate = group["lr"]
+        if callable(rate):
+            rate = not_negative(f"lr (of the schedule at step {self.steps})", rate(self.steps))
+        return rate
+
+    def __deepcopy__(self, memo):
+        with self._counts:
+            state = self._state_dict()
+            for name, table in state["params"].items():
+                state["params"][name] = copy.deepcopy(table, memo)
+            return _rebuilt(type(self), state, self._structure, self._num_threads, dict(state["params"]))
+
+    def __reduce__(self):
+        return _rebuilt, (type(self), self.state_dict(), self._structure, self._num_threads)
 
     def _matched_histories(self, state_dict, groups):
         """From names to history, Missed, and the hyper-parameters that catching up reads."""
@@ -681,7 +829,7 @@ class Optimizer:
         for parameter in self._parameters:
             group = groups[parameter.group_index]
             missed = self._replayed(group)
-            history = parameter.new_history(missed)
+            history = parameter.new_history(missed, 0)
             try:
                 history.restore(state_dict["history"][parameter.name])
             except (KeyError, ValueError) as error:
@@ -715,6 +863,59 @@ def _count(name, value):
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least 0")
     return int(value)
+
+
+def _check_state(what, key, array):
+    """Raise ValueError if a state has numbers that no run leaves."""
+    if key == "step" and array.min(initial=0) < 0:
+        raise ValueError(f"state_dict has {what}, {key!r}, with {array.min()}; step counts must be 0 or more")
+    if key in _NOT_NEGATIVE and array.min(initial=0) < 0:
+        raise ValueError(f"state_dict has {what}, {key!r}, with {array.min()}; it must be 0 or more")
+
+
+def _taken(key, value, ours):
+    """What is handed in for a state, in its shape and dtype; or raise."""
+    array = np.asarray(value)
+    if array.dtype.kind not in ("iu" if key == "step" else "fiu"):
+        raise TypeError(f"{key} has dtype {array.dtype}; it must be {'integers' if key == 'step' else 'numbers'}")
+    if key == "step":
+        if array.min(initial=0) < 0 or array.max(initial=0) > _LARGEST_COUNT:
+            raise ValueError(f"step has {array.min()} to {array.max()}; it must be from 0 to {_LARGEST_COUNT}")
+        if ours.ndim == 0 and array.ndim:
+            if array.size == 0 or (array != array.flat[0]).any():
+                raise ValueError("step has more than one number; with step_count=\"global\" it must be one")
+            array = array.flat[0]
+        elif array.ndim == 0:
+            array = np.broadcast_to(array, ours.shape)
+    if np.shape(array) != ours.shape:
+        raise ValueError(f"{key} has shape {np.shape(array)}; the state has shape {ours.shape}")
+    with np.errstate(over="ignore"):
+        taken = np.array(array, dtype=ours.dtype, order="C")
+    if not np.isfinite(taken).all():
+        raise ValueError(f"{key} has a NaN or an infinity in {ours.dtype}; it must be finite")
+    _check_state("state", key, taken)
+    return taken
+
+
+def _rebuilt(cls, state, structure, num_threads=None, tables=None):
+    """A new optimizer of the kind, shapes, settings and numbers of a state_dict, with tables of its own."""
+    if tables is None:
+        tables = {name: memory.zeros(table.shape, table.dtype) for name, table in state["params"].items()}
+    groups = []
+    for group in state["param_groups"]:
+        named = {name: tables[name] for name in group["params"]}
+        groups.append({**group, "params": named if structure == "mapping" else list(named.values())})
+    if structure == "single":
+        optimizer = _of_one(cls, groups[0], num_threads=num_threads, **state["options"])
+    else:
+        optimizer = cls(groups, **state["options"], num_threads=num_threads)
+    optimizer.load_state_dict(state)
+    return optimizer
+
+
+def _of_one(cls, group, **options):
+    (table,) = group.pop("params")
+    return cls(table, **group, **options)
 
 
 def _differ(group, other):

@@ -63,12 +63,19 @@ def rate_or_schedule(name, value):
     return value if isinstance(value, Callable) else not_negative(name, value)
 
 
+def or_none(check):
+    return lambda name, value: None if value is None else check(name, value)
+
+
 CHECKS = {
     "lr": rate_or_schedule,
     "betas": betas,
     "eps": not_negative,
     "weight_decay": not_negative,
     "maximize": flag,
+    "clip_value": or_none(positive),
+    "max_row_norm": or_none(positive),
+    "max_norm": or_none(positive),
     "amsgrad": flag,
     "momentum": not_negative,
     "dampening": finite,

@@ -1,9 +1,6 @@
 """FTRL-Proximal."""
 
-import numpy as np
-
 from ._base import Missed, Optimizer, Rule
-from ._hyper import positive
 
 
 class Ftrl(Optimizer):
@@ -14,28 +11,29 @@ class Ftrl(Optimizer):
               w = \begin{cases} 0 & |z| \le \lambda_1 \\
               -\frac{z - \operatorname{sign}(z)\lambda_1}{(\beta + \sqrt n)/\alpha + \lambda_2} & \text{else} \end{cases}
 
-    w is a function of z and n alone. The paper starts from w = 0; here z starts where w has the value that the table has at
-    construction, so that embeddings may start from random numbers.
+    The paper starts from w = 0, where w and z say the same. Here the weight in the table counts: rows that are written, reset,
+    added or projected stay what they are. z is worked out from a weight that is not 0, and kept for weights of 0 alone.
 
     Parameters
     ----------
     params
         The tables; see `Optimizer`, as for the keywords that all optimizers take.
     lr : float or callable
-        The paper's α, above 0. As w is a function of α, a new rate scales the weights of rows touched after it.
+        The paper's α, 0 or more. A rate of 0 moves no weight, and a new rate moves none by itself.
     beta : float
         The paper's β, 0 or more.
     l1, l2 : float
         λ1 and λ2, 0 or more.
     weight_decay : float
-        λ, added to the gradient as λ w (TensorFlow's l2_shrinkage; l2 is the proximal penalty).
+        λ, added to the gradient as λ w, but not to the sum of squares n: twice TensorFlow's
+        l2_shrinkage_regularization_strength. (l2 is the proximal penalty.)
 
     State: `z`, `n`.
 
     Raises
     ------
     TypeError, ValueError
-        As `Optimizer`; for an lr of 0; and for a table that is not 0 where beta and l2 are, as no z gives its values then.
+        As `Optimizer`; and for a weight_decay where beta and l2 are 0, which leave weights without gradients no bound.
 
     Examples
     --------
@@ -51,27 +49,20 @@ class Ftrl(Optimizer):
     """
 
     _floored = ("beta",)
+    _adds_decay = True                          # for the sum of squares is without
 
     def __init__(self, params, lr=0.1, beta=1.0, l1=0.0, l2=0.0, weight_decay=0.0, **options):
         super().__init__(params, dict(lr=lr, beta=beta, l1=l1, l2=l2, weight_decay=weight_decay), **options)
 
     def _check_more(self, group, lr):
-        if lr == 0:
-            raise ValueError("lr is 0; Ftrl divides by it, so it must be above 0")
+        if group["weight_decay"] and group["beta"] == 0 and group["l2"] == 0:
+            raise ValueError(f"weight_decay is {group['weight_decay']} where beta and l2 are 0; one of these must be above 0")
 
     def _rule(self, group):
         return Rule("ftrl", ("z", "n"))
 
-    def _init_state(self, group, table, state):
-        if table.any():
-            if group["beta"] == 0 and group["l2"] == 0:
-                raise ValueError("beta and l2 are 0 and the table is not: no z gives its values; start from zeros, or from a "
-                                 "beta above 0")
-            alpha = positive("lr", group["lr"](0) if callable(group["lr"]) else group["lr"])
-            state["z"][...] = -table * (group["beta"] / alpha + group["l2"]) - np.sign(table) * group["l1"]
-
     def _hyper(self, group, lr):
-        return 1 / lr, group["beta"], group["l1"], group["l2"]
+        return lr, group["beta"], group["l1"], group["l2"], group["weight_decay"]
 
     def _missed_steps(self, group):
-        return Missed("ftrl_missed", rated=True, fixed=(group["beta"], group["l1"], group["l2"]))
+        return Missed()                         # without a gradient, nothing moves

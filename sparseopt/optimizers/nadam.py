@@ -14,7 +14,7 @@ class NAdam(Optimizer):
                      + \frac{(1-\mu_k)\, g}{1 - \prod_{i \le k} \mu_i}, \quad
               w \leftarrow w - \eta \frac{\hat m}{\sqrt{v / (1-\beta_2^k)} + \epsilon}
 
-    The products depend on k alone: they are a table, not state.
+    Where betas or momentum_decay change on the way, the products keep the μ of the steps that were taken.
 
     Parameters
     ----------
@@ -32,7 +32,8 @@ class NAdam(Optimizer):
         ψ, 0 or more.
     decoupled_weight_decay : bool
 
-    State: `step`, `exp_avg` (m), `exp_avg_sq` (v).
+    State: `step`, `exp_avg` (m), `exp_avg_sq` (v), `mu_product` (the product of the μ so far: one number a row, or one for the
+    table under step_count="global" and missed="replay").
 
     Raises
     ------
@@ -58,7 +59,12 @@ class NAdam(Optimizer):
                                       decoupled_weight_decay=decoupled_weight_decay), **options)
 
     def _rule(self, group):
-        return Rule("nadam", ("exp_avg", "exp_avg_sq"), counted=True)
+        if self._missed == "skip" and self._step_count == "row":
+            return Rule("nadam_by_row", ("exp_avg", "exp_avg_sq"), ("mu_product",), counted=True)
+        return Rule("nadam", ("exp_avg", "exp_avg_sq"), table_state=("mu_product",), counted=True)
+
+    def _init_state(self, group, table, state):
+        state["mu_product"][...] = 1
 
     def _hyper(self, group, lr):
         b1, b2 = group["betas"]
@@ -68,8 +74,17 @@ class NAdam(Optimizer):
     def _by_count(self, group, k):
         b1, b2 = group["betas"]
         mu, following = (b1 * (1 - 0.5 * 0.96 ** (i * group["momentum_decay"])) for i in (k, k + 1))
-        product = np.cumprod(mu)
-        return np.stack([(1 - mu) / (1 - product), following / (1 - product * following), 1 / np.sqrt(1 - b2**k)], axis=1)
+        return np.stack([mu, following, 1 / np.sqrt(1 - b2**k)], axis=1)
+
+    def _with_table_state(self, at, state):
+        mu, following, scale = at
+        product = float(state["mu_product"]) * mu
+        return np.array([(1 - mu) / (1 - product), following / (1 - product * following), scale]), {"mu_product": product}
+
+    def _state_after(self, group, k):
+        most = min(int(np.max(k, initial=0)), 1 << 20)          # by then the product has long become 0, or never will
+        products = np.cumprod(np.append(1.0, self._by_count(group, np.arange(1.0, most + 1))[:, 0]))
+        return {"mu_product": products[np.minimum(k, most)]}
 
     def _coupled_decay(self, group):
         return 0.0 if group["decoupled_weight_decay"] else group["weight_decay"]

@@ -47,13 +47,15 @@ cdef inline void resolvent(const real* restrict v, const real* r, real* restrict
                            Py_ssize_t n) noexcept nogil:
     # R(√v) = inverse * phi.  r: e, the degree, the coefficients of powers of τ
     cdef real e = r[0], y, c
+    cdef real most = 1 / tiny(e)                        # far above any root: an infinite v stands for more
     cdef real tau[STRIP]
     cdef int degree = <int>r[1], p
     cdef Py_ssize_t j
     for j in range(n):
-        y = root(v[j])
+        y = smaller(root(v[j]), most)
         inverse[j] = 1 / (y + e)
         tau[j] = (e - y) * inverse[j]
+        inverse[j] = inverse[j] if y < most else <real>0
         phi[j] = r[2 + degree]
     for p in range(degree - 1, -1, -1):
         c = r[2 + p]
@@ -85,14 +87,16 @@ cdef inline void adam_moves_4(real* restrict w, real* restrict m, const real* re
     cdef real keep = at[0], left = at[1], e = at[3]
     cdef real k[5]
     cdef real k0, k1, k2, k3, k4, y, inverse, tau, phi
+    cdef real most = 1 / tiny(e)
     cdef Py_ssize_t j
     for j in range(5):
         k[j] = at[5 + j] if j <= at[4] else <real>0
     k0, k1, k2, k3, k4 = k[0], k[1], k[2], k[3], k[4]
     for j in range(n):
-        y = root(v[j])
+        y = smaller(root(v[j]), most)
         inverse = 1 / (y + e)
         tau = (e - y) * inverse
+        inverse = inverse if y < most else <real>0
         phi = (((k4 * tau + k3) * tau + k2) * tau + k1) * tau + k0
         w[j] = keep * w[j] - (m[j] * inverse) * phi
         m[j] = left * m[j]

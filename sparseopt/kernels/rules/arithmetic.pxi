@@ -2,7 +2,7 @@
 # rule into double arithmetic.  All of it is exactly rounded, so every instruction set gives the same bits.
 
 from libc.float cimport DBL_MIN, FLT_MIN
-from libc.math cimport copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
+from libc.math cimport INFINITY, copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
 
 cdef enum:
     STRIP = 64          # elements of a row that are taken together where a rule needs memory of its own

@@ -4,10 +4,12 @@
 cdef void lion(real* restrict w, const real* restrict g, real* restrict m,
                const real* at, const real* h, Py_ssize_t n) noexcept nogil:
     cdef real lr = h[0], b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], keep = h[5]    # keep = 1 - lr λ
+    cdef real mean
     cdef Py_ssize_t j
     for j in range(n):
+        mean = b2 * m[j] + c2 * g[j]
         w[j] = keep * w[j] - signed(lr, b1 * m[j] + c1 * g[j])
-        m[j] = b2 * m[j] + c2 * g[j]
+        m[j] = m[j] if mean == 0 and g[j] == 0 and b2 > 0 else mean     # without a gradient, m fades but keeps its sign
 
 
 cdef void lion_missed(real* restrict w, const real* restrict g, real* restrict m,

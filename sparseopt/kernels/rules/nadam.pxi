@@ -11,3 +11,14 @@ cdef void nadam(real* restrict w, const real* restrict g, real* restrict m, real
         m[j] = b1 * m[j] + c1 * g[j]
         v[j] = b2 * v[j] + c2 * g[j] * g[j]
         w[j] = keep * w[j] - (now * g[j] + ahead * m[j]) / (root(v[j]) * scale + eps)
+
+
+cdef void nadam_by_row(real* restrict w, const real* restrict g, real* restrict m, real* restrict v, real* restrict product,
+                       const real* at, const real* h, Py_ssize_t n) noexcept nogil:
+    # product: Πμ of the steps that this row has taken, one number for the row.  at: μ_k, μ_{k+1}, 1 / √(1 - β2^k)
+    cdef real numbers[3]
+    product[0] = product[0] * at[0]
+    numbers[0] = (1 - at[0]) / (1 - product[0])
+    numbers[1] = at[1] / (1 - product[0] * at[1])
+    numbers[2] = at[2]
+    nadam(w, g, m, v, numbers, h, n)

@@ -30,6 +30,7 @@ RULES = {
     "rowwise_adam": (2, <uintptr_t>&rowwise_adam[float], <uintptr_t>&rowwise_adam[double]),
     "adamax": (2, <uintptr_t>&adamax[float], <uintptr_t>&adamax[double]),
     "nadam": (2, <uintptr_t>&nadam[float], <uintptr_t>&nadam[double]),
+    "nadam_by_row": (3, <uintptr_t>&nadam_by_row[float], <uintptr_t>&nadam_by_row[double]),
     "ftrl": (2, <uintptr_t>&ftrl[float], <uintptr_t>&ftrl[double]),
     "lion": (1, <uintptr_t>&lion[float], <uintptr_t>&lion[double]),
     "sgd_missed": (0, <uintptr_t>&sgd_missed[float], <uintptr_t>&sgd_missed[double]),
@@ -44,6 +45,5 @@ RULES = {
     "amsgrad_missed": (3, <uintptr_t>&amsgrad_missed[float], <uintptr_t>&amsgrad_missed[double]),
     "adamax_missed": (2, <uintptr_t>&adamax_missed[float], <uintptr_t>&adamax_missed[double]),
     "rowwise_adam_missed": (2, <uintptr_t>&rowwise_adam_missed[float], <uintptr_t>&rowwise_adam_missed[double]),
-    "ftrl_missed": (2, <uintptr_t>&ftrl_missed[float], <uintptr_t>&ftrl_missed[double]),
     "lion_missed": (1, <uintptr_t>&lion_missed[float], <uintptr_t>&lion_missed[double]),
 }

@@ -22,8 +22,9 @@ cdef void rmsprop_momentum(real* restrict w, const real* restrict g, real* restr
 
 
 cdef inline real deviation(real v, real mean) noexcept nogil:
-    cdef real variance = v - mean * mean        # rounding can take it below 0, where torch returns NaN
-    return root(larger(variance, <real>0))
+    # Rounding can take the variance below 0, where torch returns NaN.  Where both squares overflow it is infinite.
+    cdef real variance = v - mean * mean
+    return root(variance) if variance > 0 else <real>0 if variance <= 0 else <real>INFINITY
 
 
 cdef void rmsprop_centered(real* restrict w, const real* restrict g, real* restrict v, real* restrict mean,

@@ -1,0 +1,12 @@
+from typing import Any
+
+from numpy import ndarray
+
+class Counts:
+    steps: int
+    nonfinite_rows: int
+    def __enter__(self) -> Counts: ...
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None: ...
+
+def adopt(copies: list[tuple[ndarray, ndarray]], updates: list[tuple[dict, dict]],
+          attributes: list[tuple[Any, str, Any]]) -> None: ...
