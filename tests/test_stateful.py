@@ -403,6 +403,11 @@ class Calls(RuleBasedStateMachine):
                 assert array.tobytes() == was.tobytes()
             assert self.opt.steps == self.twin.steps
 
+    @precondition(lambda self: self.moved)
+    @rule()
+    def nothing_more(self):
+        """Which ends here: its table is lost."""
+
     def arrays(self):
         return [*self.opt.params.values(), *(array for state in self.opt.state.values() for array in state.values())]
 
