@@ -7,6 +7,7 @@ model in NumPy, float64, from `references`, takes their steps too.
 import contextlib
 import copy
 import dis
+import inspect
 import itertools
 import os
 import sys
@@ -52,7 +53,7 @@ class Model:
         self.counts = {name: [0] * len(table) for name, table in tables.items()}
 
     def step(self, given, group, max_grad_norm):
-        hyper = {name: value for name, value in group.items() if name not in ("params", "maximize", "weight_decay", "amsgrad")}
+        hyper = {name: value for name, value in group.items() if name in inspect.signature(self.reference).parameters}
         decay = group["weight_decay"]
         if self.decoupled:
             hyper["decoupled"], decay = decay, 0.0
@@ -419,7 +420,7 @@ class Calls(RuleBasedStateMachine):
             assert not differences(self.opt.state_dict(), self.twin.state_dict())
 
     def teardown(self):
-        if getattr(self, "model", None) is None or self.moved:
+        if getattr(self, "model", None) is None or self.moved or sys.exc_info()[0] is not None:
             return
         if self.replays:
             self.opt.catch_up()
