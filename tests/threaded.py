@@ -2,7 +2,7 @@
 
     python tests/threaded.py [race]
 
-With `race`, dot products are written into the table whose rows other threads still read: a sanitizer that says nothing then is
+With `race`, a product is written into the table whose rows another thread still reads: a sanitizer that says nothing then is
 one that does not look.
 """
 
@@ -99,9 +99,8 @@ def work():
 
 
 def race():
-    table = so.zeros((N_ROWS, DIM))
-    rows = np.arange(N_ROWS)[::-1].copy()
-    kernels.dots(table, rows, table, rows, table.reshape(-1)[:N_ROWS], 2)
+    table, rows = so.zeros((N_ROWS, DIM)), np.arange(N_ROWS)[::-1].copy()
+    kernels.matmul(np.ones(N_ROWS, np.float32), rows, np.arange(N_ROWS + 1), table, table, 2)
 
 
 if __name__ == "__main__":
