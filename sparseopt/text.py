@@ -1,0 +1,52 @@
+"""How error messages and the command line show what came from outside: on one line, without control characters, and short."""
+
+import re
+
+
+def escaped(text):
+    r"""Return a text as a terminal shows it safely: what is not printable stands as Python's escape of it.
+
+    Examples
+    --------
+    >>> from sparseopt.text import escaped
+    >>> print(escaped("Amélie\x1b[2J\n"))
+    Amélie\x1b[2J\n
+    """
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def shown(value, most=80):
+    r"""Return the repr of a value for an error message: on one line, escaped, of at most so many characters.
+
+    Examples
+    --------
+    >>> from sparseopt.text import shown
+    >>> print(shown("\x1b[2J"), shown([1, 2]), shown("a" * 1_000_000, most=12))
+    '\x1b[2J' [1, 2] 'aaaaaaaa...
+    """
+    if isinstance(value, str | bytes):
+        value = value[:most]    # with its quotes already too long, if more is left out
+    try:
+        text = repr(value)
+    except Exception:           # of an integer with more digits than Python prints, or of a class that has gone wrong
+        text = f"<a {type(value).__name__} without a repr>"
+    text = escaped(re.sub(r"\s*\n\s*", " ", text))
+    return text if len(text) <= most else text[:most - 3] + "..."
+
+
+def listed(values, most=200):
+    """Return the reprs of values with commas between, cut where they have `most` characters; then how many there are.
+
+    Examples
+    --------
+    >>> from sparseopt.text import listed
+    >>> listed(["user", "item"]), listed(range(1000), most=12)
+    ("'user', 'item'", '0, 1, 2, 3, ... (1000 in all)')
+    """
+    said, length = [], 0
+    for value in values:
+        said.append(shown(value))
+        length += len(said[-1]) + 2
+        if length > most + 2 and len(said) > 1:
+            return f"{', '.join(said[:-1])}, ... ({len(values)} in all)"
+    return ", ".join(said)
