@@ -11,9 +11,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import config, memory
-from .gradients import MatmulGradient, RowGradient
+from .gradients import MatmulGradient, RowGradient, checked
 from .optimizers import Optimizer
 from .optimizers._hyper import at_least, below_one, not_negative
+from .text import shown
 
 
 class ReduceLROnPlateau:
@@ -143,7 +144,7 @@ class ReduceLROnPlateau:
     def _rates(self):
         for i, group in enumerate(self.opt.param_groups):
             if callable(group["lr"]):
-                raise TypeError(f"lr of group {i} is {group['lr']!r}, a schedule; ReduceLROnPlateau lowers rates that are "
+                raise TypeError(f"lr of group {i} is {shown(group['lr'])}, a schedule; ReduceLROnPlateau lowers rates that are "
                                 "numbers")
         return [not_negative(f"lr of group {i}", group["lr"]) for i, group in enumerate(self.opt.param_groups)]
 
@@ -225,9 +226,9 @@ class EarlyStopping:
                             + ("" if opt is None else ", not both"))
         self.opt = opt if opt is None else _optimizer(opt)
         if score is not None and not callable(score):
-            raise TypeError(f"score is {score!r}; it must be a callable from a model to a number")
+            raise TypeError(f"score is {shown(score)}; it must be a callable from a model to a number")
         if every is not None and score is None:
-            raise ValueError(f"every is {every!r}; it is for callbacks, which have a score")
+            raise ValueError(f"every is {shown(every)}; it is for callbacks, which have a score")
         self.patience = at_least("patience", patience, 1)
         self.min_delta = not_negative("min_delta", min_delta)
         self.mode = _one_of("mode", mode, "min", "max")
@@ -406,10 +407,11 @@ def _copied(gradient, parameter):
     if isinstance(gradient, RowGradient):
         return RowGradient(gradient.rows.copy(), np.array(gradient.values, dtype).reshape(len(gradient.rows), dim))
     if isinstance(gradient, MatmulGradient):
-        return MatmulGradient(gradient.X.astype(dtype), np.array(gradient.dY, dtype).reshape(len(gradient.dY), dim))
+        X = checked(gradient.X, parameter.what).astype(dtype)
+        return MatmulGradient(X, np.array(gradient.dY, dtype).reshape(len(gradient.dY), dim))
     if not sp.issparse(gradient):
         return np.array(gradient, dtype)
-    gradient = gradient.tocoo()
+    gradient = checked(gradient, parameter.what).tocoo()
     rows, columns = (*gradient.coords, np.zeros(gradient.nnz, np.int32))[:2]
     return sp.coo_array((np.array(gradient.data, dtype), (rows.copy(), columns.copy())), shape=(parameter.shape[0], dim))
 
@@ -474,7 +476,7 @@ def _optimizer(opt):
 
 def _one_of(name, value, *allowed):
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+        raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, allowed))}")
     return value
 
 
@@ -485,4 +487,4 @@ def _number(name, value):
             raise TypeError
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; it must be a number") from None
+        raise TypeError(f"{name} is {shown(value)}; it must be a number") from None

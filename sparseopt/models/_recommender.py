@@ -6,8 +6,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import embedding, memory
-from ..gradients import row_numbers
+from ..gradients import checked, row_numbers
 from ..kernels import rowplan
+from ..text import shown
 from ._base import Model
 from .words import nearest
 
@@ -154,7 +155,7 @@ class Recommender(Model):
             if not sp.issparse(seen) or seen.shape != self._shape:
                 raise TypeError(f"seen is a {type(seen).__name__} of shape {getattr(seen, 'shape', None)}; it must be a scipy "
                                 f"sparse array of shape {self._shape}")
-            seen = seen.tocsr()
+            seen = checked(seen, "seen").tocsr()
         self._catch_up()
         items, scores = np.empty((len(numbers), n), np.int64), np.empty((len(numbers), n), np.float32)
         at_once = max(1, _SCORES // n_items)
@@ -215,8 +216,8 @@ class Recommender(Model):
 
     def _make_optimizer(self, tables):
         if callable(self.optimizer) and self.weight_decay:
-            raise ValueError(f"weight_decay is {self.weight_decay!r} and optimizer a callable, which says the decay itself; "
-                             "leave weight_decay at 0")
+            raise ValueError(f"weight_decay is {shown(self.weight_decay)} and optimizer a callable, which says the decay "
+                             "itself; leave weight_decay at 0")
         return super()._make_optimizer(tables, weight_decay=self.weight_decay)
 
     def _start(self, X):
@@ -258,4 +259,4 @@ def highest(scores, n):
 
 def _check_count(name, value, most):
     if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ValueError(f"{name} is {value!r}; it must be an integer from 1 to {most}")
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer from 1 to {most}")
