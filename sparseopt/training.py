@@ -165,7 +165,8 @@ class EarlyStopping:
     Parameters
     ----------
     opt : Optimizer
-        For a loop. A callback takes that of the model, anew for every fit.
+        For a loop. A callback takes that of the model, anew for every fit. A recommender's `partial_fit` that adds users or
+        items is no new fit: the best and the count go on.
     patience : int
         So many scores in a row that are no better than the best stop the training: 1 or more, Keras's meaning.
     min_delta : float
@@ -259,6 +260,9 @@ class EarlyStopping:
     def restore(self):
         """Bring the optimizer back to where it was at the best score: tables, state, rates, counts and metadata.
 
+        Rows that tables have grown by since then keep their values and state. Under missed="replay" they are caught up
+        first, and have missed none of the steps before the best score.
+
         Raises
         ------
         RuntimeError
@@ -266,7 +270,8 @@ class EarlyStopping:
         """
         if self._kept is None:
             raise RuntimeError("there has been no finite score; there is nothing to restore")
-        self.opt.load_state_dict(self._kept)
+        grew = any(len(table) > len(self._kept["params"][name]) for name, table in self.opt.params.items())
+        self.opt.load_state_dict(_with_new_rows(self._kept, self.opt) if grew else self._kept)
 
     def __call__(self, progress):
         """As a callback of a model: score it where that is due; return whether to stop, the best one restored."""
@@ -274,8 +279,12 @@ class EarlyStopping:
             raise TypeError("this EarlyStopping has no score, so it cannot be a callback; make it with score= in place of opt")
         if progress.total is None and self.every is None:
             raise ValueError("every is None, and nobody knows how long an epoch is; give the number of batches between scores")
-        if progress.model.optimizer_ is not self.opt:
-            self._begin(progress.model.optimizer_)
+        opt = progress.model.optimizer_
+        if opt is not self.opt:
+            if getattr(opt, "_run", None) is getattr(self.opt, "_run", self):       # grown from it
+                self.opt = opt
+            else:
+                self._begin(opt)
         self._batches += 1
         if self._batches % self.every if self.every else progress.done != progress.total:
             return False
@@ -289,6 +298,27 @@ class EarlyStopping:
 
     def _gain(self, score):
         return self.best - score if self.mode == "min" else score - self.best
+
+
+def _with_new_rows(kept, opt):
+    """What a state_dict of smaller tables says, as one of the tables that they have grown to; the rest is as it is now."""
+    if opt.missed == "replay":
+        opt.catch_up()
+    params = {name: _over(table, kept["params"][name]) for name, table in opt.params.items()}
+    state = {name: {key: _over(array, kept["state"][name][key]) for key, array in arrays.items()}
+             for name, arrays in opt.state.items()}
+    for name, history in kept.get("history", {}).items():
+        state[name]["step"][len(kept["params"][name]):] = history["counts"][1]      # the last step: nothing to catch up
+    return {**kept, "params": params, "state": state}
+
+
+def _over(larger, array):
+    """A copy of the larger array whose first rows are those of the other; of single numbers, the other."""
+    if not array.ndim:
+        return array
+    copied = larger.copy()
+    copied[:len(array)] = array
+    return copied
 
 
 class Accumulator:

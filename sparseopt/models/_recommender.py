@@ -46,16 +46,18 @@ def grown(optimizer, tables):
     if replays:
         optimizer.catch_up()
     old = optimizer.state_dict()
+    for name, table in old["params"].items():       # first, for Ftrl's first state depends on them
+        tables[name][:len(table)] = table
     groups = [{**group, "params": {name: tables[name] for name in group["params"]}} for group in old["param_groups"]]
     new = type(optimizer)(groups, num_threads=optimizer.num_threads, **old["options"])
-    for name, table in old["params"].items():
-        new.params[name][:len(table)] = table
-        for key, array in old["state"][name].items():
+    for name, arrays in old["state"].items():
+        for key, array in arrays.items():
             target = new.state[name][key]
             if replays and key == "step":           # a row that was there untouched would stand where all do
                 target[...] = array.max(initial=0)
             target[slice(len(array)) if array.ndim else ...] = array
     new.load_state_dict({**old, "params": dict(new.params), "state": dict(new.state)})
+    new._run = optimizer._run = getattr(optimizer, "_run", None) or object()        # the same training: see EarlyStopping
     return new
 
 
