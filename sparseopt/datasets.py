@@ -9,7 +9,7 @@ import re
 import sysconfig
 import zlib
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from scipy.special import expit
 
 from . import embedding
+from .text import escaped, listed, shown
 
 _FRAME = re.compile(r"\*\*\* ?(START|END) OF TH[EI]S? PROJECT GUTENBERG[^\n]*")
 
@@ -149,14 +150,14 @@ class ClickLog:
         integers = {"n_features": (n_features, 1), "fields": (fields, 1), "dim": (dim, 0), "crossed": (crossed, 2)}
         for name, (value, least) in integers.items():
             if not value >= least or value != int(value):
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+                raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {least}")
         if not 0 < density <= 1:
-            raise ValueError(f"density is {density!r}; it must be above 0 and at most 1")
+            raise ValueError(f"density is {shown(density)}; it must be above 0 and at most 1")
         if not 0 < click_rate < 1:
-            raise ValueError(f"click_rate is {click_rate!r}; it must be above 0 and below 1")
+            raise ValueError(f"click_rate is {shown(click_rate)}; it must be above 0 and below 1")
         for name, value in (("zipf", zipf), ("scale", scale)):
             if not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value!r}; it must be finite and 0 or more")
+                raise ValueError(f"{name} is {shown(value)}; it must be finite and 0 or more")
         if dim and crossed > fields:
             raise ValueError(f"crossed is {crossed}; there are {fields} fields, so it must be at most that")
         rng = np.random.default_rng(seed)
@@ -197,7 +198,7 @@ class ClickLog:
             The probability with which that was drawn.
         """
         if not 1 <= chunk * len(self._columns) < 2**31:
-            raise ValueError(f"chunk is {chunk!r}; it must be at least 1, and make fewer than 2**31 values")
+            raise ValueError(f"chunk is {shown(chunk)}; it must be at least 1, and make fewer than 2**31 values")
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, seed)))
         for start in range(0, n_rows, chunk):
             columns = self._draw(min(chunk, n_rows - start), rng)
@@ -260,7 +261,7 @@ def read_clicks(path, format=None, **options):
     """
     readers = {"libsvm": read_libsvm, "csv": read_csv, "parquet": read_parquet}
     if format is not None and format not in readers:
-        raise ValueError(f"format is {format!r}; it must be 'libsvm', 'csv', 'parquet' or None")
+        raise ValueError(f"format is {shown(format)}; it must be 'libsvm', 'csv', 'parquet' or None")
     if format is None:
         ending = re.search(r"\.([ct]sv|parquet)(\.gz)?$", str(path).lower())
         format = "libsvm" if not ending else "parquet" if ending[1] == "parquet" else "csv"
@@ -304,7 +305,7 @@ def read_libsvm(path, n_features=2**20, chunk=100_000, first=1):
     """
     _check_reader(n_features, chunk)
     if first not in (0, 1):
-        raise ValueError(f"first is {first!r}; it must be 0 or 1")
+        raise ValueError(f"first is {shown(first)}; it must be 0 or 1")
     return _libsvm_chunks(path, n_features, chunk, first)
 
 
@@ -347,12 +348,12 @@ class _Numbers(dict):
 def _libsvm_rows(lines, n_features, first, known):
     for line in lines:
         if not _LIBSVM.fullmatch(line):
-            raise ValueError(f"{line[:60].decode(errors='replace')!r}; it must be a label and column:value pairs")
+            raise ValueError(f"{shown(line[:80].decode(errors='replace'))}; it must be a label and column:value pairs")
     texts = b" ".join(lines).replace(b":", b" ").split()
     try:
         numbers = np.fromiter(map(known.__getitem__, texts), np.float64, len(texts))
     except ValueError as error:
-        raise ValueError(f"{error}; labels and values must be numbers") from None
+        raise ValueError(f"{escaped(str(error), 160)}; labels and values must be numbers") from None
     bounds = np.cumsum([0, *(line.count(b":") for line in lines)])
     labels = 2 * bounds[:-1] + np.arange(len(lines))
     rest = np.delete(numbers, labels)
@@ -437,7 +438,7 @@ def _parquet(path):
     try:
         return parquet.ParquetFile(path)
     except ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file: {error}") from None
+        raise ValueError(f"{path}: not a Parquet file: {escaped(str(error), 160)}") from None
 
 
 def _parquet_rows(path):
@@ -510,7 +511,7 @@ def _positions(path, names, header, columns):
         elif not isinstance(column, str) and 0 <= column < len(names):
             found.append(int(column))
         else:
-            raise ValueError(f"there is no one column {column!r}; there are {', '.join(names) if header else len(names)}")
+            raise ValueError(f"there is no one column {shown(column)}; there are {_named(names) if header else len(names)}")
     return found
 
 
@@ -520,15 +521,19 @@ def _finite(text, name):
     except ValueError:
         number = math.nan
     if not abs(number) <= _LARGEST:
-        raise ValueError(f"column {name} has {text!r}; it must be a finite number of float32")
+        raise ValueError(f"column {escaped(name, 80)} has {shown(text)}; it must be a finite number of float32")
     return number
 
 
 def _check_reader(n_features, chunk):
     if not 1 <= n_features < 2**31:
-        raise ValueError(f"n_features is {n_features!r}; it must be from 1 to 2**31 - 1")
+        raise ValueError(f"n_features is {shown(n_features)}; it must be from 1 to 2**31 - 1")
     if not chunk >= 1:
-        raise ValueError(f"chunk is {chunk!r}; it must be at least 1")
+        raise ValueError(f"chunk is {shown(chunk)}; it must be at least 1")
+
+
+def _named(columns):
+    return listed(columns, show=lambda name: escaped(name, 80))
 
 
 def _opened(path, *mode, **how):
@@ -586,11 +591,37 @@ class Ratings:
     def matrix(self, which=slice(None)):
         """Return the ratings at these positions (all) as a CSR array of float32, always of all users × all items.
 
-        Repeated ratings of an item by a user are added up.
+        Of several ratings of an item by a user the last one counts, as in `latest`.
         """
+        users, items, values, times = (array[which] for array in (self.users, self.items, self.values, self.times))
+        last = _last_of_pairs(users, items, times)
         shape = len(self.user_ids), len(self.item_ids)
-        values = self.values[which].astype(np.float32)
-        return sp.coo_array((values, (self.users[which], self.items[which])), shape=shape).tocsr()
+        return sp.coo_array((values[last].astype(np.float32), (users[last], items[last])), shape=shape).tocsr()
+
+    def latest(self):
+        """Return the ratings without those that a later one of the same user and item replaces.
+
+        Of the same time, the last in order counts.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sparseopt.datasets import Ratings
+        >>> ratings = Ratings(users=np.array([0, 0, 0]), items=np.array([0, 1, 0]), values=np.array([5.0, 2.0, 4.0]),
+        ...                   times=np.array([1, 2, 3]), user_ids=np.array([7]), item_ids=np.array([10, 20]))
+        >>> ratings.latest().values
+        array([2., 4.])
+        """
+        last = _last_of_pairs(self.users, self.items, self.times)
+        return replace(self, users=self.users[last], items=self.items[last], values=self.values[last], times=self.times[last])
+
+
+def _last_of_pairs(users, items, times):
+    """The positions, rising, of the last rating of each pair of a user and an item."""
+    order = np.lexsort((times, items, users))
+    users, items, last = users[order], items[order], np.ones(len(order), bool)
+    last[:-1] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
+    return np.sort(order[last])
 
 
 _RATINGS_HEAD = "userId,movieId,rating,timestamp"
@@ -658,7 +689,7 @@ def _csv_ratings(path):
                     column.append(cell)
             except (ValueError, OverflowError):
                 raise ValueError(f"{path}, line {number}: expected {_RATINGS_HEAD}, {_RATINGS_CELLS}; it has "
-                                 f"{line.strip()[:80]!r}") from None
+                                 f"{shown(line.strip())}") from None
     return users, items, values, times
 
 
@@ -667,7 +698,7 @@ def _parquet_ratings(path):
     with _parquet(path) as file:
         if any(file.schema_arrow.names.count(name) != 1 for name in names):
             raise ValueError(f"{path}, its columns: expected {_RATINGS_HEAD}, each once; it has "
-                             f"{', '.join(file.schema_arrow.names)}")
+                             f"{_named(file.schema_arrow.names)}")
         table = file.read(names)
     columns = [table[name].to_numpy() for name in names]        # floats with NaN where an integer is missing
     for column, name in zip(columns, names, strict=True):
@@ -677,7 +708,7 @@ def _parquet_ratings(path):
         if wrong.any():
             row = wrong.argmax()
             raise ValueError(f"{path}, row {row + 1}: expected {_RATINGS_HEAD}, {_RATINGS_CELLS}; its {name} is "
-                             f"{table[name][row].as_py()!r} ({table.schema.field(name).type})")
+                             f"{shown(table[name][row].as_py())} ({table.schema.field(name).type})")
     return [column.astype(kind, copy=False) for column, kind in zip(columns, (np.int64, np.int64, np.float64, np.int64),
                                                                     strict=True)]
 

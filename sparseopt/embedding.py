@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from . import config, kernels, memory
 from .gradients import _integers, _numbers, csr_parts, row_numbers
 from .kernels import rowplan
+from .text import listed, shown
 
 
 def gather(table, rows, *, opt=None):
@@ -130,7 +131,7 @@ def bags(indices, offsets=None, *, n_rows, weights=None, mode="sum"):
            [0. , 1. , 0. ]], dtype=float32)
     """
     if mode not in ("sum", "mean"):
-        raise ValueError(f"mode is {mode!r}; it must be 'sum' or 'mean'")
+        raise ValueError(f"mode is {shown(mode)}; it must be 'sum' or 'mean'")
     indices = _integers(indices, "indices")
     rowplan.check("indices", "row", indices, n_rows)
     if offsets is None:
@@ -187,10 +188,9 @@ def matmul(X, W):
     W = _table("W", W)
     if X.shape[1] != len(W):
         raise ValueError(f"X has shape {X.shape} and W {W.shape}; X must have as many columns as W rows")
-    X = X.tocsr()
-    indptr, indices = csr_parts(X, "X")
+    values, indices, indptr = csr_parts(X, "X")
     with np.errstate(over="ignore"):
-        weights = np.ascontiguousarray(_numbers(X.data, "X"), dtype=W.dtype)
+        weights = np.ascontiguousarray(_numbers(values, "X"), dtype=W.dtype)
     if W.ndim == 1:             # scipy's loop is as good as it gets
         return sp.csr_array((weights, indices, indptr), shape=X.shape) @ W
     out = memory.empty((X.shape[0], *W.shape[1:]), W.dtype)
@@ -275,7 +275,7 @@ def _rows_of(name, rows_name, table, rows, opt):
 def _catch_up(opt, table, rows):
     names = [name for name, param in opt.params.items() if param is table]
     if not names:
-        raise ValueError(f"opt has no such table; its tables are {', '.join(map(repr, opt.params))}")
+        raise ValueError(f"opt has no such table; its tables are {listed(opt.params)}")
     if opt.missed == "replay":
         given = {name: rows if name == names[0] else [] for name in opt.params}
         opt.catch_up({"single": rows, "mapping": given, "sequence": list(given.values())}[opt._structure])

@@ -5,6 +5,9 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 
+from .gradients import checked
+from .text import shown
+
 
 def log_loss(y, p, sample_weight=None):
     r"""Return the mean of :math:`-y \log p - (1 - y) \log(1 - p)`: what a probability costs when the truth comes out.
@@ -85,7 +88,7 @@ def _checked(name, y, numbers, weight):
     if y.ndim != 1 or y.shape != numbers.shape or not len(y):
         raise ValueError(f"y has shape {y.shape} and {name} {numbers.shape}; they must be the same, (n,), of at least 1")
     if not ((y == 0) | (y == 1)).all():
-        raise ValueError(f"y has {y[(y != 0) & (y != 1)][0]!r}; it must be of 0 and 1")
+        raise ValueError(f"y has {shown(y[(y != 0) & (y != 1)][0])}; it must be of 0 and 1")
     if np.isnan(numbers).any():
         raise ValueError(f"{name} has a NaN at {np.isnan(numbers).argmax()}")
     if weight is not None:
@@ -131,7 +134,7 @@ def train_test_split_by_time(users, times, test_size=0.2):
     if times.dtype.kind == "f" and np.isnan(times).any():
         raise ValueError(f"times has NaN at position {np.isnan(times).argmax()}; they must be numbers that have an order")
     if not isinstance(test_size, Real) or not 0 < test_size < 1:
-        raise ValueError(f"test_size is {test_size!r}; it must be a share between 0 and 1")
+        raise ValueError(f"test_size is {shown(test_size)}; it must be a share between 0 and 1")
     order = np.lexsort((times, users))
     _, first, n = np.unique(users[order], return_index=True, return_counts=True)
     place = np.arange(len(users)) - np.repeat(first, n)
@@ -252,7 +255,7 @@ def evaluate(model, train, test, k=10):
     if train.shape != test.shape:
         raise ValueError(f"train has shape {train.shape} and test {test.shape}; they must have the same")
     if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= test.shape[1]:
-        raise ValueError(f"k is {k!r}; it must be an integer from 1 to {test.shape[1]}, the number of items")
+        raise ValueError(f"k is {shown(k)}; it must be an integer from 1 to {test.shape[1]}, the number of items")
     recommended = np.full((test.shape[0], k), -1)
     users = np.flatnonzero(np.diff(test.indptr))
     if len(users):
@@ -263,7 +266,7 @@ def evaluate(model, train, test, k=10):
 def _matrix(name, X):
     if not sp.issparse(X) or X.ndim != 2:
         raise TypeError(f"{name} is a {type(X).__name__}; it must be a scipy sparse array (n_users, n_items)")
-    X = X.tocsr(copy=True)
+    X = checked(X, name).tocsr(copy=True)
     X.sum_duplicates()
     return X
 

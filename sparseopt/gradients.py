@@ -1,5 +1,8 @@
 """Everything that users hand in as a gradient, brought to one checked form. Nothing else in the core knows scipy.
 
+scipy trusts the parts of its arrays, which anybody can write to: an index out of range ends the process in its loops. So
+every scipy array that comes from outside goes through `checked` before a method of scipy reads its parts.
+
 Every form is a list of entries; each entry belongs to a row of the table and adds to the gradient of that row
 - a row of values               (RowGradient, dense arrays),
 - one value at one column       (scipy sparse arrays), or
@@ -9,12 +12,16 @@ Numbers are converted only where their type is not the table's, and copied only 
 they stand.
 """
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from .kernels import rowplan
+from .text import shown
+
+_ENTRYWISE = "csr", "csc", "coo"        # formats whose entries the kernels read as they stand
 
 
 class RowGradient:
@@ -78,7 +85,7 @@ class MatmulGradient:
     Raises
     ------
     TypeError, ValueError
-        If X is not a 2-D sparse array of numbers, or dY does not fit it.
+        If X is not a 2-D sparse array of numbers, its parts do not fit together, or dY does not fit it.
 
     Examples
     --------
@@ -98,8 +105,8 @@ class MatmulGradient:
                             "(of a dense X, hand in the product X.T @ dY)")
         if X.ndim != 2:
             raise ValueError(f"X has shape {X.shape}; it must have two dimensions, (batch, n_rows)")
-        _numbers(X.data if X.format in ("csr", "csc", "coo") else np.empty(0, X.dtype), "X")
-        self._X = X if X.format in ("csr", "csc", "coo") else X.tocsr()
+        self._X = X if X.format in _ENTRYWISE else checked(X, "X").tocsr()
+        _numbers(_part(self._X, "X", "data", 1), "X")
         self._dY = _numbers(dY, "dY")
         if self.dY.ndim not in (1, 2) or len(self.dY) != X.shape[0]:
             raise ValueError(f"dY has shape {self.dY.shape}; with X of shape {X.shape} it must have shape "
@@ -167,17 +174,15 @@ def detached(form):
 def _sparse(gradient, shape, dim, dtype, what):
     if gradient.shape not in (shape, (shape[0], dim)):
         raise ValueError(f"{what} has shape {gradient.shape}; the table has shape {shape}")
-    _numbers(np.empty(0, gradient.dtype), what)
-    if gradient.format not in ("csr", "csc", "coo"):
-        gradient = gradient.tocsr() if gradient.format == "lil" else gradient.tocoo()
-    data = _readable(gradient.data, dtype, what)
+    if gradient.format not in _ENTRYWISE:
+        gradient = checked(gradient, what)
+    values, *numbers = _parts(gradient, what)
+    data = _readable(_numbers(values, what), dtype, what)
     if gradient.ndim == 1:
-        rows = _native(gradient.coords[0] if gradient.format == "coo" else gradient.indices)
-        return Entries(rows, data, columns=np.zeros(len(rows), dtype=np.int32))
+        return Entries(numbers[0], data, columns=np.zeros(len(values), dtype=np.int32))
     if gradient.format == "coo":
-        return Entries(_native(gradient.coords[0]), data, columns=_native(gradient.coords[1]))
-    indices, indptr = _native(gradient.indices), _native(gradient.indptr)
-    _check_compressed(gradient, indptr, what)
+        return Entries(numbers[0], data, columns=numbers[1])
+    indices, indptr = numbers
     if gradient.format == "csr":
         return Entries(None, data, indptr=indptr, columns=indices)
     return Entries(indices, data, columns=rowplan.expanded(what, "column", indptr, indices))
@@ -192,29 +197,199 @@ def _product(gradient, shape, dim, dtype, what):
     if width != dim:
         raise ValueError(f"{what} has dY of shape {dY.shape}; the table has shape {shape}, so it must have shape "
                          f"{(len(dY), dim)}")
-    values, weights = _readable(dY, dtype, what), _readable(X.data, dtype, what)
+    values, (weights, *numbers) = _readable(dY, dtype, what), _parts(X, what)
+    weights = _readable(_numbers(weights, what), dtype, what)
     if X.format == "coo":
-        return Entries(_native(X.coords[1]), values, sources=_native(X.coords[0]), weights=weights)
-    indices, indptr = _native(X.indices), _native(X.indptr)
-    _check_compressed(X, indptr, what)
+        return Entries(numbers[1], values, sources=numbers[0], weights=weights)
+    indices, indptr = numbers
     if X.format == "csr":
         return Entries(indices, values, sources=rowplan.expanded(what, "sample", indptr, indices), weights=weights)
     return Entries(None, values, indptr=indptr, sources=indices, weights=weights)
 
 
-def _check_compressed(matrix, indptr, what):
-    lines = matrix.shape[0] if matrix.format == "csr" else matrix.shape[1]
-    if len(matrix.indices) != len(matrix.data) or len(indptr) != lines + 1:
-        raise ValueError(f"{what} is a malformed {matrix.format} array: {len(matrix.data)} values, {len(matrix.indices)} "
-                         f"indices and {len(indptr)} indptr for shape {matrix.shape}")
+def checked(X, what):
+    """Return a scipy array or matrix of any format as a CSR, CSC or COO array that scipy can be trusted with.
+
+    It shares memory with X where X has such a format. It has none of the flags that X may have (sorted, canonical), for
+    these are promises that anybody can break. Costs a pass over the numbers of rows and columns.
+
+    Parameters
+    ----------
+    X : scipy sparse array or matrix
+    what : str
+        As errors call it.
+
+    Returns
+    -------
+    scipy.sparse.csr_array, csc_array or coo_array
+        LIL becomes CSR; BSR, DIA (without its zeros) and DOK become COO.
+
+    Raises
+    ------
+    TypeError
+        If the values are no numbers, or scipy has no such format.
+    ValueError, IndexError
+        If the parts of X do not fit together, or a row or column number is out of range.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> from sparseopt.gradients import checked
+    >>> X = sp.csr_array([[0.0, 1.0], [2.0, 0.0]])
+    >>> X.indices[1] = 7
+    >>> checked(X, "X")
+    Traceback (most recent call last):
+        ...
+    IndexError: X has column 7 at position 1; the table has 2 columns
+    """
+    if X.format in _BY_ENTRIES:
+        X = _BY_ENTRIES[X.format](X, what)
+    elif X.format not in _ENTRYWISE:
+        raise TypeError(f"{what} has the format {shown(X.format)}; it must be one of {', '.join((*_ENTRYWISE, *_BY_ENTRIES))}")
+    values, *numbers = _parts(X, what)
+    if values.dtype.kind not in "fiubc":
+        raise TypeError(f"{what} has dtype {values.dtype}; it must be of numbers")
+    if values.dtype == np.float16:          # which scipy has no loops for
+        values = values.astype(np.float32)
+    if X.format == "coo":
+        for axis, coords in enumerate(numbers):
+            rowplan.check(what, ("column", "row")[axis - X.ndim], coords, X.shape[axis])
+        return sp.coo_array((values, tuple(numbers)), shape=X.shape)
+    indices, indptr = numbers
+    across = X.format == "csr"
+    _check_indptr(what, "row" if across else "column", indptr, len(indices))
+    rowplan.check(what, "column" if across else "row", indices, X.shape[-1 if across else 0])
+    return (sp.csr_array if across else sp.csc_array)((values, indices, indptr), shape=X.shape)
 
 
 def csr_parts(X, what):
-    """indptr and indices of a CSR array as the kernels read them, checked."""
-    _check_compressed(X, X.indptr, what)
-    indptr, indices = _native(X.indptr), _native(X.indices)
-    rowplan.check_csr(what, indptr, indices, X.shape[1], len(X.data))
-    return indptr, indices
+    """Values, indices and indptr of a scipy array as those of a CSR array that the kernels can read, checked."""
+    if X.format != "csr":
+        X = checked(X, what).tocsr()
+    values, indices, indptr = _parts(X, what)
+    rowplan.check_csr(what, indptr, indices, X.shape[1], len(values))
+    return values, indices, indptr
+
+
+def _parts(X, what):
+    """Values and numbers (indices, indptr or coords) of a CSR, CSC or COO array, of fitting lengths; numbers as the kernels
+    read them, but not yet known to be in range."""
+    values = _part(X, what, "data", 1)
+    if X.format == "coo":
+        coords = X.coords
+        if not isinstance(coords, tuple | list) or len(coords) != X.ndim:
+            raise ValueError(f"{what} is a malformed coo array: its coords must be {X.ndim} arrays")
+        numbers = [_index_part(X, what, f"coords[{axis}]", array) for axis, array in enumerate(coords)]
+        lengths = [len(values), *map(len, numbers)]
+        if min(lengths) < max(lengths):
+            raise ValueError(f"{what} is malformed: its arrays give it {min(lengths)} and {max(lengths)} entries")
+        return values, *numbers
+    indices, indptr = _index_part(X, what, "indices"), _index_part(X, what, "indptr")
+    _check_lengths(X, what, len(values), indices, indptr)
+    return values, indices, indptr
+
+
+def _check_lengths(X, what, n, indices, indptr, block=1):
+    lines = 1 if X.ndim == 1 else X.shape[1 if X.format == "csc" else 0] // block
+    if len(indices) != n or len(indptr) != lines + 1:
+        raise ValueError(f"{what} is a malformed {X.format} array: {n} values, {len(indices)} indices and {len(indptr)} indptr "
+                         f"for shape {X.shape}" + (f" in blocks of {X.data.shape[1:]}" if X.format == "bsr" else ""))
+
+
+def _part(X, what, name, ndim, given=None):
+    part = getattr(X, name, None) if given is None else given
+    if not isinstance(part, np.ndarray) or isinstance(part, np.ma.MaskedArray) or part.ndim != ndim:
+        kind = type(part).__name__ + (f" of {part.ndim} dimensions" if isinstance(part, np.ndarray) else "")
+        raise ValueError(f"{what} is a malformed {X.format} array: its {name} is a {kind}; it must be a plain array of {ndim}")
+    return part
+
+
+def _index_part(X, what, name, given=None):
+    part = _part(X, what, name, 1, given)
+    if part.size and part.dtype.kind not in "iu":
+        raise ValueError(f"{what} is a malformed {X.format} array: its {name} is of {part.dtype}; it must be of integers")
+    return _native(part, what)
+
+
+def _check_indptr(what, kind, indptr, n):
+    if indptr[0] != 0 or indptr[-1] != n:
+        raise ValueError(f"{what} has an indptr from {indptr[0]} to {indptr[-1]}; it must run from 0 to its {n} entries")
+    falls = indptr[1:] < indptr[:-1]
+    if falls.any():
+        at = int(falls.argmax())
+        raise ValueError(f"{what} has an indptr that falls at {kind} {at}, from {indptr[at]} to {indptr[at + 1]}")
+
+
+# Other formats, to COO or CSR arrays: without scipy's conversions where a check has to look at every entry in any case.
+
+def _of_bsr(X, what):
+    values, indices, indptr = _part(X, what, "data", 3), _index_part(X, what, "indices"), _index_part(X, what, "indptr")
+    high, wide = values.shape[1:]
+    if not (high and wide) or X.shape[0] % high or X.shape[1] % wide:
+        raise ValueError(f"{what} is a malformed bsr array: its shape {X.shape} is not whole blocks of {(high, wide)}")
+    _check_lengths(X, what, len(values), indices, indptr, high)
+    _check_indptr(what, "block row", indptr, len(indices))
+    rowplan.check(what, "block column", indices, X.shape[1] // wide)
+    first_rows = np.repeat(np.arange(len(indptr) - 1) * high, np.diff(indptr))
+    rows = first_rows[:, None, None] + np.arange(high)[:, None]
+    columns = indices[:, None, None].astype(np.int64) * wide + np.arange(wide)
+    rows, columns = (np.broadcast_to(numbers, values.shape).reshape(-1) for numbers in (rows, columns))
+    return sp.coo_array((values.reshape(-1), (rows, columns)), shape=X.shape)
+
+
+def _of_dia(X, what):
+    values, offsets = _part(X, what, "data", 2), _index_part(X, what, "offsets")
+    if len(values) != len(offsets) or len(np.unique(offsets)) != len(offsets):
+        raise ValueError(f"{what} is a malformed dia array: {len(values)} diagonals and {len(offsets)} offsets; each diagonal "
+                         "must have an offset of its own")
+    outside = (offsets <= -X.shape[0]) | (offsets >= X.shape[1])
+    if outside.any():
+        raise ValueError(f"{what} is a malformed dia array: it has the offset {offsets[outside.argmax()]}; with shape "
+                         f"{X.shape} offsets must be from {1 - X.shape[0]} to {X.shape[1] - 1}")
+    values = values[:, :X.shape[1]]
+    rows = np.arange(values.shape[1]) - offsets[:, None]
+    stored = (rows >= 0) & (rows < X.shape[0]) & (values != 0)
+    return sp.coo_array((values[stored], (rows[stored], np.nonzero(stored)[1])), shape=X.shape)
+
+
+def _of_lil(X, what):
+    rows, values = _part(X, what, "rows", 1), _part(X, what, "data", 1)
+    if not len(rows) == len(values) == X.shape[0]:
+        raise ValueError(f"{what} is a malformed lil array: {len(rows)} rows and {len(values)} data for shape {X.shape}")
+    for i, (one, other) in enumerate(zip(rows, values, strict=True)):
+        if not (isinstance(one, list) and isinstance(other, list) and len(one) == len(other)):
+            raise ValueError(f"{what} is a malformed lil array: row {i} has the columns {shown(one)} and the values "
+                             f"{shown(other)}; they must be lists of the same length")
+    indices = _from_python(chain.from_iterable(rows), None, X, what)
+    indptr = np.cumsum([0, *map(len, rows)])
+    return _raw(sp.csr_array, X, _from_python(chain.from_iterable(values), X.dtype, X, what), indices=indices, indptr=indptr)
+
+
+def _of_dok(X, what):
+    keys = _from_python(X.keys(), None, X, what)
+    if keys.size and keys.shape[1:] != ((X.ndim,) if X.ndim > 1 else ()):
+        raise ValueError(f"{what} is a malformed dok array: its keys must be {X.ndim} integers each")
+    keys = keys.reshape(-1, X.ndim)
+    return _raw(sp.coo_array, X, _from_python(X.values(), X.dtype, X, what), coords=tuple(keys.T))
+
+
+def _from_python(numbers, dtype, X, what):
+    """An array of the numbers; of those of rows and columns without a dtype."""
+    try:
+        array = np.array(list(numbers), dtype=dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{what} is a malformed {X.format} array: {error}") from error
+    return array if array.size else array.astype(dtype or np.int64)
+
+
+def _raw(kind, X, values, **parts):
+    """An array of scipy's whose parts are still to be checked: its constructor looks at them in its own way."""
+    made = kind(X.shape, dtype=np.float32)
+    vars(made).update(data=values, **parts)
+    return made
+
+
+_BY_ENTRIES = {"bsr": _of_bsr, "dia": _of_dia, "lil": _of_lil, "dok": _of_dok}
 
 
 def _integers(array, name):
@@ -228,12 +403,12 @@ def _integers(array, name):
     return _native(array)
 
 
-def _native(array):
-    """Row numbers as the kernels read them: contiguous int32 or int64."""
+def _native(array, what="rows"):
+    """Numbers of rows or columns as the kernels read them: contiguous int32 or int64."""
     if array.dtype not in (np.int32, np.int64):
         too_large = array > np.iinfo(np.int64).max if array.dtype.kind == "u" else np.zeros(1, np.bool_)
         if too_large.any():
-            raise IndexError(f"rows has {array[too_large.argmax()]} at position {too_large.argmax()}; no table has that many")
+            raise IndexError(f"{what} has {array[too_large.argmax()]} at position {too_large.argmax()}; no table has that many")
         array = array.astype(np.int64)
     return np.require(array, requirements="CA")
 

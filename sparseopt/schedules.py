@@ -9,6 +9,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, fields
 
 from .optimizers._hyper import at_least, not_negative
+from .text import shown
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,12 @@ class Step:
     def __post_init__(self):
         _check(self, rates=("lr", "gamma"))
         if (self.every is None) == (self.milestones is None):
-            raise ValueError(f"every is {self.every!r} and milestones {self.milestones!r}; one of the two must be given")
+            raise ValueError(f"every is {shown(self.every)} and milestones {shown(self.milestones)}; one of the two must be "
+                             "given")
         if self.every is not None:
             return _check(self, every=1)
         if not isinstance(self.milestones, (list, tuple)):
-            raise TypeError(f"milestones is {self.milestones!r}; it must be a list or tuple of integers of at least 0")
+            raise TypeError(f"milestones is {shown(self.milestones)}; it must be a list or tuple of integers of at least 0")
         milestones = (at_least(f"milestones[{i}]", step, 0) for i, step in enumerate(self.milestones))
         object.__setattr__(self, "milestones", tuple(sorted(milestones)))
 
@@ -305,14 +307,16 @@ class Chain:
 
     def __post_init__(self):
         if not isinstance(self.parts, (list, tuple)) or not self.parts:
-            raise TypeError(f"parts is {self.parts!r}; it must be a list of pairs (schedule, steps), and a schedule at the end")
+            raise TypeError(f"parts is {shown(self.parts)}; it must be a list of pairs (schedule, steps), and a schedule at "
+                            "the end")
         *pairs, last = self.parts
         for i, pair in enumerate(pairs):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not callable(pair[0]):
-                raise TypeError(f"parts[{i}] is {pair!r}; it must be a pair (schedule, steps): only the last goes on for ever")
+                raise TypeError(f"parts[{i}] is {shown(pair)}; it must be a pair (schedule, steps): only the last goes on "
+                                "for ever")
             pairs[i] = pair[0], at_least(f"steps of parts[{i}]", pair[1], 1)
         if not callable(last):
-            raise TypeError(f"the last of parts is {last!r}; it must be a schedule alone, for it goes on for ever")
+            raise TypeError(f"the last of parts is {shown(last)}; it must be a schedule alone, for it goes on for ever")
         object.__setattr__(self, "parts", (*pairs, last))
 
     def __call__(self, step):

@@ -3,8 +3,8 @@
 import re
 
 
-def escaped(text):
-    r"""Return a text as a terminal shows it safely: what is not printable stands as Python's escape of it.
+def escaped(text, most=None):
+    r"""Return a text as a terminal shows it safely, of at most so many characters: what is not printable as Python's escape.
 
     Examples
     --------
@@ -12,7 +12,11 @@ def escaped(text):
     >>> print(escaped("Amélie\x1b[2J\n"))
     Amélie\x1b[2J\n
     """
-    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    if most is not None:
+        text = text[:most + 1]
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return text if most is None or len(text) <= most else text[:most - 3] + "..."
 
 
 def shown(value, most=80):
@@ -30,12 +34,11 @@ def shown(value, most=80):
         text = repr(value)
     except Exception:           # of an integer with more digits than Python prints, or of a class that has gone wrong
         text = f"<a {type(value).__name__} without a repr>"
-    text = escaped(re.sub(r"\s*\n\s*", " ", text))
-    return text if len(text) <= most else text[:most - 3] + "..."
+    return escaped(re.sub(r"\s*\n\s*", " ", text), most)
 
 
-def listed(values, most=200):
-    """Return the reprs of values with commas between, cut where they have `most` characters; then how many there are.
+def listed(values, most=200, show=shown):
+    """Return values, each as `show` has it, with commas between, cut where they have `most` characters; then how many.
 
     Examples
     --------
@@ -45,7 +48,7 @@ def listed(values, most=200):
     """
     said, length = [], 0
     for value in values:
-        said.append(shown(value))
+        said.append(show(value))
         length += len(said[-1]) + 2
         if length > most + 2 and len(said) > 1:
             return f"{', '.join(said[:-1])}, ... ({len(values)} in all)"

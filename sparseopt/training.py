@@ -11,9 +11,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import config, memory
-from .gradients import MatmulGradient, RowGradient
+from .gradients import MatmulGradient, RowGradient, checked
 from .optimizers import Optimizer
 from .optimizers._hyper import at_least, below_one, not_negative
+from .text import shown
 
 
 class ReduceLROnPlateau:
@@ -143,7 +144,7 @@ class ReduceLROnPlateau:
     def _rates(self):
         for i, group in enumerate(self.opt.param_groups):
             if callable(group["lr"]):
-                raise TypeError(f"lr of group {i} is {group['lr']!r}, a schedule; ReduceLROnPlateau lowers rates that are "
+                raise TypeError(f"lr of group {i} is {shown(group['lr'])}, a schedule; ReduceLROnPlateau lowers rates that are "
                                 "numbers")
         return [not_negative(f"lr of group {i}", group["lr"]) for i, group in enumerate(self.opt.param_groups)]
 
@@ -164,7 +165,8 @@ class EarlyStopping:
     Parameters
     ----------
     opt : Optimizer
-        For a loop. A callback takes that of the model, anew for every fit.
+        For a loop. A callback takes that of the model, anew for every fit. A recommender's `partial_fit` that adds users or
+        items is no new fit: the best and the count go on.
     patience : int
         So many scores in a row that are no better than the best stop the training: 1 or more, Keras's meaning.
     min_delta : float
@@ -225,9 +227,9 @@ class EarlyStopping:
                             + ("" if opt is None else ", not both"))
         self.opt = opt if opt is None else _optimizer(opt)
         if score is not None and not callable(score):
-            raise TypeError(f"score is {score!r}; it must be a callable from a model to a number")
+            raise TypeError(f"score is {shown(score)}; it must be a callable from a model to a number")
         if every is not None and score is None:
-            raise ValueError(f"every is {every!r}; it is for callbacks, which have a score")
+            raise ValueError(f"every is {shown(every)}; it is for callbacks, which have a score")
         self.patience = at_least("patience", patience, 1)
         self.min_delta = not_negative("min_delta", min_delta)
         self.mode = _one_of("mode", mode, "min", "max")
@@ -258,6 +260,9 @@ class EarlyStopping:
     def restore(self):
         """Bring the optimizer back to where it was at the best score: tables, state, rates, counts and metadata.
 
+        Rows that tables have grown by since then keep their values and state. Under missed="replay" they are caught up
+        first, and have missed none of the steps before the best score.
+
         Raises
         ------
         RuntimeError
@@ -265,7 +270,8 @@ class EarlyStopping:
         """
         if self._kept is None:
             raise RuntimeError("there has been no finite score; there is nothing to restore")
-        self.opt.load_state_dict(self._kept)
+        grew = any(len(table) > len(self._kept["params"][name]) for name, table in self.opt.params.items())
+        self.opt.load_state_dict(_with_new_rows(self._kept, self.opt) if grew else self._kept)
 
     def __call__(self, progress):
         """As a callback of a model: score it where that is due; return whether to stop, the best one restored."""
@@ -273,8 +279,12 @@ class EarlyStopping:
             raise TypeError("this EarlyStopping has no score, so it cannot be a callback; make it with score= in place of opt")
         if progress.total is None and self.every is None:
             raise ValueError("every is None, and nobody knows how long an epoch is; give the number of batches between scores")
-        if progress.model.optimizer_ is not self.opt:
-            self._begin(progress.model.optimizer_)
+        opt = progress.model.optimizer_
+        if opt is not self.opt:
+            if getattr(opt, "_run", None) is getattr(self.opt, "_run", self):       # grown from it
+                self.opt = opt
+            else:
+                self._begin(opt)
         self._batches += 1
         if self._batches % self.every if self.every else progress.done != progress.total:
             return False
@@ -288,6 +298,27 @@ class EarlyStopping:
 
     def _gain(self, score):
         return self.best - score if self.mode == "min" else score - self.best
+
+
+def _with_new_rows(kept, opt):
+    """What a state_dict of smaller tables says, as one of the tables that they have grown to; the rest is as it is now."""
+    if opt.missed == "replay":
+        opt.catch_up()
+    params = {name: _over(table, kept["params"][name]) for name, table in opt.params.items()}
+    state = {name: {key: _over(array, kept["state"][name][key]) for key, array in arrays.items()}
+             for name, arrays in opt.state.items()}
+    for name, history in kept.get("history", {}).items():
+        state[name]["step"][len(kept["params"][name]):] = history["counts"][1]      # the last step: nothing to catch up
+    return {**kept, "params": params, "state": state}
+
+
+def _over(larger, array):
+    """A copy of the larger array whose first rows are those of the other; of single numbers, the other."""
+    if not array.ndim:
+        return array
+    copied = larger.copy()
+    copied[:len(array)] = array
+    return copied
 
 
 class Accumulator:
@@ -406,10 +437,11 @@ def _copied(gradient, parameter):
     if isinstance(gradient, RowGradient):
         return RowGradient(gradient.rows.copy(), np.array(gradient.values, dtype).reshape(len(gradient.rows), dim))
     if isinstance(gradient, MatmulGradient):
-        return MatmulGradient(gradient.X.astype(dtype), np.array(gradient.dY, dtype).reshape(len(gradient.dY), dim))
+        X = checked(gradient.X, parameter.what).astype(dtype)
+        return MatmulGradient(X, np.array(gradient.dY, dtype).reshape(len(gradient.dY), dim))
     if not sp.issparse(gradient):
         return np.array(gradient, dtype)
-    gradient = gradient.tocoo()
+    gradient = checked(gradient, parameter.what).tocoo()
     rows, columns = (*gradient.coords, np.zeros(gradient.nnz, np.int32))[:2]
     return sp.coo_array((np.array(gradient.data, dtype), (rows.copy(), columns.copy())), shape=(parameter.shape[0], dim))
 
@@ -474,7 +506,7 @@ def _optimizer(opt):
 
 def _one_of(name, value, *allowed):
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+        raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, allowed))}")
     return value
 
 
@@ -485,4 +517,4 @@ def _number(name, value):
             raise TypeError
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; it must be a number") from None
+        raise TypeError(f"{name} is {shown(value)}; it must be a number") from None

@@ -189,6 +189,27 @@ def test_compare_shows_the_others_where_one_diverges(clicks, capsys):
     assert "adam │ 0.1" in said
 
 
+def test_the_last_of_several_ratings_of_a_pair_counts_and_the_command_says_so(tmp_path, capsys):
+    lines = [f"{user},{item},{1 + (user + item) % 5},{100 + user}" for user in range(6) for item in range(6)]
+    head = "userId,movieId,rating,timestamp"
+    (tmp_path / "once.csv").write_text("\n".join([head, *lines]))
+    earlier = ["2,3,5,7", "4,4,1,9"]
+    (tmp_path / "twice.csv").write_text("\n".join([head, *earlier, *lines]))
+    losses = []
+    for name in ("once", "twice"):
+        said = run(capsys, "train", "ratings", tmp_path / f"{name}.csv", "--model", "explicit", "--dim", 2, "--epochs", 2,
+                   "--output", tmp_path / name)
+        assert ("twice.csv: 2 ratings are left out: the same user has rated the same item again later" in said) == (
+            name == "twice")
+        assert "36 ratings of 6 items by 6 users" in said
+        losses.append(re.search(r"loss ([\d.]+ → [\d.]+)", said)[1])
+    assert losses[0] == losses[1]
+    checkpoint = tmp_path / "once" / "checkpoint.safetensors"
+    said = run(capsys, "evaluate", "ratings", checkpoint, tmp_path / "twice.csv")
+    assert "2 ratings are left out" in said
+    assert "│ 36 │ root mean squared error" in said
+
+
 def test_brackets_in_words_are_words(tmp_path, capsys):
     (tmp_path / "v[x].txt").write_text("3 2\n[/s] 1 0\n[unk] 1 0.1\nc 0.9 0\n")
     said = run(capsys, "neighbours", tmp_path / "v[x].txt", "c")

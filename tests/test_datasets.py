@@ -80,3 +80,15 @@ def test_a_parquet_file_of_ratings_is_read_as_the_same_lines(tmp_path):
     (tmp_path / "ratings.parquet").write_text(HEAD)
     with pytest.raises(ValueError, match=r"ratings.parquet: not a Parquet file: "):
         read_ratings(tmp_path / "ratings.parquet")
+
+
+def test_the_last_rating_of_a_pair_counts(tmp_path):
+    lines = "1,7,2,30\n2,7,1,10\n1,7,5,20\n1,8,3,5\n2,7,4,10\n"             # of the first pair, the last stands first
+    ratings = read_ratings(written(tmp_path, HEAD + lines))
+    assert_array_equal(ratings.matrix().toarray(), [[2, 3], [4, 0]])
+    assert_array_equal(ratings.matrix([1, 2]).toarray(), [[5, 0], [1, 0]])
+    latest = ratings.latest()
+    assert_array_equal(latest.values, [2, 3, 4])
+    assert_array_equal(latest.times, [30, 5, 10])
+    assert_array_equal(latest.matrix().toarray(), ratings.matrix().toarray())
+    assert len(ratings.where(ratings.values > 5).latest()) == 0

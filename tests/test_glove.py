@@ -101,6 +101,14 @@ def test_a_wrong_matrix_is_named(X, error, message):
         GloVe().fit(X)
 
 
+def test_counts_of_one_pair_add_up():
+    several = sp.coo_array((np.array([3, 1, 2, 1.0]), ([0, 1, 1, 0], [1, 0, 0, 0])), shape=(2, 2))
+    once = sp.coo_array(([1, 3, 3.0], ([0, 0, 1], [0, 1, 0])), shape=(2, 2))
+    one, other = (GloVe(dim=2, epochs=5).fit(X) for X in (several, once))
+    assert (one.vectors_ == other.vectors_).all()
+    assert one.score(several) == other.score(once)
+
+
 def test_a_rate_beside_an_optimizer_that_has_one_is_refused(text):
     with pytest.raises(ValueError, match="leave lr at None"):
         GloVe(optimizer=so.Adam, lr=0.5).fit(text[1])

@@ -439,6 +439,27 @@ def test_a_wrong_question_is_named(name, call, error, message):
         call(model, X)
 
 
+def test_two_ratings_of_a_pair_are_refused():
+    X = sp.coo_array(([2.0, 3.0, 4.0, 1.0, 5.0], ([0, 1, 0, 1, 0], [1, 0, 1, 1, 1])), shape=(2, 2))
+    once = sp.csr_array([[0, 2.0], [3, 1]])
+    model = MatrixFactorization(dim=2, epochs=1).fit(once)
+    as_csr = sp.csr_array((2, 2))
+    as_csr.indptr, as_csr.indices, as_csr.data = np.array([0, 3, 5]), np.array([1, 1, 1, 0, 1]), np.array([2, 4, 5, 3, 1.0])
+    for twice in (X, as_csr):
+        for call in (MatrixFactorization().fit, model.partial_fit, model.score):
+            with pytest.raises(ValueError, match=r"X has 2 entries that repeat a pair .* at row 0, column 1; a pair must"):
+                call(twice)
+
+
+def test_the_weights_of_a_pair_with_several_entries_add_up():
+    several = sp.coo_array((np.array([1, 2, 1, 1.0]), ([0, 0, 1, 0], [1, 1, 0, 1])), shape=(2, 3))
+    once = sp.csr_array([[0, 4.0, 0], [1, 0, 0]])
+    one, other = (ImplicitFactorization(dim=2, epochs=3).fit(X).optimizer_.params for X in (several, once))
+    assert (one["items"] == other["items"]).all()
+    model = ImplicitFactorization(dim=2, epochs=1).fit(once)
+    assert (model.recommend([0, 1], 3, seen=several)[0] == model.recommend([0, 1], 3, seen=once)[0]).all()
+
+
 def test_ratings_that_are_not_finite_are_named():
     with pytest.raises(ValueError, match="X has nan at row 1, column 0"):
         MatrixFactorization().fit(sp.csr_array([[1.0, 2], [np.nan, 0]]))

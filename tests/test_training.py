@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from references import CASES
 
 import sparseopt as so
-from sparseopt.models import GloVe, Progress
+from sparseopt.models import GloVe, MatrixFactorization, Progress
 from sparseopt.training import Accumulator, EarlyStopping, ReduceLROnPlateau
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -359,6 +359,65 @@ def test_stopping_on_held_out_counts_keeps_the_model_that_does_best_on_them(coun
     assert error(model) == stopping.best
     assert 10 < len(model.loss_curve_) < 400
     assert error(model) < 0.9 * error(overfit)
+
+
+SETTINGS = [{}, {"missed": "replay"}, {"optimizer": "momentum", "missed": "replay"}, {"optimizer": "ftrl"},
+            {"optimizer": lambda tables: so.Adam(tables, lr=0.01, step_count="global", amsgrad=True)}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["skip", "replay", "momentum, replay", "ftrl", "global"])
+def test_a_callback_keeps_its_best_when_users_and_items_join(settings):
+    rng = np.random.default_rng(0)
+    whole = sp.csr_array(np.where(rng.random((50, 30)) < 0.3, rng.integers(1, 6, (50, 30)), 0).astype(np.float32))
+    first = whole[:40, :20]
+
+    def trained(epochs, callback=None):
+        model = MatrixFactorization(dim=4, batch_size=30, random_state=0, **settings)
+        for X in (first, first, whole, whole)[:epochs]:
+            model.partial_fit(X, callback=callback)
+        return model
+
+    def tables_and_state(model):
+        opt = model.optimizer_
+        if opt.missed == "replay":
+            opt.catch_up()
+        return {**opt.params, **{(name, key): array for name, arrays in opt.state.items() for key, array in arrays.items()}}
+
+    stopping = EarlyStopping(score=scored([3.0, 1.0, 2.0, 2.5]), patience=2)
+    model = trained(4, stopping)
+    assert (stopping.best, stopping.waited) == (1.0, 2)
+    best, last = tables_and_state(trained(2)), tables_and_state(trained(4))
+    assert model.optimizer_.steps == trained(2).optimizer_.steps
+    if model.optimizer_.missed == "replay":
+        assert not model.optimizer_.stale()["users"][40:].any()
+        assert not model.optimizer_.stale()["items"][20:].any()
+    now = tables_and_state(model)
+    for name, array in now.items():
+        known = 40 if "user" in str(name) else 20
+        if not array.ndim:
+            assert array == best[name]
+            continue
+        assert array[:known].tobytes() == best[name].tobytes()
+        if "step" not in name:                      # those of replay stand where all do
+            assert array[known:].tobytes() == last[name][known:].tobytes()
+    model.partial_fit(whole)
+    assert np.isfinite(model.predict(np.arange(50), np.arange(50) % 30)).all()
+    stopping.score = scored([7.0, 6.0])
+    model.set_params(epochs=2).fit(whole, callback=stopping)
+    assert stopping.best == 6.0
+
+
+def test_a_loop_brings_the_best_back_into_tables_that_have_grown_more_than_once():
+    stopping = EarlyStopping(score=scored([1.0, 2.0, 3.0, 4.0]), patience=9)
+    X = sp.csr_array(np.arange(1.0, 31).reshape(6, 5))
+    model = MatrixFactorization(dim=2, missed="replay").partial_fit(X[:3], callback=stopping)
+    kept = model.optimizer_.params["users"].copy()
+    model.partial_fit(X[:4]).partial_fit(X[:5])     # which the callback does not see
+    model.partial_fit(X, callback=stopping)
+    new = model.optimizer_.params["users"][3:].copy()
+    assert (stopping.best, stopping.waited) == (1.0, 1)
+    stopping.restore()
+    assert_array_equal(model.optimizer_.params["users"], np.concatenate([kept, new]))
 
 
 # Accumulator.

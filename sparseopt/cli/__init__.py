@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from .. import __version__, config
+from ..text import escaped
 from . import bench, clicks, compare, ratings, words
 
 
@@ -13,7 +14,7 @@ def main(arguments=None):
     try:
         return options.run(options)
     except (OSError, EOFError, ValueError, TypeError, ImportError, MemoryError) as error:
-        print(f"sparseopt: {error}", file=sys.stderr)
+        print(f"sparseopt: {escaped(str(error), 1000)}", file=sys.stderr)
         return 1
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..files import save_picture
 from ..optimizers import OPTIMIZERS
+from ..text import escaped
 
 # What parameters of models mean, where they mean the same in all of them.
 HELP = {
@@ -68,7 +69,14 @@ def console():
         from rich.console import Console
     except ImportError:
         raise ImportError("the command needs the package rich: pip install 'sparseopt[cli]'") from None
-    return Console(markup=False)        # what is between brackets is the user's
+
+    class Escaping(Console):
+        """Shows every text as it is: brackets and colons are the user's, and what steers a terminal is escaped."""
+
+        def render_str(self, text, **how):
+            return super().render_str(escaped(text), **how)
+
+    return Escaping(markup=False, emoji=False)
 
 
 def train(console, model, partial_fit, unit, path, **metadata):

@@ -51,7 +51,7 @@ def add(commands):
         parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, with matplotlib")
 
 
-def _words(options):
+def _words(options, out):
     texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
     tokens = [token for text in texts for token in tokenize(text)]
     words, _ = vocabulary(tokens)
@@ -73,7 +73,7 @@ def _words(options):
                 options.epochs)
 
 
-def _clicks(options):
+def _clicks(options, out):
     how = clicks.reading(options)
     chunks = list(clicks.stream(options.files, how))
     X, y = sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks]) > 0
@@ -89,8 +89,8 @@ def _clicks(options):
                 lambda model: evaluation.log_loss(y[train:], model.predict_proba(X[train:])[:, 1]), options.epochs)
 
 
-def _ratings(options):
-    chosen = ratings.chosen(datasets.read_ratings(options.files[0]), ImplicitFactorization, options.least)
+def _ratings(options, out):
+    chosen = ratings.chosen(ratings.read(out, Path(options.files[0])), ImplicitFactorization, options.least)
     X, test, _ = ratings.matrices(chosen, 0.2, None)
     k = min(10, X.shape[1])
 
@@ -125,7 +125,7 @@ def _compare(options, name, task):
     options.seed = options.seed or 0
     out = console()
     with out.status("reading"):
-        task = task(options)
+        task = task(options, out)
     settings = (comparison.grid(options.optimizers, options.lr) if options.search == "grid" else
                 comparison.draws(options.optimizers, options.lr, options.trials or 30, options.seed))
     for optimizer in options.optimizers:

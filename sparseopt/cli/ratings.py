@@ -55,6 +55,16 @@ def add(train_commands, commands, evaluate_commands):
     evaluate.add_argument("-k", type=count, default=10, metavar="K", help="items to recommend (default: 10)")
 
 
+def read(out, path):
+    """The ratings of a file, of each pair of a user and an item the last one; says on the console how many that leaves out."""
+    ratings = datasets.read_ratings(path)
+    latest = ratings.latest()
+    if len(latest) < len(ratings):
+        out.print(f"{path.name}: {len(ratings) - len(latest):,} ratings are left out: the same user has rated the same item "
+                  "again later", highlight=False)
+    return latest
+
+
 def chosen(ratings, kind, least):
     """The ratings that a model of this kind is trained on."""
     if kind is MatrixFactorization:
@@ -85,7 +95,7 @@ def _train(options):
         model, stored = kind(**given(options, kind(), _MODELS.values())), None
         least = LEAST if options.least is None else options.least
     with out.status("reading"):
-        ratings = chosen(datasets.read_ratings(options.file), kind, least)
+        ratings = chosen(read(out, options.file), kind, least)
     X, test, ids = matrices(ratings, options.held_out, stored)
     options.output.mkdir(parents=True, exist_ok=True)
     out.print(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
@@ -134,9 +144,9 @@ def _loaded(path, *kinds):
     return kind.load(path), stored
 
 
-def _known(path, model, stored):
+def _known(out, path, model, stored):
     """The ratings of a file whose users and items the model knows, as a matrix of its shape, and how many it does not."""
-    ratings = chosen(datasets.read_ratings(path), type(model), stored["least"])
+    ratings = chosen(read(out, path), type(model), stored["least"])
     rows, columns = ({one: number for number, one in enumerate(stored[name])} for name in ("user_ids", "item_ids"))
     users = np.array([rows.get(one, -1) for one in ratings.user_ids.tolist()])[ratings.users]
     items = np.array([columns.get(one, -1) for one in ratings.item_ids.tolist()])[ratings.items]
@@ -148,12 +158,12 @@ def _known(path, model, stored):
 def _evaluate(options):
     out = console()
     model, stored = _loaded(options.checkpoint)
-    test, unknown = _known(options.file, model, stored)
+    test, unknown = _known(out, options.file, model, stored)
     if not test.nnz:
         raise ValueError(f"{options.file}: the model knows no user and item of a rating in it")
     if unknown:
         out.print(f"{unknown:,} ratings of users or items that the model does not know are left out", highlight=False)
-    seen = _known(options.seen, model, stored)[0] if options.seen else sp.csr_array(test.shape, dtype=np.float32)
+    seen = _known(out, options.seen, model, stored)[0] if options.seen else sp.csr_array(test.shape, dtype=np.float32)
     _report(out, model, seen, test, options.k)
     return 0
 
@@ -181,7 +191,7 @@ def _recommend(options):
     model, stored = _loaded(options.checkpoint)
     titles = _titles(options.titles) if options.titles else {}
     item_ids = stored["item_ids"]
-    seen = _known(options.seen, model, stored)[0] if options.seen else None
+    seen = _known(out, options.seen, model, stored)[0] if options.seen else None
     table = Table("user" if options.users else "like", "item", *(["title"] if titles else []), "score")
     wanted, ids, what = ((options.users, stored["user_ids"], "user") if options.users else ([options.like], item_ids, "item"))
     number = {one: i for i, one in enumerate(ids)}

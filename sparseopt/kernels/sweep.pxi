@@ -32,8 +32,10 @@ cdef extern from *:
     #define sparseopt_prefetch_near(p) do { __builtin_prefetch((p), 1, 3); __asm__ volatile (""); } while (0)
     #define SPARSEOPT_COMPILER __VERSION__
     #define sparseopt_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+    #define sparseopt_set_relaxed(p, x) __atomic_store_n((p), (x), __ATOMIC_RELAXED)
     #else
     #define sparseopt_relaxed(p) (*(const volatile int *)(p))
+    #define sparseopt_set_relaxed(p, x) (*(volatile int *)(p) = (x))
     #define sparseopt_prefetch(p)
     #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
@@ -83,6 +85,7 @@ cdef extern from *:
     void prefetch "sparseopt_prefetch"(const void*) noexcept nogil               # into the second-level cache
     void prefetch_near "sparseopt_prefetch_near"(const void*) noexcept nogil     # into the first
     int32_t relaxed "sparseopt_relaxed"(const int32_t*) noexcept nogil           # read while another thread may write
+    void set_relaxed "sparseopt_set_relaxed"(int32_t*, int32_t) noexcept nogil   # while another thread may read
     uint32_t bits32 "sparseopt_bits32"(float) noexcept nogil
     uint64_t bits64 "sparseopt_bits64"(double) noexcept nogil
     uint64_t flush_subnormals "sparseopt_flush"() noexcept nogil
@@ -499,7 +502,7 @@ cdef void bring_up(const Target* t, const Past* past, int64_t row, const real* h
                 converted[i] = <real>numbers[i]
         if n:
             apply(t.missed, t, row, 0, t.dim, <const real*>&gap, at, h)
-    t.steps[row] = <int32_t>past.now
+    set_relaxed(t.steps + row, <int32_t>past.now)
 
 
 cdef inline void prefetch_missed(const Target* t, const Source* s, const Past* past, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
@@ -588,7 +591,7 @@ cdef const real* prepare(const Target* t, const Source* s, const Settings* how, 
         bring_up(t, how.past, row, <const real*>how.hyper)
         if how.count == how.past.now:
             return NULL
-        t.steps[row] = <int32_t>how.count
+        set_relaxed(t.steps + row, <int32_t>how.count)
     if s.starts or s.order or s.columns or s.sources:
         g = gather(t, s, i, scratch)
     else:                       # as gather() would, without a call

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import checkpoint, schedules
 from ..optimizers import OPTIMIZERS
+from ..text import listed, shown
 
 # SGD under the names of what it does besides.
 _MOMENTUM = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
@@ -54,7 +55,7 @@ class Model:
         names = self._names()
         for name in params:
             if name not in names:
-                raise ValueError(f"{name!r} is no parameter of {type(self).__name__}; they are {', '.join(names)}")
+                raise ValueError(f"{shown(name)} is no parameter of {type(self).__name__}; they are {', '.join(names)}")
         for name, value in params.items():
             setattr(self, name, value)
         return self
@@ -85,17 +86,17 @@ class Model:
         for name, least in lowest.items():
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+                raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {least}")
 
     def _check_numbers(self, *names, zero=False):
         for name in names:
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or not (0 < value < np.inf or (zero and value == 0)):
-                raise ValueError(f"{name} is {value!r}; it must be finite and {'0 or more' if zero else 'above 0'}")
+                raise ValueError(f"{name} is {shown(value)}; it must be finite and {'0 or more' if zero else 'above 0'}")
 
     def _check_one_of(self, name, *allowed):
         if getattr(self, name) not in allowed:
-            raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(repr, allowed))}")
+            raise ValueError(f"{name} is {shown(getattr(self, name))}; it must be one of {listed(allowed)}")
 
     def _rng(self, *more):
         """Random numbers of this model; with more integers, another stream for each."""
@@ -116,7 +117,8 @@ class Model:
             if self.missed == "replay":
                 raise ValueError("missed is 'replay' and optimizer a callable, which says that itself; leave missed at 'skip'")
             if self.lr is not None:
-                raise ValueError(f"lr is {self.lr!r} and optimizer a callable, which says the rate itself; leave lr at None")
+                raise ValueError(f"lr is {shown(self.lr)} and optimizer a callable, which says the rate itself; leave lr "
+                                 "at None")
             return self.optimizer(tables)
         name, momentum = self._check_optimizer()
         lr = self._default_rate(name) if self.lr is None else self.lr
@@ -132,7 +134,8 @@ class Model:
         """The class that the parameter `optimizer` names, and what it says besides; or raise."""
         names = {name.lower(): name for name in (*OPTIMIZERS, *_MOMENTUM)}
         if str(self.optimizer).lower() not in names:
-            raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(names.values())}, or a callable")
+            raise ValueError(f"optimizer is {shown(self.optimizer)}; it must be one of {', '.join(names.values())}, or a "
+                             "callable")
         name = names[self.optimizer.lower()]
         return ("SGD", _MOMENTUM[name]) if name in _MOMENTUM else (name, {})
 
@@ -226,6 +229,11 @@ def _stored(value):
     if isinstance(value, np.random.Generator | np.random.RandomState):
         return None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def repeats(X):
+    """How many entries of a COO array have the place of another one."""
+    return X.nnz - X.tocsr().nnz        # in which they are added up
 
 
 def selection(values, columns, n_columns):

@@ -7,8 +7,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import embedding, memory
-from ..gradients import row_numbers
+from ..gradients import checked, row_numbers
 from ..kernels import rowplan
+from ..text import shown
 from ._base import Model
 from .words import nearest
 
@@ -46,16 +47,18 @@ def grown(optimizer, tables):
     if replays:
         optimizer.catch_up()
     old = optimizer.state_dict()
+    for name, table in old["params"].items():       # first, for Ftrl's first state depends on them
+        tables[name][:len(table)] = table
     groups = [{**group, "params": {name: tables[name] for name in group["params"]}} for group in old["param_groups"]]
     new = type(optimizer)(groups, num_threads=optimizer.num_threads, **old["options"])
-    for name, table in old["params"].items():
-        new.params[name][:len(table)] = table
-        for key, array in old["state"][name].items():
+    for name, arrays in old["state"].items():
+        for key, array in arrays.items():
             target = new.state[name][key]
             if replays and key == "step":           # a row that was there untouched would stand where all do
                 target[...] = array.max(initial=0)
             target[slice(len(array)) if array.ndim else ...] = array
     new.load_state_dict({**old, "params": dict(new.params), "state": dict(new.state)})
+    new._run = optimizer._run = getattr(optimizer, "_run", None) or object()        # the same training: see EarlyStopping
     return new
 
 
@@ -156,7 +159,7 @@ class Recommender(Model):
             if not sp.issparse(seen) or seen.shape != self._shape:
                 raise TypeError(f"seen is a {type(seen).__name__} of shape {getattr(seen, 'shape', None)}; it must be a scipy "
                                 f"sparse array of shape {self._shape}")
-            seen = seen.tocsr()
+            seen = checked(seen, "seen").tocsr()
         self._catch_up()
         items, scores = np.empty((len(numbers), n), np.int64), np.empty((len(numbers), n), np.float32)
         at_once = max(1, _SCORES // n_items)
@@ -217,8 +220,8 @@ class Recommender(Model):
 
     def _make_optimizer(self, tables):
         if callable(self.optimizer) and self.weight_decay:
-            raise ValueError(f"weight_decay is {self.weight_decay!r} and optimizer a callable, which says the decay itself; "
-                             "leave weight_decay at 0")
+            raise ValueError(f"weight_decay is {shown(self.weight_decay)} and optimizer a callable, which says the decay "
+                             "itself; leave weight_decay at 0")
         return super()._make_optimizer(tables, weight_decay=self.weight_decay)
 
     def _start(self, X):
@@ -260,4 +263,4 @@ def highest(scores, n):
 
 def _check_count(name, value, most):
     if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ValueError(f"{name} is {value!r}; it must be an integer from 1 to {most}")
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer from 1 to {most}")

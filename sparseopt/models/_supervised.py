@@ -8,7 +8,8 @@ import scipy.sparse as sp
 from scipy.special import expit
 
 from .. import memory
-from ..gradients import csr_parts
+from ..gradients import checked
+from ..text import escaped, listed, shown
 from ._base import Model, Progress
 
 _WIDEST_CLASS = 1 << 20         # bytes, in a file
@@ -147,20 +148,21 @@ class Supervised(Model):
         self._check_numbers("l1", "l2", zero=True)
         for name in ("shuffle", "fit_intercept"):
             if not isinstance(getattr(self, name), bool | np.bool_):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be True or False")
+                raise ValueError(f"{name} is {shown(getattr(self, name))}; it must be True or False")
         if self.n_features is not None:
             self._check_integers(n_features=1)
         try:
             self._rng(0)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"random_state is {self.random_state!r}; no seed of numpy.random.default_rng: {error}") from error
+            raise ValueError(f"random_state is {shown(self.random_state)}; no seed of numpy.random.default_rng: "
+                             f"{escaped(str(error), 160)}") from error
         for name in ("l1", "l2"):
             if getattr(self, name) and callable(self.optimizer):
-                raise ValueError(f"{name} is {getattr(self, name)!r} and optimizer a callable, which says that itself; leave "
-                                 "it at 0")
+                raise ValueError(f"{name} is {shown(getattr(self, name))} and optimizer a callable, which says that itself; "
+                                 "leave it at 0")
         if self.l1 and str(self.optimizer).lower() != "ftrl":
-            raise ValueError(f"l1 is {self.l1!r} and optimizer is {self.optimizer!r}; only Ftrl makes weights exactly 0 by it; "
-                             "leave l1 at 0")
+            raise ValueError(f"l1 is {self.l1!r} and optimizer is {shown(self.optimizer)}; only Ftrl makes weights exactly 0 "
+                             "by it; leave l1 at 0")
 
     def _penalties(self, tables):
         """The hyper-parameters of each table that l1 and l2 come to."""
@@ -172,7 +174,7 @@ class Supervised(Model):
     def _checked_X(self, X, n_features):
         """X as CSR of float32 with all the features, checked whole: a batch in the midst of training does not fail any more."""
         if sp.issparse(X):
-            X = X.tocsr() if X.ndim == 2 else X
+            X = checked(X, "X").tocsr() if X.ndim == 2 else X
         else:
             X = np.asarray(X)
             if X.dtype.kind == "O":
@@ -193,10 +195,9 @@ class Supervised(Model):
             raise ValueError(f"X has {X.shape[1]} features, but {name} is expecting {n_features} features as input")
         if not sp.issparse(X):
             X = sp.csr_array(X)
-        indptr, indices = csr_parts(X, "X")
         with np.errstate(over="ignore"):
             data = np.ascontiguousarray(X.data, dtype=np.float32)
-        X = sp.csr_array((data, indices, indptr), shape=(X.shape[0], n_features or X.shape[1]))
+        X = sp.csr_array((data, X.indices, X.indptr), shape=(X.shape[0], n_features or X.shape[1]))
         if self._canonical and not X.has_canonical_format:
             X = X.copy()
             X.sum_duplicates()
@@ -281,7 +282,7 @@ class BinaryClassifier:
             if len(classes) != 2:
                 raise ValueError(f"classes has {len(classes)} different ones; they must be 2")
             if begun and not np.array_equal(classes, self.classes_):
-                raise ValueError(f"classes is {list(classes)}; the model has {list(self.classes_)}")
+                raise ValueError(f"classes is {listed(classes)}; the model has {listed(self.classes_)}")
         elif begun:
             classes = self.classes_
         else:
@@ -290,14 +291,14 @@ class BinaryClassifier:
                 raise ValueError(f"y has {len(classes)} different numbers. Unknown label type: continuous; there must be 2 "
                                  "classes")
             if len(classes) == 1:
-                raise ValueError(f"y has only one class, {classes[0]!r}; there must be 2 (partial_fit can be told both)")
+                raise ValueError(f"y has only one class, {shown(classes[0])}; there must be 2 (partial_fit can be told both)")
             if len(classes) > 2:
-                raise ValueError(f"y has {len(classes)} classes, {', '.join(map(repr, classes[:3]))}...; there must be 2. "
+                raise ValueError(f"y has {len(classes)} classes, {', '.join(map(shown, classes[:3]))}...; there must be 2. "
                                  "Only binary classification is supported. The type of the target is multiclass.")
         second = y == classes[1]
         if not (second | (y == classes[0])).all():
             other = y[~(second | (y == classes[0]))][0]
-            raise ValueError(f"y has {other!r}; the classes are {classes[0]!r} and {classes[1]!r}")
+            raise ValueError(f"y has {shown(other)}; the classes are {shown(classes[0])} and {shown(classes[1])}")
         return second.astype(np.float32), {} if begun else {"classes_": classes}
 
     def _fitted(self):

@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import embedding, memory
-from ..gradients import MatmulGradient, RowGradient
-from ._base import Progress, selection
+from ..gradients import MatmulGradient, RowGradient, _numbers, checked
+from ._base import Progress, repeats, selection
 from .words import WordVectors
 
 
@@ -129,7 +129,7 @@ class GloVe(WordVectors):
         Parameters
         ----------
         X : scipy sparse array, shape (n_words, n_words)
-            Positive counts; entries of 0 are left out.
+            Positive counts; entries of 0 are left out. Several entries of one pair add up.
         callback : None or callable
             Called after every batch with a `sparseopt.models.Progress`; training ends where it returns True.
 
@@ -244,9 +244,13 @@ def _checked(X):
     if not sp.issparse(X) or X.ndim != 2 or X.shape[0] != X.shape[1]:
         raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a square scipy sparse "
                         "array")
-    X = X.tocoo().astype(np.float32)
+    X = checked(X, "X").tocoo()
+    with np.errstate(over="ignore"):
+        X = sp.coo_array((_numbers(X.data, "X").astype(np.float32), X.coords), shape=X.shape)
     if X.nnz and not (np.isfinite(X.data).all() and X.data.min() >= 0):
         raise ValueError(f"X has entries from {X.data.min()} to {X.data.max()}; counts must be finite and 0 or more")
+    if repeats(X):
+        X.sum_duplicates()
     stored = X.data > 0
     if not stored.any():
         raise ValueError("X has no positive entries; there is nothing to train on")

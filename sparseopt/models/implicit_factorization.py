@@ -4,7 +4,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import embedding
-from ..gradients import RowGradient
+from ..gradients import RowGradient, _numbers, checked
+from ..text import shown
 from ._base import Progress
 from ._recommender import Recommender
 
@@ -21,7 +22,8 @@ class ImplicitFactorization(Recommender):
     r"""Recommendations from what users turned to: scores s = p_u · q_i + b_i, higher for the items of a user than for others.
 
     For the pairs (u, i) of the matrix, with weights w (its entries) and I_u the items of u, the loss is one of the following.
-    What is not in the matrix counts as not chosen: `partial_fit` wants all pairs too, not the new ones alone.
+    What is not in the matrix counts as not chosen: `partial_fit` wants all pairs too, not the new ones alone. The weights of
+    a pair with several entries add up: each purchase may be an entry of its own.
 
     .. math::
         \text{softmax:} \quad & -\sum w_{ui} \log \frac{e^{s_{ui}}}{e^{s_{ui}} + \sum_{j \notin I_u} e^{s_{uj}}} \\
@@ -160,7 +162,7 @@ class ImplicitFactorization(Recommender):
         if self.popularity is not None:
             self._check_numbers("popularity", zero=True)
             if self.negatives == "batch" or self._takes_all(X.shape[1]):
-                raise ValueError(f"popularity is {self.popularity!r} and negatives {self.negatives!r}, with which softmax "
+                raise ValueError(f"popularity is {self.popularity!r} and negatives {shown(self.negatives)}, with which softmax "
                                  f"draws none of {X.shape[1]} items; leave popularity at None, or make negatives a number")
 
     def _takes_all(self, n_items):
@@ -177,7 +179,9 @@ class ImplicitFactorization(Recommender):
         if not sp.issparse(X) or X.ndim != 2:
             raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy sparse array "
                             "(n_users, n_items)")
-        X = sp.csr_array(X, dtype=np.float32, copy=True)
+        X = checked(X, "X").tocsr()
+        with np.errstate(over="ignore"):
+            X = sp.csr_array((_numbers(X.data, "X").astype(np.float32), X.indices.copy(), X.indptr.copy()), shape=X.shape)
         if X.nnz and not (np.isfinite(X.data).all() and X.data.min() >= 0):
             raise ValueError(f"X has entries from {X.data.min()} to {X.data.max()}; weights must be finite and 0 or more")
         X.sum_duplicates()

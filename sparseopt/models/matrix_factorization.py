@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import embedding, memory
-from ..gradients import RowGradient
-from ._base import Progress
+from ..gradients import RowGradient, _numbers, checked
+from ._base import Progress, repeats
 from ._recommender import Recommender
 
 
@@ -21,6 +21,8 @@ class MatrixFactorization(Recommender):
     over the stored entries of X, in batches; a batch touches its users and items alone. μ is the mean of the ratings that the
     model first saw. **Every stored entry is a rating, a stored 0 a rating of 0**; what is not stored is not known. For clicks
     and purchases see `ImplicitFactorization`.
+
+    A pair with several entries is refused: nobody can say which of its ratings counts.
 
     Parameters
     ----------
@@ -144,9 +146,16 @@ class MatrixFactorization(Recommender):
         if not sp.issparse(X) or X.ndim != 2:
             raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy sparse array "
                             "(n_users, n_items)")
-        X = sp.coo_array(X).astype(np.float32)
+        X = checked(X, "X").tocoo()
+        with np.errstate(over="ignore"):
+            X = sp.coo_array((_numbers(X.data, "X").astype(np.float32), X.coords), shape=X.shape)
         if not X.nnz:
             raise ValueError("X has no stored entries; there is nothing to train on")
+        if more := repeats(X):
+            _, first = np.unique(np.stack(X.coords), axis=1, return_index=True)
+            again = np.setdiff1d(np.arange(X.nnz), first)[0]
+            raise ValueError(f"X has {more} entries that repeat a pair of a user and an item, the first at row "
+                             f"{X.coords[0][again]}, column {X.coords[1][again]}; a pair must have one rating")
         if not np.isfinite(X.data).all():
             first = int(np.isfinite(X.data).argmin())
             raise ValueError(f"X has {X.data[first]} at row {X.coords[0][first]}, column {X.coords[1][first]}; ratings must be "

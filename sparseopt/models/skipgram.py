@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from .. import embedding, memory, schedules
 from ..gradients import MatmulGradient, RowGradient
+from ..text import shown
 from ._base import Progress
 from .words import WordVectors, vocabulary
 
@@ -245,7 +246,7 @@ def _words(X):
         raise TypeError("X is a string; it must be sentences, each a list of words")
     for sentence in X:
         if isinstance(sentence, str):
-            raise TypeError(f"X has the string {sentence[:40]!r}; sentences must be lists of words")
+            raise TypeError(f"X has the string {shown(sentence)}; sentences must be lists of words")
         yield from sentence
 
 

@@ -105,22 +105,27 @@ class _CountTable:
         self.group = {name: value for name, value in group.items() if name not in _UNCOUNTED}
         self.by_count = functools.partial(by_count, self.group)     # counts -> array (counts, columns) of float64
         self.dtype = dtype
-        self.rows = self.exact = np.empty((0, 0), dtype)        # the latter in float64
-        self.converged = False
+        # Rows in the table's dtype and in float64, and whether more are all the same: one attribute, which no signal tears.
+        self.table = np.empty((0, 0), dtype), np.empty((0, 0)), False
+
+    @property
+    def exact(self):
+        return self.table[1]
 
     def upto(self, count):
-        while len(self.rows) < count and not self.converged:
-            size = max(64, 2 * len(self.rows))
+        rows, _, converged = self.table
+        while len(rows) < count and not converged:
+            size = max(64, 2 * len(rows))
             exact = np.ascontiguousarray(self.by_count(np.arange(1, size + 1, dtype=np.float64)))
             if not (np.abs(exact) <= np.finfo(self.dtype).max).all():
                 _raise_overflow(self.group, self.dtype)
             if np.array_equal(exact[size // 2 - 1], exact[-1]):
-                self.converged = True
+                converged = True
                 moving = np.flatnonzero((exact != exact[-1]).any(axis=1))
                 exact = exact[:moving[-1] + 2 if len(moving) else 1]
-            self.exact = exact
-            self.rows = exact.astype(self.dtype)        # by steps of 2: a late count finds out early what has converged
-        return self.rows
+            rows = exact.astype(self.dtype)
+            self.table = rows, exact, converged         # by steps of 2: a late count finds out early what has converged
+        return rows
 
 
 def _one_of(*allowed):
@@ -574,7 +579,7 @@ class Optimizer:
             raise ValueError(f"{parameter.what} has {row[column]} at row {plan.rows[first]}, column {column}; it must be "
                              'finite (nonfinite="skip" leaves such rows out, "allow" does not look)')
         warnings.warn(f"{parameter.what}: {bad.sum()} of {plan.n} touched rows have a NaN or an infinity and were left out",
-                      RuntimeWarning, stacklevel=3)
+                      RuntimeWarning, stacklevel=4)
         return plan.without(bad)
 
     def _leave_out(self, parameter, update):

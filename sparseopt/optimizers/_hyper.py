@@ -7,17 +7,19 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from ..text import shown
+
 
 def _number(name, value, allowed, holds):
     plain = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
     if isinstance(plain, bool) or not isinstance(plain, Real):
-        raise TypeError(f"{name} is {value!r}; it must be a number, {allowed}")
+        raise TypeError(f"{name} is {shown(value)}; it must be a number, {allowed}")
     try:
         value = float(plain)
     except OverflowError:               # an integer of hundreds of digits
         value = -math.inf if plain < 0 else math.inf
     if not holds(value):
-        raise ValueError(f"{name} is {value!r}; it must be {allowed}")
+        raise ValueError(f"{name} is {shown(value)}; it must be {allowed}")
     return value
 
 
@@ -39,9 +41,9 @@ def finite(name, value):
 
 def at_least(name, value, lowest):
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
+        raise TypeError(f"{name} is {shown(value)}; it must be an integer of at least {lowest}")
     if value < lowest:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {lowest}")
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {lowest}")
     return int(value)
 
 
@@ -49,13 +51,13 @@ def betas(name, value):
     try:
         first, second = value
     except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; it must be a pair of numbers, each at least 0 and below 1") from None
+        raise TypeError(f"{name} is {shown(value)}; it must be a pair of numbers, each at least 0 and below 1") from None
     return below_one(f"{name}[0]", first), below_one(f"{name}[1]", second)
 
 
 def flag(name, value):
     if value is not True and value is not False:
-        raise TypeError(f"{name} is {value!r}; it must be True or False")
+        raise TypeError(f"{name} is {shown(value)}; it must be True or False")
     return value
 
 
