@@ -127,7 +127,7 @@ def refusing(path):
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        said = str(error) if isinstance(error, ValueError) else f"damaged ({error!r})"
+        said = str(error) if isinstance(error, ValueError) else f"damaged ({shown(error)})"
         raise ValueError(f"{path}: {said}") from error
 
 
@@ -137,7 +137,7 @@ def _check_numbers(state):
         for name, arrays in state[part].items():
             for key, array in arrays.items():
                 if state["options"]["nonfinite"] != "allow" and array.dtype.kind == "f" and np.isnan(array.max(initial=0.0)):
-                    raise ValueError(f"the {part} of {shown(name)} has a NaN in {key!r}: the run has diverged, and its "
+                    raise ValueError(f"the {part} of {shown(name)} has a NaN in {shown(key)}: the run has diverged, and its "
                                      'checkpoint is neither written nor read, unless nonfinite is "allow"')
 
 
@@ -157,7 +157,7 @@ def _packed(metadata):
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata of the optimizer is no JSON: {error}") from error
     if not same:
-        raise TypeError(f"metadata of the optimizer is {plain!r}; it must be a dict that JSON gives back as it is")
+        raise TypeError(f"metadata of the optimizer is {shown(plain)}; it must be a dict that JSON gives back as it is")
     return plain, kinds, arrays
 
 
@@ -192,8 +192,8 @@ def _joined(key, texts):
         raw = np.frombuffer(whole.encode(), np.uint8)
     except UnicodeEncodeError:
         wrong = next(i for i, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text))
-        raise TypeError(f"metadata[{key!r}][{wrong}] is {texts[wrong]!r}; a long list must be of texts that UTF-8 can "
-                        "hold, without surrogates") from None
+        raise TypeError(f"metadata[{shown(key)}][{wrong}] is {shown(texts[wrong])}; a long list must be of texts that "
+                        "UTF-8 can hold, without surrogates") from None
     lengths = map(len, texts) if whole.isascii() else (len(text.encode()) for text in texts)
     ends = np.fromiter(lengths, np.int64, len(texts))
     return raw, np.cumsum(ends, out=ends)
@@ -203,7 +203,7 @@ def _unpacked_list(key, values, ends=None):
     if ends is None:
         return values.tolist()
     if not len(ends) or ends[0] < 0 or (ends[1:] < ends[:-1]).any() or ends[-1] != len(values):
-        raise ValueError(f"its list {key!r} has other ends than its texts")
+        raise ValueError(f"its list {shown(key)} has other ends than its texts")
     raw, texts, begin = memoryview(values), [], 0
     for first in range(0, len(ends), 1 << 16):          # a list of all ends would take more than the texts
         some = [begin, *ends[first:first + (1 << 16)].tolist()]
@@ -226,10 +226,10 @@ def _opened(file):
         raise ValueError("a safetensors file, but no checkpoint of sparseopt")
     state = tensors.parsed(reader.metadata[_KEY])
     if (form := state.pop("format")) != _FORMAT:
-        raise ValueError(f"a checkpoint of format {form!r}; this version of sparseopt reads format {_FORMAT} alone")
+        raise ValueError(f"a checkpoint of format {shown(form)}; this version of sparseopt reads format {_FORMAT} alone")
     reader.check()
     if state["structure"] not in ("single", "mapping", "sequence"):
-        raise ValueError(f"its structure is {state['structure']!r}")
+        raise ValueError(f"its structure is {shown(state['structure'])}")
     parts = {}
     for place, stored in reader.arrays.items():
         start, key = place.rsplit("/", 1) if place.startswith(("state/", "history/")) else (place, None)
@@ -247,11 +247,11 @@ def _opened(file):
                 state.setdefault("history", {})[name] = parts.pop(f"history/{name}", {})
     for key, kind in state["lists"].items():
         if state["metadata"][key] is not None:
-            raise ValueError(f"its metadata has {key!r} twice")
+            raise ValueError(f"its metadata has {shown(key)} twice")
         for place, dtype in _places(key, kind).items():
             stored = parts.pop(place)
             if stored.dtype != dtype or len(stored.shape) != 1:
-                raise ValueError(f"its list {key!r} has dtype {stored.dtype} and shape {stored.shape}")
+                raise ValueError(f"its list {shown(key)} has dtype {stored.dtype} and shape {stored.shape}")
     if parts:
         raise ValueError(f"it has arrays of no parameter: {', '.join(sorted(parts))}")
     return reader, state

@@ -12,6 +12,7 @@ import numpy as np
 import scipy
 
 from . import kernels
+from .text import shown
 
 _MOST_THREADS = 1024        # more, and OpenMP ends the process where the system has not so many
 
@@ -55,9 +56,9 @@ def check_num_threads(name, value):
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} is {value!r}; it must be an integer of at least 1") from None
+        raise TypeError(f"{name} is {shown(value)}; it must be an integer of at least 1") from None
     if isinstance(value, bool) or not 1 <= number <= _MOST_THREADS:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1 and at most {_MOST_THREADS}")
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least 1 and at most {_MOST_THREADS}")
     return number
 
 

@@ -11,6 +11,8 @@ from typing import SupportsIndex
 
 import numpy as np
 
+from .text import shown
+
 _LINE = 64
 _PAGE = 4096
 APART = 17 * _LINE         # with three states: four arrays, spread over a page
@@ -43,17 +45,17 @@ def _checked(shape):
         single = not isinstance(shape, (tuple, list)) and isinstance(shape, SupportsIndex)      # which is slow to ask
         lengths = tuple(map(operator.index, [shape] if single else shape))
     except TypeError:
-        raise TypeError(f"shape is {shape!r}; it must be an integer or a tuple of integers") from None
+        raise TypeError(f"shape is {shown(shape)}; it must be an integer or a tuple of integers") from None
     if min(lengths, default=0) < 0:
-        raise ValueError(f"shape is {shape!r}; lengths must be 0 or more")
+        raise ValueError(f"shape is {shown(shape)}; lengths must be 0 or more")
     if math.prod(lengths) >= 2**60:
-        raise ValueError(f"shape is {shape!r}; no memory holds so many numbers")
+        raise ValueError(f"shape is {shown(shape)}; no memory holds so many numbers")
     return lengths
 
 
 def _number(name, value):
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} is {value!r}; it must be a number")
+        raise TypeError(f"{name} is {shown(value)}; it must be a number")
     return value
 
 
@@ -119,7 +121,7 @@ def normal(shape, dtype=np.float32, *, scale=1.0, seed=None):
     True
     """
     if not 0 <= _number("scale", scale) <= np.finfo(_real(dtype)).max / 100:
-        raise ValueError(f"scale is {scale!r}; it must be finite in the table's dtype and 0 or more")
+        raise ValueError(f"scale is {shown(scale)}; it must be finite in the table's dtype and 0 or more")
     array = empty(shape, dtype)
     np.random.default_rng(seed).standard_normal(dtype=array.dtype, out=array)
     array *= scale
@@ -149,7 +151,7 @@ def uniform(shape, dtype=np.float32, *, low=-1.0, high=1.0, seed=None):
     True
     """
     if not 0 <= _number("high", high) - _number("low", low) <= np.finfo(_real(dtype)).max:
-        raise ValueError(f"low is {low!r} and high is {high!r}; low must be at most high, their difference finite")
+        raise ValueError(f"low is {shown(low)} and high is {shown(high)}; low must be at most high, their difference finite")
     array = empty(shape, dtype)
     np.random.default_rng(seed).random(dtype=array.dtype, out=array)
     array *= high - low

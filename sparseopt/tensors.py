@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .files import replacing
+from .text import shown
 
 _DTYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "I32": "<i4", "U8": "|u1"}
 _LETTERS = {np.dtype(dtype): letters for letters, dtype in _DTYPES.items()}
@@ -67,7 +68,7 @@ def _header(arrays, metadata, sums):
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
         around = error.object[max(0, error.start - 20):error.start + 20]
-        raise ValueError(f"a name has {around!r}; names must be text that UTF-8 can hold, without surrogates") from None
+        raise ValueError(f"a name has {shown(around)}; names must be text that UTF-8 can hold, without surrogates") from None
     text += b" " * (-len(text) % 8)
     if len(text) > _MOST_HEADER:
         raise ValueError(f"names and metadata take {len(text):,} bytes; at most {_MOST_HEADER:,} go into a file")
@@ -135,12 +136,12 @@ class Reader:
         for name, entry in sorted(self._header.items(), key=lambda item: item[1]["data_offsets"]):
             dtype, shape, (start, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
             if len(shape) > 2 or not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
-                raise ValueError(f"damaged: {name!r} has the shape {str(shape)[:80]}")
+                raise ValueError(f"damaged: {shown(name)} has the shape {str(shape)[:80]}")
             # Zeros aside: what has no bytes may still have rows, each with a count.
             if math.prod(filter(None, shape)) * dtype.itemsize > self._size:
-                raise ValueError(f"damaged: {name!r} has the shape {str(shape)[:80]}, larger than the file")
+                raise ValueError(f"damaged: {shown(name)} has the shape {str(shape)[:80]}, larger than the file")
             if start != stop or end - start != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"damaged: {name!r} has bytes from {start} to {end}; they must begin at {stop} and be "
+                raise ValueError(f"damaged: {shown(name)} has bytes from {start} to {end}; they must begin at {stop} and be "
                                  f"those of shape {shape}")
             self.arrays[name] = Stored(dtype, tuple(shape), len(whole) + start, sums.pop(name))
             stop = end
@@ -153,7 +154,7 @@ class Reader:
         """Read an array into one of its shape and dtype, or raise."""
         stored, total = self.arrays[name], 0
         if array.shape != stored.shape or array.dtype != stored.dtype:
-            raise ValueError(f"it has {name!r} of shape {stored.shape} and dtype {stored.dtype}; the optimizer's is of "
+            raise ValueError(f"it has {shown(name)} of shape {stored.shape} and dtype {stored.dtype}; the optimizer's is of "
                              f"{array.shape} and {array.dtype}")
         raw = array.reshape(-1).view(np.uint8)
         self._file.seek(stored.start)
@@ -163,7 +164,7 @@ class Reader:
                 raise ValueError("no complete safetensors file (it became shorter)")
             total = zlib.crc32(part, total)
         if f"{total:08x}" != stored.checksum:
-            raise ValueError(f"damaged: {name!r} does not match its checksum")
+            raise ValueError(f"damaged: {shown(name)} does not match its checksum")
         return array
 
 

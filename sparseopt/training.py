@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from . import config, memory
 from .gradients import MatmulGradient, RowGradient, checked
+from .kernels.atomic import adopt
 from .optimizers import Optimizer
 from .optimizers._hyper import at_least, below_one, not_negative
 from .text import shown
@@ -100,24 +101,23 @@ class ReduceLROnPlateau:
         TypeError
             If the metric is no number, or a group's rate is a schedule. Nothing has changed then.
         """
-        metric, rates = _number("metric", metric), self._rates()
-        self.last_epoch += 1
+        metric, rates, lowered = _number("metric", metric), self._rates(), []
+        best, bad, cooldown = self.best, self.num_bad_epochs, self.cooldown_counter
         if self._better(metric):
-            self.best = metric
-            self.num_bad_epochs = 0
+            best, bad = metric, 0
         else:
-            self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
+            bad += 1
+        if cooldown > 0:
+            cooldown, bad = cooldown - 1, 0
+        if bad > self.patience:
             lowest = self.min_lr if isinstance(self.min_lr, list) else [self.min_lr] * len(rates)
             for group, rate, least in zip(self.opt.param_groups, rates, lowest, strict=True):
                 lower = max(rate * self.factor, least)
                 if rate - lower > self.eps:
-                    group["lr"] = lower
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
+                    lowered.append((group, {"lr": lower}))
+            cooldown, bad = self.cooldown, 0
+        adopt([], lowered, [(self, "last_epoch", self.last_epoch + 1), (self, "best", best), (self, "num_bad_epochs", bad),
+                            (self, "cooldown_counter", cooldown)])
 
     def state_dict(self):
         """Return the settings and what has been seen so far, as JSON can hold it."""
@@ -251,8 +251,8 @@ class EarlyStopping:
         if math.isfinite(score) and (self.best is None or self._gain(score) > self.min_delta):
             # Rates are kept as they are: schedules are values, and a foreign one may be more than can be copied.
             rates = {id(group["lr"]): group["lr"] for group in self.opt.param_groups}
-            self._kept = copy.deepcopy(self.opt.state_dict(), rates)
-            self.best, self.waited = score, 0
+            kept = copy.deepcopy(self.opt.state_dict(), rates)
+            adopt([], [], [(self, "_kept", kept), (self, "best", score), (self, "waited", 0)])
         else:
             self.waited += 1
         return self.waited >= self.patience
@@ -365,6 +365,7 @@ class Accumulator:
         self.opt = _optimizer(opt)
         self.every = at_least("every", every, 1)
         self.reduction = _one_of("reduction", reduction, "mean", "sum")
+        self._begun = None          # `opt.steps` before the step on what waits, if that step may have been taken
         self.clear()
 
     def step(self, grads):
@@ -380,6 +381,7 @@ class Accumulator:
         TypeError, ValueError, KeyError, IndexError
             As `Optimizer.step`, for what is wrong with this micro-batch. Tables, state and what waits are then as before.
         """
+        self._settle()
         threads = config.threads_for(self.opt.num_threads)
         collected = dict(self._collected)
         for parameter, gradient in self.opt._pairs(grads):
@@ -392,7 +394,7 @@ class Accumulator:
                 collected[parameter.name] = _with(collected.get(parameter.name, ()), _copied(gradient, parameter))
         pending = self.pending + 1
         if pending < self.every:
-            self._collected, self.pending = collected, pending
+            adopt([], [], [(self, "_collected", collected), (self, "_pending", pending)])
             return False
         self._step(collected, pending)
         return True
@@ -405,14 +407,26 @@ class Accumulator:
         ValueError
             If their sum overflows, or hyper-parameters have become wrong. Tables, state and what waits are then as before.
         """
-        if not self.pending:
+        if not self.pending:        # which has settled
             return False
-        self._step(self._collected, self.pending)
+        self._step(self._collected, self._pending)
         return True
 
     def clear(self):
         """Forget the micro-batches that wait."""
-        self._collected, self.pending = {}, 0
+        adopt([], [], [(self, "_collected", {}), (self, "_pending", 0), (self, "_begun", None)])
+
+    @property
+    def pending(self):
+        self._settle()
+        return self._pending
+
+    def _settle(self):
+        """Forget what waited, where a signal came after the step on it and before that was known."""
+        if self._begun is not None:
+            if self.opt.steps > self._begun:
+                self.clear()
+            self._begun = None
 
     def _step(self, collected, n):
         n = n if self.reduction == "mean" else 1
@@ -422,7 +436,12 @@ class Accumulator:
             grads = grads[0]
         elif self.opt._structure == "sequence":
             grads = [grads.get(name) for name in self.opt.params]
-        self.opt.step(grads)
+        self._begun = self.opt.steps
+        try:
+            self.opt.step(grads)
+        finally:
+            if self.opt.steps == self._begun:
+                self._begun = None
         self.clear()
 
 

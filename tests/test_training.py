@@ -726,3 +726,40 @@ def test_a_schedule_counts_steps_not_micro_batches():
     for _ in range(6):
         accumulator.step(so.RowGradient([0], [-1.0]))
     assert opt.params[0].tolist() == [1.75]
+
+
+def test_a_signal_right_after_the_step_on_micro_batches_does_not_step_on_them_again(monkeypatch):
+    table, once = so.zeros((3, 1)), so.RowGradient([1], [[1.0]])
+    opt = so.SGD(table, lr=1.0)
+    accumulator = so.training.Accumulator(opt, every=2, reduction="sum")
+    accumulator.step(once)
+    step = opt.step
+
+    def interrupted(grads):
+        step(grads)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opt, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        accumulator.step(once)
+    monkeypatch.undo()
+    assert table[1] == -2
+    assert accumulator.pending == 0
+    assert not accumulator.flush()
+    accumulator.step(once)
+    assert accumulator.pending == 1
+
+
+def test_what_waits_stays_after_a_step_that_failed_whatever_is_stepped_besides():
+    table, once = so.zeros((3, 1)), so.RowGradient([1], [[1.0]])
+    opt = so.SGD(table, lr=1.0)
+    accumulator = so.training.Accumulator(opt, every=2, reduction="sum")
+    accumulator.step(once)
+    opt.param_groups[0]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr"):
+        accumulator.step(once)
+    opt.param_groups[0]["lr"] = 1.0
+    opt.step(once)
+    assert accumulator.pending == 1
+    accumulator.flush()
+    assert table[1] == -2

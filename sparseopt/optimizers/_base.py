@@ -17,7 +17,7 @@ from .. import config, gradients, kernels, memory
 from ..kernels import rowplan
 from ..kernels.atomic import Counts, adopt
 from ..kernels.replay import History, plan_of
-from ..text import listed, shown
+from ..text import escaped, listed, shown
 from ._hyper import CHECKS, not_negative, or_none, positive
 
 
@@ -131,7 +131,7 @@ class _CountTable:
 def _one_of(*allowed):
     def check(name, value):
         if not isinstance(value, str) or value not in allowed:
-            raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+            raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, allowed))}")
         return value
     return check
 
@@ -154,7 +154,7 @@ def _option(name, fixed=False):
 
     def set_(self, value):
         if fixed and hasattr(self, hidden):
-            raise AttributeError(f"{name} cannot change after construction; it is {getattr(self, hidden)!r}")
+            raise AttributeError(f"{name} cannot change after construction; it is {shown(getattr(self, hidden))}")
         setattr(self, hidden, _OPTIONS[name](name, value))
 
     return property(operator.attrgetter(hidden), set_)
@@ -251,7 +251,7 @@ class Optimizer:
             self._check_group(group)
             self.param_groups.append(group)
             for name, table in tables.items():
-                title = f'"{name}"' if self._structure == "mapping" else f"parameter {name}"
+                title = f'"{escaped(name, 80)}"' if self._structure == "mapping" else f"parameter {name}"
                 title = "" if self._structure == "single" else title
                 _check_table(table, title)
                 self._parameters.append(_Parameter(name, title, table, index))
@@ -436,7 +436,8 @@ class Optimizer:
 
     def _check_replays(self, what):
         if self._missed != "replay":
-            raise RuntimeError(f'{what} is of missed="replay"; this optimizer has missed={self._missed!r}: no row is behind')
+            raise RuntimeError(f'{what} is of missed="replay"; this optimizer has missed={shown(self._missed)}: '
+                               "no row is behind")
 
     def _rows_of(self, rows):
         """Pairs (parameter, row numbers or None for all)."""
@@ -600,12 +601,12 @@ class Optimizer:
     def _check_group(self, group):
         missing = [name for name in self._defaults if name not in group]
         if missing:
-            raise KeyError(f"a group has no {missing[0]!r}; a group has params, {', '.join(self._defaults)}")
+            raise KeyError(f"a group has no {shown(missing[0])}; a group has params, {', '.join(self._defaults)}")
         for name, value in group.items():
             if name == "params":
                 continue
             if name not in self._defaults:
-                raise TypeError(f"{type(self).__name__} has no hyper-parameter {name!r}; a group has params, "
+                raise TypeError(f"{type(self).__name__} has no hyper-parameter {shown(name)}; a group has params, "
                                 f"{', '.join(self._defaults)}")
             group[name] = CHECKS[name](name, value)
         if not callable(group["lr"]):
@@ -616,8 +617,8 @@ class Optimizer:
         for name, value in group.items():
             changed = value is not made_for[name] if name == "params" else name in self._starting and value != made_for[name]
             if changed or self._rule({**made_for, name: value}) != self._rule(made_for):
-                raise ValueError(f"{name} has changed from {made_for[name]!r} to {value!r}; the state was made for the "
-                                 "former, so it cannot change after construction")
+                raise ValueError(f"{name} has changed from {shown(made_for[name])} to {shown(value)}; the state was made "
+                                 "for the former, so it cannot change after construction")
 
     # What can be read.
 
@@ -634,7 +635,7 @@ class Optimizer:
         hyper = [", ".join(f"{name}={shown(value)}" for name, value in group.items()
                            if name != "params" and not (name in _COMMON and value == _COMMON[name]))
                  for group in self.param_groups]
-        options = [f"{name}={getattr(self, name)!r}" for name, default in _OPTION_DEFAULTS.items()
+        options = [f"{name}={shown(getattr(self, name))}" for name, default in _OPTION_DEFAULTS.items()
                    if getattr(self, name) != default]
         return f"{type(self).__name__}({'; '.join([tables, *hyper, *([', '.join(options)] if options else [])])})"
 
@@ -706,25 +707,26 @@ class Optimizer:
         ours = self._without_history()
         missing = [key for key in (*ours, *(["history"] if self._missed == "replay" else [])) if key not in state_dict]
         if missing:
-            raise KeyError(f"state_dict has no {missing[0]!r}")
+            raise KeyError(f"state_dict has no {shown(missing[0])}")
         if state_dict["optimizer"] != ours["optimizer"]:
             raise ValueError(f"state_dict is of {state_dict['optimizer']}; this optimizer is {ours['optimizer']}")
         options = state_dict["options"]
         _same_names("options", options, ours["options"])
         for name in ("step_count", "missed"):
             if options[name] != ours["options"][name]:
-                raise ValueError(f"state_dict has {name}={options[name]!r}; this optimizer has {ours['options'][name]!r}")
+                raise ValueError(f"state_dict has {name}={shown(options[name])}; this optimizer has "
+                                 f"{shown(ours['options'][name])}")
         copies = _matched("params", state_dict["params"], ours["params"])
         _same_names("state", state_dict["state"], ours["state"])
         for name, state in ours["state"].items():
-            copies += _matched(f"state of {name!r}", state_dict["state"][name], state)
+            copies += _matched(f"state of {shown(name)}", state_dict["state"][name], state)
             for key in state:
-                _check_state(f"state of {name!r}", key, np.asarray(state_dict["state"][name][key]))
+                _check_state(f"state of {shown(name)}", key, np.asarray(state_dict["state"][name][key]))
         groups = self._matched_groups(state_dict["param_groups"])
         loaded = [(self, f"_{name}", _OPTIONS[name](name, options[name])) for name in ("max_grad_norm", "nonfinite")]
         loaded += [(self._counts, name, _count(name, state_dict[name])) for name in ("steps", "nonfinite_rows")]
         if not isinstance(state_dict["metadata"], Mapping):
-            raise TypeError(f"metadata is {state_dict['metadata']!r}; it must be a mapping")
+            raise TypeError(f"metadata is {shown(state_dict['metadata'])}; it must be a mapping")
         histories = self._matched_histories(state_dict, groups) if self._missed == "replay" else {}
 
         changes = [(self, "metadata", dict(state_dict["metadata"])), *loaded]
@@ -849,11 +851,11 @@ class Optimizer:
             try:
                 history.restore(state_dict["history"][parameter.name])
             except (KeyError, ValueError) as error:
-                raise ValueError(f"state_dict has a history of {parameter.name!r} that is none of these hyper-parameters: "
+                raise ValueError(f"state_dict has a history of {shown(parameter.name)} that is none of these hyper-parameters: "
                                  f"{error}") from error
             steps = np.asarray(state_dict["state"][parameter.name]["step"])
             if steps.max(initial=0) > history.now:
-                raise ValueError(f"state_dict has steps of {parameter.name!r} up to {steps.max()}; its history ends at "
+                raise ValueError(f"state_dict has steps of {shown(parameter.name)} up to {steps.max()}; its history ends at "
                                  f"{history.now}")
             matched[parameter.name] = history, missed, self._hyper_of(group, parameter.table.dtype, 1.0)
         return matched
@@ -869,24 +871,24 @@ class Optimizer:
             group = {**ours, **group, "params": ours["params"]}
             self._check_group(group)
             if self._rule(group) != self._rule(ours):
-                raise ValueError(f"state_dict is of rule {self._rule(group).name!r}; this optimizer has "
-                                 f"{self._rule(ours).name!r}")
+                raise ValueError(f"state_dict is of rule {shown(self._rule(group).name)}; this optimizer has "
+                                 f"{shown(self._rule(ours).name)}")
             loaded.append(group)
         return loaded
 
 
 def _count(name, value):
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 0")
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least 0")
     return int(value)
 
 
 def _check_state(what, key, array):
     """Raise ValueError if a state has numbers that no run leaves."""
     if key == "step" and array.min(initial=0) < 0:
-        raise ValueError(f"state_dict has {what}, {key!r}, with {array.min()}; step counts must be 0 or more")
+        raise ValueError(f"state_dict has {what}, {shown(key)}, with {array.min()}; step counts must be 0 or more")
     if key in _NOT_NEGATIVE and array.min(initial=0) < 0:
-        raise ValueError(f"state_dict has {what}, {key!r}, with {array.min()}; it must be 0 or more")
+        raise ValueError(f"state_dict has {what}, {shown(key)}, with {array.min()}; it must be 0 or more")
 
 
 def _taken(key, value, ours):
@@ -959,7 +961,7 @@ def _raise_overflow(group, dtype):
     numbers = {name: value for name, value in group.items() if isinstance(value, float)}
     for name, value in numbers.items():
         if abs(value) > largest:
-            raise ValueError(f"{name} is {value!r}; it must be finite in the table's dtype, {dtype}")
+            raise ValueError(f"{name} is {shown(value)}; it must be finite in the table's dtype, {dtype}")
     raise ValueError(f"hyper-parameters {numbers} lead to numbers that are not finite in the table's dtype, {dtype}")
 
 
@@ -1002,7 +1004,7 @@ def _mapped(params):
         raise ValueError("params is empty; there must be at least one table")
     for name in params:
         if not isinstance(name, str):
-            raise TypeError(f"params has the name {name!r}; names must be strings")
+            raise TypeError(f"params has the name {shown(name)}; names must be strings")
     return dict(params)
 
 
@@ -1031,8 +1033,8 @@ def _check_apart(parameters):
 
 def _same_names(what, theirs, ours):
     if set(theirs) != set(ours):
-        raise ValueError(f"state_dict has {what} named {sorted(map(str, theirs))}; this optimizer has "
-                         f"{sorted(map(str, ours))}")
+        raise ValueError(f"state_dict has {what} named {listed(sorted(map(str, theirs)))}; this optimizer has "
+                         f"{listed(sorted(map(str, ours)))}")
 
 
 def _matched(what, theirs, ours):
@@ -1041,6 +1043,6 @@ def _matched(what, theirs, ours):
     for name, array in ours.items():
         other = np.asarray(theirs[name])
         if other.shape != array.shape or other.dtype != array.dtype:
-            raise ValueError(f"state_dict has {what}, {name!r}, of shape {other.shape} and dtype {other.dtype}; this optimizer "
-                             f"has {array.shape} and {array.dtype}")
+            raise ValueError(f"state_dict has {what}, {shown(name)}, of shape {other.shape} and dtype {other.dtype}; this "
+                             f"optimizer has {array.shape} and {array.dtype}")
     return [(array, np.asarray(theirs[name])) for name, array in ours.items()]
