@@ -51,7 +51,7 @@ class _Parameter:
         self.what = f"gradient of {title}" if title else "gradient"
         self.rows_of_it = f"rows of {title}" if title else "rows"
         self.table = table
-        self.shape = table.shape        # the sweep's, should anyone assign to that of the table
+        self.shape, self.dtype = table.shape, table.dtype       # as they were, should anyone assign to the table's
         self.group_index = group_index
         self.dim = table.shape[1] if table.ndim == 2 else 1
 
@@ -75,7 +75,7 @@ class _Parameter:
 
     def new_history(self, missed, start):
         """Of steps that rows may miss from now on: all rows stand at the step `start`."""
-        dtype = self.table.dtype
+        dtype = self.dtype
         plan = plan_of(*missed.betas, dtype) if missed.betas else None
         return History(start, missed.size, missed.powers, plan, missed.eps, dtype)
 
@@ -449,7 +449,7 @@ class Optimizer:
     def _row_plan(self, parameter, rows, threads=1):
         what = parameter.rows_of_it
         n = len(rows) if rows is not None else parameter.shape[0]
-        nothing = np.empty((n, 0), parameter.table.dtype)
+        nothing = np.empty((n, 0), parameter.dtype)
         return rowplan.plan(what, parameter.shape[0], parameter.dim, rows, nothing, rising=parameter.sweep.rising,
                             num_threads=threads)
 
@@ -514,7 +514,7 @@ class Optimizer:
 
     def _plan(self, parameter, gradient, threads=1):
         what, shape, sweep = parameter.what, parameter.shape, parameter.sweep
-        form = gradients.entries(gradient, shape, parameter.table.dtype, what)
+        form = gradients.entries(gradient, shape, parameter.dtype, what)
         plan = rowplan.plan(what, shape[0], parameter.dim, *form, rising=sweep.rising, num_threads=threads)
         if rowplan.overlap((form.values, form.weights), self._written):         # all else a plan copies
             plan = rowplan.plan(what, shape[0], parameter.dim, *gradients.detached(form), rising=sweep.rising,
@@ -526,7 +526,7 @@ class Optimizer:
 
         Worked out again only where they changed.
         """
-        group, dtype = self.param_groups[parameter.group_index], parameter.table.dtype
+        group, dtype = self.param_groups[parameter.group_index], parameter.dtype
         key = parameter.group_index, dtype
         rate = group["lr"]
         if callable(rate):                  # first, for it may change what else is in the group
@@ -631,7 +631,7 @@ class Optimizer:
         return MappingProxyType({p.name: MappingProxyType(p.state) for p in self._parameters})
 
     def __repr__(self):
-        tables = ", ".join(f"{p.title + ' ' if p.title else ''}{p.shape} {p.table.dtype}" for p in self._parameters)
+        tables = ", ".join(f"{p.title + ' ' if p.title else ''}{p.shape} {p.dtype}" for p in self._parameters)
         hyper = [", ".join(f"{name}={shown(value)}" for name, value in group.items()
                            if name != "params" and not (name in _COMMON and value == _COMMON[name]))
                  for group in self.param_groups]
@@ -857,7 +857,7 @@ class Optimizer:
             if steps.max(initial=0) > history.now:
                 raise ValueError(f"state_dict has steps of {shown(parameter.name)} up to {steps.max()}; its history ends at "
                                  f"{history.now}")
-            matched[parameter.name] = history, missed, self._hyper_of(group, parameter.table.dtype, 1.0)
+            matched[parameter.name] = history, missed, self._hyper_of(group, parameter.dtype, 1.0)
         return matched
 
     def _matched_groups(self, groups):
