@@ -293,19 +293,53 @@ def hook(run):
         yield
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+def index_arrays(form):
+    if isinstance(form, so.RowGradient):
+        return [form.rows]
+    X = getattr(form, "X", form)
+    return list(X.coords) if X.format == "coo" else [X.indices, X.indptr]
+
+
 @each_option
-def test_rows_that_a_hook_refills_while_a_step_is_prepared_have_no_effect(options, threads):
-    memory, values = np.zeros((30, 2)), np.ones((4, 2))
-    values[1] = np.nan
-    rows = np.array([4, 0, 2, 4])
-    opt = so.SGD(memory[12:18], lr=1.0, nonfinite="skip", num_threads=threads, **options)
-    with hook(lambda: rows.fill(10**6)):
-        opt.step(so.RowGradient(rows, values))
-    assert (rows == 10**6).all()
-    assert memory[12:18, 0].tolist() == [0, 0, -1, 0, -2, 0]
-    assert memory.sum() == -6
-    assert opt.nonfinite_rows == 1
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize(("form", "make", "first"), [change[:3] for change in CHANGES], ids=[form for form, *_ in CHANGES])
+def test_indices_that_a_hook_refills_while_a_step_is_prepared_have_no_effect(form, make, first, index, threads, options):
+    memory, other, given = np.zeros((30, 2)), np.zeros((6, 2)), make(np.array(first, index))
+    bad = np.full((6, 1), np.nan)
+    hyper = dict(lr=1.0, momentum=0.5, nonfinite="skip", num_threads=threads, **options)
+    opt, filled = so.SGD({"a": np.zeros((6, 1)), "b": memory[12:18]}, **hyper), []
+
+    def refill():
+        filled.append(form)
+        for array in index_arrays(given):
+            array.fill(10**6)
+
+    # The plans of all tables are made before the first warning.
+    with hook(refill):
+        opt.step({"a": bad, "b": given})
+    assert filled == [form]
+    so.SGD(other, **hyper).step(make(np.array(first, index)))
+    assert other.any()
+    np.testing.assert_array_equal(memory[12:18], other)
+    assert np.count_nonzero(memory) == np.count_nonzero(other)
+    assert opt.nonfinite_rows == 6
+
+
+@each_option
+@pytest.mark.parametrize("of", ["b", "a"])
+def test_a_table_that_a_hook_resizes_stops_the_step_for_all_tables(of, options):
+    tables = {"a": np.ones((6, 1)), "b": np.ones((6, 1))}
+    opt = so.SGD(tables, lr=1.0, momentum=0.5, nonfinite="skip", **options)
+    bad = np.full((6, 1), 1.0)
+    bad[2] = np.nan
+    with (hook(lambda: tables[of].resize((100_000, 1), refcheck=False)),
+          pytest.raises(ValueError, match=f'the table of "{of}" has changed its shape')):
+        opt.step({"a": np.ones((6, 1)), "b": bad})
+    assert (tables["a"][:6] == 1).all()
+    assert (tables["b"][:6] == 1).all()
+    assert opt.steps == opt.nonfinite_rows == 0
+    assert not any(array.any() for state in opt.state.values() for array in state.values())
 
 
 @each_option
