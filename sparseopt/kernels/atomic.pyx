@@ -10,6 +10,8 @@ from cpython.dict cimport PyDict_Update
 from cpython.object cimport PyObject_SetAttr
 from libc.string cimport memmove
 
+import bisect
+
 cnp.import_array()
 
 
@@ -35,6 +37,7 @@ def adopt(list copies, list updates, list attributes):
     """
     cdef cnp.ndarray target, source
     copies = [(one, as_bytes(one, other)) for one, other in copies]
+    copies = apart(copies)
     for target, source in copies:
         if cnp.PyArray_DATA(target) != cnp.PyArray_DATA(source):
             memmove(cnp.PyArray_DATA(target), cnp.PyArray_DATA(source), cnp.PyArray_NBYTES(target))
@@ -42,6 +45,20 @@ def adopt(list copies, list updates, list attributes):
         PyDict_Update(old, new)
     for owner, name, value in attributes:
         PyObject_SetAttr(owner, name, value)
+
+
+cdef list apart(list copies):
+    """The same pairs, with copies of the sources that lie in the target of another pair."""
+    ends = sorted([(array.ctypes.data, array.ctypes.data + array.nbytes) for array, _ in copies if array.nbytes])
+    kept = []
+    for target, source in copies:
+        start = source.ctypes.data
+        if source.nbytes and start != target.ctypes.data:
+            before = bisect.bisect_left(ends, (start + source.nbytes,)) - 1       # the last one that begins before its end
+            if before >= 0 and ends[before][1] > start:
+                source = source.copy()
+        kept.append((target, source))
+    return kept
 
 
 cdef cnp.ndarray as_bytes(cnp.ndarray target, other):

@@ -41,6 +41,11 @@ class Missed(NamedTuple):
     eps: float = 0.0                                    # and its ε
     fixed: tuple[float, ...] = ()       # what else it reads
 
+    @property
+    def moves(self):
+        """Whether a step without a gradient moves weights."""
+        return bool(self.size or self.betas)
+
 
 class _Parameter:
     """One table: its name, its group, its state, and the sweep bound to them."""
@@ -461,7 +466,7 @@ class Optimizer:
                              "missed steps one by one, for the gradient λ w never vanishes. Decoupled decay (AdamW, Lion, "
                              "NAdam with decoupled_weight_decay) and SGD's can be replayed; missed=\"skip\" takes any")
         missed = self._missed_steps(group)
-        if group["max_norm"] is not None and missed.rule is not None:
+        if group["max_norm"] is not None and missed.moves:
             raise ValueError(f'max_norm is {group["max_norm"]} with missed="replay"; missed steps of {type(self).__name__} '
                              "move weights, and the norm after each of them has no closed form. missed=\"skip\" takes max_norm")
         for dtype in {table.dtype for table in group["params"].values()} if missed.betas else ():
@@ -887,6 +892,8 @@ def _check_state(what, key, array):
     """Raise ValueError if a state has numbers that no run leaves."""
     if key == "step" and array.min(initial=0) < 0:
         raise ValueError(f"state_dict has {what}, {shown(key)}, with {array.min()}; step counts must be 0 or more")
+    if key == "mu_product" and not (array.min(initial=0) >= 0 and array.max(initial=0) <= 1):
+        raise ValueError(f"state_dict has {what}, 'mu_product', from {array.min()} to {array.max()}; it must be from 0 to 1")
     if key in _NOT_NEGATIVE and array.min(initial=0) < 0:
         raise ValueError(f"state_dict has {what}, {shown(key)}, with {array.min()}; it must be 0 or more")
 
