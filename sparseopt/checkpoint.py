@@ -35,7 +35,10 @@ def save(path, optimizer):
     Raises
     ------
     TypeError, ValueError, OSError
-        If `optimizer` is none, its metadata no JSON, or the file cannot be written; the old file is as before.
+        If `optimizer` is not an Optimizer, its metadata is not JSON, its state has a NaN (unless nonfinite is "allow"), or the
+        file cannot be written; the old file is as before.
+    RuntimeError
+        If a step or another call is at work in the optimizer. Steps raise the same while the file is written.
 
     Examples
     --------
@@ -76,10 +79,11 @@ def load(path, optimizer=None, *, lr=None):
     path : str or path
         What `save` wrote.
     optimizer : None or Optimizer
-        Its tables, state and hyper-parameters are overwritten in place, from a copy that is read first.
+        The whole file is read and checked first. Then the optimizer's tables, state and hyper-parameters are overwritten. None:
+        a new optimizer with new tables, in its `params`; tables of an earlier optimizer stay as they are.
     lr : None, float or callable
-        Takes the place of the stored rate; needed where that was a callable not of `sparseopt.schedules`, which no file
-        holds (an `optimizer` keeps its own).
+        Takes the place of the stored rate. A callable that is none of `sparseopt.schedules` is in no file: then `lr` is needed,
+        or an `optimizer`, which keeps its own rate.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def load(path, optimizer=None, *, lr=None):
     Raises
     ------
     OSError, ValueError, TypeError
-        If the file cannot be read, is cut short or changed by a single bit, no checkpoint of ours, or of another
+        If the file cannot be read, is cut short, changed by a single bit, not a sparseopt checkpoint, or of another
         optimizer or other shapes. The optimizer is then as before.
 
     Examples

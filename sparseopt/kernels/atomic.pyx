@@ -20,8 +20,8 @@ cdef class Counts:
 
     def __enter__(self):
         if self.busy:
-            raise RuntimeError("the optimizer is at work in another call: of another thread, or of the one that runs this "
-                               "schedule, hook or callback; one call at a time may use an optimizer")
+            raise RuntimeError("this optimizer is at work in another call: in another thread, or in the call that runs this "
+                               "schedule or hook; make one call at a time")
         self.busy = True
         return self
 

@@ -726,7 +726,7 @@ class Optimizer:
         for name, state in ours["state"].items():
             copies += _matched(f"state of {shown(name)}", state_dict["state"][name], state)
             for key in state:
-                _check_state(f"state of {shown(name)}", key, np.asarray(state_dict["state"][name][key]))
+                _check_state(f"state_dict has, as state of {shown(name)},", key, np.asarray(state_dict["state"][name][key]))
         groups = self._matched_groups(state_dict["param_groups"])
         loaded = [(self, f"_{name}", _OPTIONS[name](name, options[name])) for name in ("max_grad_norm", "nonfinite")]
         loaded += [(self._counts, name, _count(name, state_dict[name])) for name in ("steps", "nonfinite_rows")]
@@ -751,19 +751,21 @@ class Optimizer:
                 (sweep, "last_hyper", last_hyper)]
 
     def take_over(self, name, *, step=None, **state):
-        """Take over the state of a table from another run, of torch for instance. It counts from the next step on.
+        """Take over the state of a table from another run, of torch for instance. The next step uses that state.
 
-        The table's own numbers are written by hand: `table[...] = weights`.
+        Write the weights into the table yourself: `table[...] = weights`. `opt.steps` stays as it is, so that a schedule goes on
+        from there. State that is left out stays as it is, too.
 
         Parameters
         ----------
         name : str or int
             The parameter: its key in `opt.params`.
         step : None, int or array of integers, shape (n_rows,)
-            How many steps the table has taken, or each of its rows. Under step_count="global" and missed="replay" all rows
-            have taken as many, so that one number is enough.
+            How many steps every row has taken, or an array with the count of each row. Whole floats are taken, for torch counts
+            in floats. Under step_count="global" and missed="replay" the count must be the same for all rows.
         **state : arrays
-            State under the names of `opt.state[name]`, in its shapes; what is left out stays as it is.
+            State under the names of `opt.state[name]`, in its shapes. NAdam's `mu_product` is worked out from `step`, unless
+            it is handed in.
 
         Raises
         ------
@@ -782,7 +784,8 @@ class Optimizer:
         """
         with self._counts:
             if name not in self._by_name:
-                raise KeyError(f"name is {shown(name)}; the parameters are {listed(self._by_name)}")
+                raise KeyError(f"name is {shown(name)}; the names in params are {listed(self._by_name)}"
+                               + (" (a single table has the name 0)" if self._structure == "single" else ""))
             parameter = self._by_name[name]
             parameter.sweep.check_in_place()
             ours = parameter.state
@@ -810,7 +813,7 @@ class Optimizer:
             adopt([(ours[key], value) for key, value in taken.items()], [], changes)
 
     def current_lr(self, group=0):
-        """Return the rate that the next step takes in a group: the number, or what its schedule says of `opt.steps`.
+        """Return the rate that the next step takes in a group: the number, or its schedule at step `opt.steps`.
 
         Parameters
         ----------
@@ -834,6 +837,11 @@ class Optimizer:
         if callable(rate):
             rate = not_negative(f"lr (of the schedule at step {self.steps})", rate(self.steps))
         return rate
+
+    def __setattr__(self, name, value):
+        if name in self.__dict__.get("_defaults", ()):
+            raise AttributeError(f"{name} is a hyper-parameter: set opt.param_groups[0][{name!r}]")
+        super().__setattr__(name, value)
 
     def __deepcopy__(self, memo):
         with self._counts:
@@ -891,21 +899,24 @@ def _count(name, value):
 def _check_state(what, key, array):
     """Raise ValueError if a state has numbers that no run leaves."""
     if key == "step" and array.min(initial=0) < 0:
-        raise ValueError(f"state_dict has {what}, {shown(key)}, with {array.min()}; step counts must be 0 or more")
+        raise ValueError(f"{what} {shown(key)} with {array.min()}; step counts must be 0 or more")
     if key == "mu_product" and not (array.min(initial=0) >= 0 and array.max(initial=0) <= 1):
-        raise ValueError(f"state_dict has {what}, 'mu_product', from {array.min()} to {array.max()}; it must be from 0 to 1")
+        raise ValueError(f"{what} 'mu_product' from {array.min():g} to {array.max():g}; it must be from 0 to 1")
     if key in _NOT_NEGATIVE and array.min(initial=0) < 0:
-        raise ValueError(f"state_dict has {what}, {shown(key)}, with {array.min()}; it must be 0 or more")
+        raise ValueError(f"{what} {shown(key)} with {array.min():g}; it must be 0 or more")
 
 
 def _taken(key, value, ours):
     """What is handed in for a state, in its shape and dtype; or raise."""
     array = np.asarray(value)
+    if key == "step" and array.dtype.kind == "f" and (array == np.floor(array)).all() and np.abs(array).max(initial=0) < 2**53:
+        array = array.astype(np.int64)
     if array.dtype.kind not in ("iu" if key == "step" else "fiu"):
         raise TypeError(f"{key} has dtype {array.dtype}; it must be {'integers' if key == 'step' else 'numbers'}")
     if key == "step":
         if array.min(initial=0) < 0 or array.max(initial=0) > _LARGEST_COUNT:
-            raise ValueError(f"step has {array.min()} to {array.max()}; it must be from 0 to {_LARGEST_COUNT}")
+            wrong = array.min() if array.min() < 0 else array.max()
+            raise ValueError(f"step has {wrong}; it must be from 0 to {_LARGEST_COUNT}")
         if ours.ndim == 0 and array.ndim:
             if array.size == 0 or (array != array.flat[0]).any():
                 raise ValueError("step has more than one number; with step_count=\"global\" it must be one")
@@ -918,7 +929,7 @@ def _taken(key, value, ours):
         taken = np.array(array, dtype=ours.dtype, order="C")
     if not np.isfinite(taken).all():
         raise ValueError(f"{key} has a NaN or an infinity in {ours.dtype}; it must be finite")
-    _check_state("state", key, taken)
+    _check_state("state has", key, taken)
     return taken
 
 

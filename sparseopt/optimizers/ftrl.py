@@ -11,8 +11,8 @@ class Ftrl(Optimizer):
               w = \begin{cases} 0 & |z| \le \lambda_1 \\
               -\frac{z - \operatorname{sign}(z)\lambda_1}{(\beta + \sqrt n)/\alpha + \lambda_2} & \text{else} \end{cases}
 
-    The paper starts from w = 0, where w and z say the same. Here the weight in the table counts: rows that are written, reset,
-    added or projected stay what they are. z is worked out from a weight that is not 0, and kept for weights of 0 alone.
+    For a weight that is not 0, z is computed from the weight at each step. So weights that are written by hand, reset or scaled
+    by max_norm stay what they are. z is used as stored only where the weight is 0.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ class NAdam(Optimizer):
                      + \frac{(1-\mu_k)\, g}{1 - \prod_{i \le k} \mu_i}, \quad
               w \leftarrow w - \eta \frac{\hat m}{\sqrt{v / (1-\beta_2^k)} + \epsilon}
 
-    Where betas or momentum_decay change on the way, the products keep the μ of the steps that were taken.
+    If betas or momentum_decay change on the way, earlier steps keep their old μ in the products.
 
     Parameters
     ----------
