@@ -247,7 +247,7 @@ def test_under_replay_gradients_are_bounded_as_in_the_dense_run(name, dtype):
 
 
 @each_dtype
-@pytest.mark.parametrize("cls", [so.Adagrad, so.RowwiseAdagrad, so.Ftrl])
+@pytest.mark.parametrize("cls", [so.Adagrad, so.RowwiseAdagrad, so.Ftrl, so.SGD])
 def test_under_replay_rows_are_projected_where_missed_steps_move_no_weight(cls, dtype):
     rng = np.random.default_rng(6)
     start = rng.standard_normal((6, 3)).astype(dtype)

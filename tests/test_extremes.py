@@ -87,8 +87,6 @@ def test_state_that_fades_under_skip_becomes_zero_and_never_subnormal(case, dtyp
             np.testing.assert_array_equal(np.sign(opt.state[0][name][:, 1:]), np.sign(first[:, 1:]))
         else:
             assert not left.any(), name
-    if case.ours is so.Lion:
-        return
     with np.errstate(under="ignore"):
         exact = case.run_reference(start, gradients)
     tolerance = 5e-5 if dtype == np.float32 else 1e-10
@@ -151,6 +149,16 @@ class Ftrl:
         self.z = z + g + 2 * self.shrinkage * w - sigma * w         # TensorFlow's l2_shrinkage_regularization_strength
         new = -(self.z - np.sign(self.z) * self.l1) / ((self.beta + np.sqrt(self.n)) / lr + self.l2)
         return np.where(np.abs(self.z) <= self.l1, 0.0, new)
+
+
+@pytest.mark.parametrize(("dtype", "weight", "lr"), [(np.float32, 1e37, 0.01), (np.float32, 100.0, 1e-37),
+                                                     (np.float64, 1e307, 0.01)], ids=str)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_large_weight_of_ftrl_or_a_tiny_rate_overflows_nothing(dtype, weight, lr, sign):
+    w = np.full((1, 1), sign * weight, dtype)
+    before = w.copy()
+    so.Ftrl(w, lr=lr).step(np.ones((1, 1), dtype))
+    np.testing.assert_allclose(w, before, rtol=1e-6)
 
 
 def close(table, exact):

@@ -193,6 +193,33 @@ def test_counts_that_the_rows_cannot_have_are_refused(options, step, message):
     assert everything(opt) == before
 
 
+@each_option
+@pytest.mark.parametrize("bad", [-0.5, 1.5])
+def test_a_product_of_nadam_that_no_run_leaves_is_refused(bad, options):
+    opt = so.NAdam(so.zeros((4, 2)), **options)
+    before, product = everything(opt), np.full(opt.state[0]["mu_product"].shape, bad)
+    with pytest.raises(ValueError, match="mu_product"):
+        opt.take_over(0, step=3, mu_product=product)
+    wrong = copy.deepcopy(opt.state_dict())
+    wrong["state"][0]["mu_product"][...] = bad
+    with pytest.raises(ValueError, match="mu_product"):
+        opt.load_state_dict(wrong)
+    assert everything(opt) == before
+
+
+def test_a_state_dict_of_the_optimizers_own_arrays_under_other_names_is_read_before_any_is_written():
+    a, b = np.zeros((2, 2)), np.ones((2, 2))
+    opt = so.SGD({"a": a, "b": b}, momentum=0.5)
+    opt.step({"a": np.full((2, 2), 3.0)})
+    old, state = [array.copy() for array in (a, b, *opt.state["a"].values(), *opt.state["b"].values())], opt.state_dict()
+    state["params"] = {"a": b, "b": a}
+    state["state"] = {"a": opt.state["b"], "b": opt.state["a"]}
+    opt.load_state_dict(state)
+    now = [b, a, *opt.state["b"].values(), *opt.state["a"].values()]
+    for ours, expected in zip(now, old, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
 # Copies.
 
 STRUCTURES = {

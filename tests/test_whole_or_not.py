@@ -104,7 +104,8 @@ def kept(**options):
 
 KEPT = {(options.get("step_count", "row"), options.get("missed", "skip")): kept(**options) for options in OPTIONS.values()}
 CALLS = [("skip", call) for call in (step, load, take_over)] + [("global", step)]
-CALLS += [("replay", call) for call in (step, load, take_over, catch_up, state_dict_after_a_change)]
+CALLS += [("replay", call) for call in (step, step_after_a_change, load, take_over, catch_up,
+                                             state_dict_after_a_change)]
 # After these instructions, and at no other, the interpreter runs the handlers of signals.
 HANDLES = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "SEND", "GEN_START")
 
@@ -200,7 +201,8 @@ def test_a_signal_at_any_moment_finds_all_tables_before_or_after_a_call(options,
         while strikes < 60 or done < 2 * len(calls):
             strikes += 1
             try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-5 + 4e-3 * chance.random() ** 3)
+                # Later and later, so that the longest call comes to its end, too, on a machine however slow.
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + 4e-3 * chance.random() ** 3 * (1 + strikes // 30) ** 2)
                 while True:
                     calls[done % len(calls)](opt)
                     done += 1
@@ -453,7 +455,7 @@ MOVES = {"larger": resized(50_000), "smaller": resized(2), "of another dtype": a
 @pytest.mark.parametrize(("where", "move"), [("table", move) for move in MOVES] + [("state", move) for move in [*MOVES][2:]])
 @pytest.mark.parametrize("name", ENTRIES)
 def test_no_call_uses_a_table_or_state_that_has_become_another_array(name, move, where, missed, tmp_path):
-    if (missed == "skip" and name in ("catch_up", "stale")) or (name, move, where) == ("step", "of another dtype", "table"):
+    if missed == "skip" and name in ("catch_up", "stale"):
         return
     table = np.ones((7, 3), np.float32)
     cls = so.RMSprop if missed == "replay" else so.Adam
