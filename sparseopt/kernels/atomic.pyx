@@ -7,7 +7,8 @@ to C.  So a change of several things is prepared in Python, where it may fail, a
 
 cimport numpy as cnp
 from cpython.dict cimport PyDict_Update
-from cpython.object cimport PyObject_SetAttr
+from cpython.object cimport PyObject_GenericSetAttr
+from libc.stdint cimport uintptr_t
 from libc.string cimport memmove
 
 import bisect
@@ -44,21 +45,26 @@ def adopt(list copies, list updates, list attributes):
     for old, new in updates:
         PyDict_Update(old, new)
     for owner, name, value in attributes:
-        PyObject_SetAttr(owner, name, value)
+        PyObject_GenericSetAttr(owner, name, value)       # never a __setattr__, which would be Python
 
 
 cdef list apart(list copies):
     """The same pairs, with copies of the sources that lie in the target of another pair."""
-    ends = sorted([(array.ctypes.data, array.ctypes.data + array.nbytes) for array, _ in copies if array.nbytes])
+    cdef cnp.ndarray target, source
+    ends = sorted([(address(target), address(target) + cnp.PyArray_NBYTES(target)) for target, _ in copies])
     kept = []
     for target, source in copies:
-        start = source.ctypes.data
-        if source.nbytes and start != target.ctypes.data:
-            before = bisect.bisect_left(ends, (start + source.nbytes,)) - 1       # the last one that begins before its end
+        start = address(source)
+        if start != address(target):
+            before = bisect.bisect_left(ends, (start + cnp.PyArray_NBYTES(source),)) - 1       # the last one that begins before its end
             if before >= 0 and ends[before][1] > start:
                 source = source.copy()
         kept.append((target, source))
     return kept
+
+
+cdef inline address(cnp.ndarray array):
+    return <uintptr_t>cnp.PyArray_DATA(array)
 
 
 cdef cnp.ndarray as_bytes(cnp.ndarray target, other):

@@ -520,6 +520,15 @@ cdef set_powers(Powers* p, double beta):
         p.high[i] = p.high[i - 1] * leap
 
 
+@functools.lru_cache(maxsize=1)
+def _to_powers():
+    """Coefficients of powers, lowest first, of the Chebyshev polynomial of each degree."""
+    matrix = np.zeros((MOST_DEGREE + 1, MOST_DEGREE + 1))
+    for degree in range(MOST_DEGREE + 1):
+        matrix[degree, :degree + 1] = chebyshev.cheb2poly(np.eye(degree + 1)[degree])
+    return matrix
+
+
 cdef set_resolvent(Resolvent* r, plan, double eps, dtype, int64_t start):
     cdef Py_ssize_t i
     cdef double quarter, beta
@@ -548,9 +557,8 @@ cdef set_resolvent(Resolvent* r, plan, double eps, dtype, int64_t start):
     for i in range(r.window):
         r.root[i] = roots[i]
         r.fall[i] = falls[i]
-    for p in range(MOST_DEGREE + 1):
-        for q, value in enumerate(chebyshev.cheb2poly(np.eye(p + 1)[p])):
-            r.to_powers[p * (MOST_DEGREE + 1) + q] = value
+    cdef const double[:, ::1] to_powers = _to_powers()
+    memcpy(r.to_powers, &to_powers[0, 0], sizeof(r.to_powers))
     r.stride = (1 + 2 + 2 + r.planes + 15) // 16 * 16
     r.ready = <char*>zeros(r.window * r.stride)
     r.ready_at = -1

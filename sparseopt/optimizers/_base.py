@@ -753,8 +753,8 @@ class Optimizer:
     def take_over(self, name, *, step=None, **state):
         """Take over the state of a table from another run, of torch for instance. The next step uses that state.
 
-        Write the weights into the table yourself: `table[...] = weights`. `opt.steps` stays as it is, so that a schedule goes on
-        from there. State that is left out stays as it is, too.
+        Write the weights into the table yourself: `table[...] = weights`. `opt.steps` stays as it is, so that a schedule goes
+        on from there. State that is left out stays as it is, too.
 
         Parameters
         ----------
