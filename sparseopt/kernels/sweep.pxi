@@ -40,38 +40,6 @@ cdef extern from *:
     #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
     #endif
-    /* Subnormal numbers count as 0 while a kernel runs: arithmetic with them takes many times as long.  The asm keeps a compiler
-       from moving a kernel's loads and stores out of the bracket. */
-    #if defined(__SSE2__) || defined(_M_X64)
-    #include <xmmintrin.h>
-    static inline unsigned long long sparseopt_flush(void) {
-        unsigned int before = _mm_getcsr();
-        _mm_setcsr(before | 0x8040);
-        #if defined(__GNUC__)
-        __asm__ volatile ("" ::: "memory");
-        #endif
-        return before;
-    }
-    static inline void sparseopt_restore(unsigned long long before) {
-        #if defined(__GNUC__)
-        __asm__ volatile ("" ::: "memory");
-        #endif
-        _mm_setcsr((unsigned int)before);
-    }
-    #elif defined(__aarch64__) && defined(__GNUC__)
-    static inline unsigned long long sparseopt_flush(void) {
-        unsigned long long before;
-        __asm__ volatile ("mrs %0, fpcr" : "=r"(before));
-        __asm__ volatile ("msr fpcr, %0" :: "r"(before | (1ULL << 24)) : "memory");
-        return before;
-    }
-    static inline void sparseopt_restore(unsigned long long before) {
-        __asm__ volatile ("msr fpcr, %0" :: "r"(before) : "memory");
-    }
-    #else
-    static inline unsigned long long sparseopt_flush(void) { return 0; }
-    static inline void sparseopt_restore(unsigned long long before) { (void)before; }
-    #endif
     #include <string.h>
     static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
     static inline unsigned long long sparseopt_bits64(double x) { unsigned long long b; memcpy(&b, &x, 8); return b; }
@@ -88,8 +56,6 @@ cdef extern from *:
     void set_relaxed "sparseopt_set_relaxed"(int32_t*, int32_t) noexcept nogil   # while another thread may read
     uint32_t bits32 "sparseopt_bits32"(float) noexcept nogil
     uint64_t bits64 "sparseopt_bits64"(double) noexcept nogil
-    uint64_t flush_subnormals "sparseopt_flush"() noexcept nogil
-    void restore_subnormals "sparseopt_restore"(uint64_t) noexcept nogil
     const char* FLAGS "SPARSEOPT_FLAGS"
     const char* COMPILER "SPARSEOPT_COMPILER"
     int OPENMP "SPARSEOPT_OPENMP"
@@ -658,7 +624,6 @@ cdef void update_rows(const Target* target, const Source* s, const Settings* how
     cdef bint as_it_stands = how.scale == 1 and how.decay == 0 and how.clip_value == how.max_row_norm == how.max_norm == INFINITY
     cdef bint plain = as_it_stands and not (s.starts or s.order or s.columns or s.sources or how.past)
     cdef int64_t rows[WINDOW + BEYOND]
-    cdef uint64_t before = flush_subnormals()
     cdef Py_ssize_t start = lo, n_rows, known, i
     if how.past and t.part:         # what rows have missed is done to them whole
         t.part = 0
@@ -675,7 +640,6 @@ cdef void update_rows(const Target* target, const Source* s, const Settings* how
         else:
             visit(False, &t, s, how, rows, start, n_rows, known, n, scratch)
         start += n_rows
-    restore_subnormals(before)
 
 
 cdef void update_all(const Target* target, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,

@@ -1,7 +1,6 @@
 """What all optimizers share: parameters, state, the way of a step. No maths, and no loop over rows, is in here."""
 
 import copy
-import functools
 import itertools
 import math
 import operator
@@ -106,9 +105,8 @@ _NOT_NEGATIVE = {"exp_avg_sq", "max_exp_avg_sq", "exp_inf", "square_avg", "acc_d
 class _CountTable:
     """What depends on the step count alone, a row a count, from 1 on; it stops growing where it has converged."""
 
-    def __init__(self, by_count, group, dtype):
+    def __init__(self, group, dtype):
         self.group = {name: value for name, value in group.items() if name not in _UNCOUNTED}
-        self.by_count = functools.partial(by_count, self.group)     # counts -> array (counts, columns) of float64
         self.dtype = dtype
         # Rows in the table's dtype and in float64, and whether more are all the same: one attribute, which no signal tears.
         self.table = np.empty((0, 0), dtype), np.empty((0, 0)), False
@@ -117,11 +115,12 @@ class _CountTable:
     def exact(self):
         return self.table[1]
 
-    def upto(self, count):
+    def upto(self, count, by_count):
+        """Rows for the counts from 1 on; `by_count` goes from the group and counts to an array (counts, columns) of float64."""
         rows, _, converged = self.table
         while len(rows) < count and not converged:
             size = max(64, 2 * len(rows))
-            exact = np.ascontiguousarray(self.by_count(np.arange(1, size + 1, dtype=np.float64)))
+            exact = np.ascontiguousarray(by_count(self.group, np.arange(1, size + 1, dtype=np.float64)))
             if not (np.abs(exact) <= np.finfo(self.dtype).max).all():
                 _raise_overflow(self.group, self.dtype)
             if np.array_equal(exact[size // 2 - 1], exact[-1]):
@@ -265,6 +264,7 @@ class Optimizer:
             group = self.param_groups[parameter.group_index]
             parameter.bind(self._rule(group), group, step_count, self._replayed(group) if missed == "replay" else None)
             self._init_state(group, parameter.table, parameter.state)
+        self._group_params = [id(group["params"]) for group in self.param_groups]
         self._by_name = {parameter.name: parameter for parameter in self._parameters}
         self._resolved = {}
         self._apply, self._not_finite = kernels.Sweep.apply, kernels.Sweep.not_finite
@@ -541,7 +541,7 @@ class Optimizer:
             self._check_group(group)
             self._check_state_fits(group, parameter.made_for)
             if seen is None or any(group[name] != seen[name] for name in group if name not in _UNCOUNTED):
-                by_count = _CountTable(self._by_count, group, dtype)
+                by_count = _CountTable(group, dtype)
             missed = self._replayed(group) if self._missed == "replay" else None
             sign = -1.0 if group["maximize"] else 1.0
             bounds = [math.inf if group[name] is None else group[name] for name in _LIMITS]
@@ -554,7 +554,7 @@ class Optimizer:
             lr, hyper = rate, self._hyper_of(group, dtype, rate)
             self._resolved[key] = seen, by_count, hyper, lr, limits, missed
         count = parameter.sweep.count + 1 if parameter.rule.counted else 1
-        rows = by_count.upto(count)
+        rows = by_count.upto(count, self._by_count)
         if missed is None and not parameter.rule.table_state:
             return (hyper, rows, count, *limits), None
         at, past = by_count.exact[min(count, len(rows)) - 1], {}
@@ -679,6 +679,9 @@ class Optimizer:
         return kept
 
     def _without_history(self):
+        if [id(group.get("params")) for group in self.param_groups] != self._group_params:
+            raise ValueError("param_groups has other groups or params than at construction; an optimizer keeps its tables: make "
+                             "a new one for others")
         for group in self.param_groups:
             self._check_group(group)
         for parameter in self._parameters:

@@ -9,8 +9,8 @@ cdef void adam(real* restrict w, const real* restrict g, real* restrict m, real*
     cdef real rate = h[0] / at[0], scale = at[1]        # lr / (1 - β1^k), 1 / √(1 - β2^k)
     cdef Py_ssize_t j
     for j in range(n):
-        m[j] = b1 * m[j] + c1 * g[j]
-        v[j] = b2 * v[j] + c2 * g[j] * g[j]
+        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
+        v[j] = faded(b2 * v[j] + c2 * g[j] * g[j], g[j])
         w[j] = keep * w[j] - rate * m[j] / (root(v[j]) * scale + eps)
 
 
@@ -21,8 +21,8 @@ cdef void amsgrad(real* restrict w, const real* restrict g, real* restrict m, re
     cdef real rate = h[0] / at[0], scale = at[1]
     cdef Py_ssize_t j
     for j in range(n):
-        m[j] = b1 * m[j] + c1 * g[j]
-        v[j] = b2 * v[j] + c2 * g[j] * g[j]
+        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
+        v[j] = faded(b2 * v[j] + c2 * g[j] * g[j], g[j])
         top[j] = larger(top[j], v[j])
         w[j] = keep * w[j] - rate * m[j] / (root(top[j]) * scale + eps)
 
@@ -31,12 +31,12 @@ cdef void rowwise_adam(real* restrict w, const real* restrict g, real* restrict 
                        const real* at, const real* h, Py_ssize_t n) noexcept nogil:
     # v: one number for the row
     cdef real b1 = h[1], c1 = h[2], b2 = h[3], c2 = h[4], eps = h[5], keep = h[6]
-    cdef real rate
+    cdef real rate, square = mean_square(g, n)
     cdef Py_ssize_t j
-    v[0] = b2 * v[0] + c2 * mean_square(g, n)
+    v[0] = faded(b2 * v[0] + c2 * square, square)
     rate = h[0] / at[0] / (root(v[0]) * at[1] + eps)
     for j in range(n):
-        m[j] = b1 * m[j] + c1 * g[j]
+        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
         w[j] = keep * w[j] - rate * m[j]
 
 

@@ -7,7 +7,7 @@ cdef void adamax(real* restrict w, const real* restrict g, real* restrict m, rea
     cdef real rate = h[0] / at[0]                       # lr / (1 - β1^k)
     cdef Py_ssize_t j
     for j in range(n):
-        m[j] = b1 * m[j] + c1 * g[j]
+        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
         u[j] = larger(b2 * u[j], absolute(g[j]) + eps)
         w[j] = w[j] - rate * m[j] / u[j]
 

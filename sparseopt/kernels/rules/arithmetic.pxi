@@ -47,6 +47,12 @@ cdef inline real tiny(real x) noexcept nogil:
     return FLT_MIN if real is float else DBL_MIN        # the least normal number of x's type
 
 
+cdef inline real faded(real x, real g) noexcept nogil:
+    # An average after a step on g.  Without a gradient it becomes 0 below the least normal number: arithmetic with subnormal
+    # numbers takes many times as long.  With one it stays exact, for a small average may have to be divided by.
+    return <real>0 if (absolute(x) < tiny(x)) & (g == 0) else x
+
+
 cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogil:
     cdef real share, rest = 0
     cdef Py_ssize_t j, whole = n & ~<Py_ssize_t>15

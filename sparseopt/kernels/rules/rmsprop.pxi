@@ -7,7 +7,7 @@ cdef void rmsprop(real* restrict w, const real* restrict g, real* restrict v,
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3]     # fresh = 1 - alpha
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = alpha * v[j] + fresh * g[j] * g[j]
+        v[j] = faded(alpha * v[j] + fresh * g[j] * g[j], g[j])
         w[j] = w[j] - lr * g[j] / (root(v[j]) + eps)
 
 
@@ -16,8 +16,8 @@ cdef void rmsprop_momentum(real* restrict w, const real* restrict g, real* restr
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3], mu = h[4]
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = alpha * v[j] + fresh * g[j] * g[j]
-        buf[j] = mu * buf[j] + g[j] / (root(v[j]) + eps)
+        v[j] = faded(alpha * v[j] + fresh * g[j] * g[j], g[j])
+        buf[j] = faded(mu * buf[j] + g[j] / (root(v[j]) + eps), g[j])
         w[j] = w[j] - lr * buf[j]
 
 
@@ -32,8 +32,8 @@ cdef void rmsprop_centered(real* restrict w, const real* restrict g, real* restr
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3]
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = alpha * v[j] + fresh * g[j] * g[j]
-        mean[j] = alpha * mean[j] + fresh * g[j]
+        v[j] = faded(alpha * v[j] + fresh * g[j] * g[j], g[j])
+        mean[j] = faded(alpha * mean[j] + fresh * g[j], g[j])
         w[j] = w[j] - lr * g[j] / (deviation(v[j], mean[j]) + eps)
 
 
@@ -43,9 +43,9 @@ cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, re
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3], mu = h[4]
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = alpha * v[j] + fresh * g[j] * g[j]
-        mean[j] = alpha * mean[j] + fresh * g[j]
-        buf[j] = mu * buf[j] + g[j] / (deviation(v[j], mean[j]) + eps)
+        v[j] = faded(alpha * v[j] + fresh * g[j] * g[j], g[j])
+        mean[j] = faded(alpha * mean[j] + fresh * g[j], g[j])
+        buf[j] = faded(mu * buf[j] + g[j] / (deviation(v[j], mean[j]) + eps), g[j])
         w[j] = w[j] - lr * buf[j]
 
 

@@ -16,7 +16,7 @@ cdef void momentum(real* restrict w, const real* restrict g, real* restrict buf,
     cdef real mu = at[0], gain = at[1]          # 0 and 1 on the first touch, then momentum and 1 - dampening
     cdef Py_ssize_t j
     for j in range(n):
-        buf[j] = mu * buf[j] + gain * g[j]
+        buf[j] = faded(mu * buf[j] + gain * g[j], g[j])
         w[j] = w[j] - lr * buf[j]
 
 
@@ -26,7 +26,7 @@ cdef void nesterov(real* restrict w, const real* restrict g, real* restrict buf,
     cdef real mu = at[0], gain = at[1]
     cdef Py_ssize_t j
     for j in range(n):
-        buf[j] = mu * buf[j] + gain * g[j]
+        buf[j] = faded(mu * buf[j] + gain * g[j], g[j])
         w[j] = w[j] - lr * (g[j] + ahead * buf[j])
 
 
