@@ -271,3 +271,18 @@ def test_a_count_at_its_end_stays_there(cls, options):
         np.testing.assert_allclose(last - table.item(), 1 / (1 + (2**31 - 2) * 1e-9) / np.sqrt(n), rtol=1e-9)
         last = table.item()
     assert opt.state[0]["step"].max() == 2**31 - 1
+
+
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RMSprop", "Adagrad"])
+@pytest.mark.parametrize("g", [1e-18, 1e-19, 1e-20])
+def test_small_gradients_without_an_epsilon_move_as_torchs(name, g):
+    """Their squares are subnormal in float32: counted as 0 they would be divided by."""
+    ours, theirs = getattr(so, name), getattr(torch.optim, name)
+    w = np.ones((1, 3), np.float32)
+    parameter = torch.tensor(w.copy(), requires_grad=True)
+    opt, other = ours(w, lr=0.1, eps=0.0), theirs([parameter], lr=0.1, eps=0.0)
+    for _ in range(3):
+        opt.step(np.full((1, 3), g, np.float32))
+        parameter.grad = torch.full((1, 3), g)
+        other.step()
+    np.testing.assert_allclose(w, parameter.detach().numpy(), rtol=2e-3)

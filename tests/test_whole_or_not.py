@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dis
 import functools
+import gc
 import os
 import pickle
 import random
@@ -11,6 +12,7 @@ import signal
 import sys
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -563,3 +565,29 @@ def test_of_two_threads_that_step_each_call_counts_or_is_an_error(options):
         b = 0.5 * b + 1 if k else 1.0
         w -= b
     np.testing.assert_allclose(opt.params[0], w, rtol=1e-12)
+
+
+def test_an_optimizer_that_is_dropped_frees_its_tables_at_once():
+    opt = so.Adam(so.zeros((10, 2)), missed="replay")
+    opt.step(so.RowGradient([1], [[1.0, 1.0]]))
+    gone = weakref.ref(opt)
+    gc.disable()
+    try:
+        del opt
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_groups_that_were_added_or_taken_away_are_no_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    opt = so.SGD([{"params": {"a": so.zeros((2, 1))}}, {"params": {"b": so.zeros((2, 1))}}])
+    so.save(path, opt)
+    before = path.read_bytes()
+    taken = opt.param_groups.pop()
+    with pytest.raises(ValueError, match="param_groups has other groups"):
+        so.save(path, opt)
+    opt.param_groups.append(dict(taken, params={"b": so.zeros((2, 1))}))
+    with pytest.raises(ValueError, match="param_groups has other groups"):
+        so.save(path, opt)
+    assert path.read_bytes() == before

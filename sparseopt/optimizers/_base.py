@@ -680,8 +680,8 @@ class Optimizer:
 
     def _without_history(self):
         if [id(group.get("params")) for group in self.param_groups] != self._group_params:
-            raise ValueError("param_groups has other groups or params than at construction; an optimizer keeps its tables: make "
-                             "a new one for others")
+            raise ValueError("param_groups has other groups or params than at construction; an optimizer keeps its tables, so "
+                             "make a new one")
         for group in self.param_groups:
             self._check_group(group)
         for parameter in self._parameters:
