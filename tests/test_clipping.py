@@ -132,7 +132,7 @@ def test_every_rule_takes_the_bounded_gradient_and_projects_what_it_wrote(case, 
 @pytest.mark.parametrize("dim", [1, 17, 385])
 @pytest.mark.parametrize("form", ["rows", "repeats", "dense"])
 def test_bounds_give_the_same_bits_with_any_number_of_threads(form, dim, bounds, dtype):
-    n, results = 40_000 // dim, []
+    n, results = 80_000 // dim, []
     for threads in (1, 2, 3):
         rng = np.random.default_rng(9)
         table = rng.standard_normal((n, dim)).astype(dtype)

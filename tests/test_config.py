@@ -111,14 +111,14 @@ sums = hashlib.sha256()
 for dtype in (np.float32, np.float64):
     for dim in (1, 8, 16, 17, 32, 48, 64, 128, 300, 1100):
         for rule in (so.SGD, so.RowwiseAdagrad, so.Adagrad, so.Adam, functools.partial(so.Adam, missed="replay")):
-            for n_rows, threads in ((3000, 3), ((3 << 27) // (dim * np.dtype(dtype).itemsize) + 1, 1)):  # past `kept`, `reach`
+            for n_rows, threads in ((6000, 3), ((3 << 27) // (dim * np.dtype(dtype).itemsize) + 1, 1)):  # past `kept`, `reach`
                 table = so.zeros((n_rows, dim), dtype=dtype)
                 opt = rule(table, lr=0.1, num_threads=threads)
-                some = rng.choice(3000, 1500, replace=False)        # worth several threads from 16 numbers on
+                some = rng.choice(6000, 3000, replace=False)        # worth several threads from 16 numbers on
                 for rows in (np.sort(some), some, some.astype(np.int32), rng.integers(0, 90, 500), np.arange(100, 450), [7]):
                     opt.step(so.RowGradient(rows, rng.standard_normal((len(rows), dim)).astype(dtype)))
                 for array in (table, *opt.state[0].values()):
-                    sums.update(array[:3000].tobytes())
+                    sums.update(array[:6000].tobytes())
 assert asked
 print(sums.hexdigest())
 """

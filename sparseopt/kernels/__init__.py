@@ -20,7 +20,7 @@ if isa not in available:
 
 # A thread of GNU's OpenMP waits for another one in a loop, by default for milliseconds. Beside other busy processes it keeps
 # a core from the very thread that it waits for. After few turns of the loop it sleeps instead.
-TURNS = "100"
+TURNS = "1000"
 _chosen = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"} & set(os.environ)      # somebody else has
 if not _chosen:
     os.environ["GOMP_SPINCOUNT"] = TURNS            # OpenMP reads it once, as it is loaded with this module

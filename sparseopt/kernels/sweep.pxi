@@ -83,7 +83,7 @@ cdef enum:
     BLOCK = 4096            # rows that a thread takes at a time, at the most
     WINDOW = 256            # rows whose numbers are written out as int64 at a time,
     BEYOND = 96             # with as many after them as are prefetched: MOST_AHEAD, RUN, and twice those together
-    WORTH_THREADS = 32768   # elements below which waking a thread costs more than it saves
+    WORTH_THREADS = 65536   # elements below which waking a thread costs more than it saves
 
 
 cdef Py_ssize_t APART = memory.APART         # bytes by which a table and its states stand apart in their pages

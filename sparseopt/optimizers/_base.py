@@ -111,12 +111,8 @@ class _CountTable:
         # Rows in the table's dtype and in float64, and whether more are all the same: one attribute, which no signal tears.
         self.table = np.empty((0, 0), dtype), np.empty((0, 0)), False
 
-    @property
-    def exact(self):
-        return self.table[1]
-
     def upto(self, count, by_count):
-        """Rows for the counts from 1 on; `by_count` goes from the group and counts to an array (counts, columns) of float64."""
+        """The table with rows for counts from 1 on; `by_count` goes from a group and counts to an array (counts, columns)."""
         rows, _, converged = self.table
         while len(rows) < count and not converged:
             size = max(64, 2 * len(rows))
@@ -129,7 +125,7 @@ class _CountTable:
                 exact = exact[:moving[-1] + 2 if len(moving) else 1]
             rows = exact.astype(self.dtype)
             self.table = rows, exact, converged         # by steps of 2: a late count finds out early what has converged
-        return rows
+        return self.table
 
 
 def _one_of(*allowed):
@@ -554,10 +550,12 @@ class Optimizer:
             lr, hyper = rate, self._hyper_of(group, dtype, rate)
             self._resolved[key] = seen, by_count, hyper, lr, limits, missed
         count = parameter.sweep.count + 1 if parameter.rule.counted else 1
-        rows = by_count.upto(count, self._by_count)
+        rows, exact, converged = by_count.table
+        if len(rows) < count and not converged:
+            rows, exact, _ = by_count.upto(count, self._by_count)
         if missed is None and not parameter.rule.table_state:
             return (hyper, rows, count, *limits), None
-        at, past = by_count.exact[min(count, len(rows)) - 1], {}
+        at, past = exact[min(count, len(rows)) - 1], {}
         if parameter.rule.table_state:
             at, past["state"] = self._with_table_state(at, parameter.state)
             rows = at.astype(dtype)[None]

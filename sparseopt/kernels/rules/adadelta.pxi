@@ -9,10 +9,13 @@ cdef void adadelta(real* restrict w, const real* restrict g, real* restrict v, r
     cdef real delta
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = faded(rho * v[j] + fresh * g[j] * g[j], g[j])
+        v[j] = rho * v[j] + fresh * g[j] * g[j]
         delta = root(d[j] + eps) / root(v[j] + eps) * g[j]
-        d[j] = faded(rho * d[j] + fresh * delta * delta, g[j])
+        d[j] = rho * d[j] + fresh * delta * delta
         w[j] = w[j] - lr * delta
+    if some_zero(g, n):
+        fade(v, g, n)
+        fade(d, g, n)
 
 
 cdef void adadelta_missed(real* restrict w, const real* restrict g, real* restrict v, real* restrict d,

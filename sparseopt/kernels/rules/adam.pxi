@@ -9,9 +9,12 @@ cdef void adam(real* restrict w, const real* restrict g, real* restrict m, real*
     cdef real rate = h[0] / at[0], scale = at[1]        # lr / (1 - β1^k), 1 / √(1 - β2^k)
     cdef Py_ssize_t j
     for j in range(n):
-        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
-        v[j] = faded(b2 * v[j] + c2 * g[j] * g[j], g[j])
+        m[j] = b1 * m[j] + c1 * g[j]
+        v[j] = b2 * v[j] + c2 * g[j] * g[j]
         w[j] = keep * w[j] - rate * m[j] / (root(v[j]) * scale + eps)
+    if some_zero(g, n):
+        fade(m, g, n)
+        fade(v, g, n)
 
 
 cdef void amsgrad(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
@@ -21,10 +24,13 @@ cdef void amsgrad(real* restrict w, const real* restrict g, real* restrict m, re
     cdef real rate = h[0] / at[0], scale = at[1]
     cdef Py_ssize_t j
     for j in range(n):
-        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
-        v[j] = faded(b2 * v[j] + c2 * g[j] * g[j], g[j])
+        m[j] = b1 * m[j] + c1 * g[j]
+        v[j] = b2 * v[j] + c2 * g[j] * g[j]
         top[j] = larger(top[j], v[j])
         w[j] = keep * w[j] - rate * m[j] / (root(top[j]) * scale + eps)
+    if some_zero(g, n):
+        fade(m, g, n)
+        fade(v, g, n)
 
 
 cdef void rowwise_adam(real* restrict w, const real* restrict g, real* restrict m, real* restrict v,
@@ -36,8 +42,10 @@ cdef void rowwise_adam(real* restrict w, const real* restrict g, real* restrict 
     v[0] = faded(b2 * v[0] + c2 * square, square)
     rate = h[0] / at[0] / (root(v[0]) * at[1] + eps)
     for j in range(n):
-        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
+        m[j] = b1 * m[j] + c1 * g[j]
         w[j] = keep * w[j] - rate * m[j]
+    if some_zero(g, n):
+        fade(m, g, n)
 
 
 # Missed steps.  at: what is left of w, m and v; then R, by which m has moved w, as a polynomial: see kernels/replay.pyx.

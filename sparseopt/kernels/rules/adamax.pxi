@@ -7,9 +7,11 @@ cdef void adamax(real* restrict w, const real* restrict g, real* restrict m, rea
     cdef real rate = h[0] / at[0]                       # lr / (1 - β1^k)
     cdef Py_ssize_t j
     for j in range(n):
-        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
+        m[j] = b1 * m[j] + c1 * g[j]
         u[j] = larger(b2 * u[j], absolute(g[j]) + eps)
         w[j] = w[j] - rate * m[j] / u[j]
+    if some_zero(g, n):
+        fade(m, g, n)
 
 
 cdef void adamax_missed(real* restrict w, const real* restrict g, real* restrict m, real* restrict u,

@@ -47,10 +47,26 @@ cdef inline real tiny(real x) noexcept nogil:
     return FLT_MIN if real is float else DBL_MIN        # the least normal number of x's type
 
 
+# An average to which no gradient is added becomes 0 below the least normal number: arithmetic with subnormal numbers takes many
+# times as long.  Where there is a gradient it stays exact, for a small average may have to be divided by.
+
+
 cdef inline real faded(real x, real g) noexcept nogil:
-    # An average after a step on g.  Without a gradient it becomes 0 below the least normal number: arithmetic with subnormal
-    # numbers takes many times as long.  With one it stays exact, for a small average may have to be divided by.
     return <real>0 if (absolute(x) < tiny(x)) & (g == 0) else x
+
+
+cdef inline bint some_zero(const real* restrict g, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef int found = 0
+    for j in range(n):
+        found |= g[j] == 0
+    return found != 0
+
+
+cdef inline void fade(real* restrict x, const real* restrict g, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        x[j] = faded(x[j], g[j])
 
 
 cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogil:

@@ -8,9 +8,12 @@ cdef void nadam(real* restrict w, const real* restrict g, real* restrict m, real
     cdef real scale = at[2]                             # 1 / √(1 - β2^k)
     cdef Py_ssize_t j
     for j in range(n):
-        m[j] = faded(b1 * m[j] + c1 * g[j], g[j])
-        v[j] = faded(b2 * v[j] + c2 * g[j] * g[j], g[j])
+        m[j] = b1 * m[j] + c1 * g[j]
+        v[j] = b2 * v[j] + c2 * g[j] * g[j]
         w[j] = keep * w[j] - (now * g[j] + ahead * m[j]) / (root(v[j]) * scale + eps)
+    if some_zero(g, n):
+        fade(m, g, n)
+        fade(v, g, n)
 
 
 cdef void nadam_by_row(real* restrict w, const real* restrict g, real* restrict m, real* restrict v, real* restrict product,

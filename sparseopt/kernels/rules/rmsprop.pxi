@@ -7,8 +7,10 @@ cdef void rmsprop(real* restrict w, const real* restrict g, real* restrict v,
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3]     # fresh = 1 - alpha
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = faded(alpha * v[j] + fresh * g[j] * g[j], g[j])
+        v[j] = alpha * v[j] + fresh * g[j] * g[j]
         w[j] = w[j] - lr * g[j] / (root(v[j]) + eps)
+    if some_zero(g, n):
+        fade(v, g, n)
 
 
 cdef void rmsprop_momentum(real* restrict w, const real* restrict g, real* restrict v, real* restrict buf,
@@ -16,9 +18,12 @@ cdef void rmsprop_momentum(real* restrict w, const real* restrict g, real* restr
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3], mu = h[4]
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = faded(alpha * v[j] + fresh * g[j] * g[j], g[j])
-        buf[j] = faded(mu * buf[j] + g[j] / (root(v[j]) + eps), g[j])
+        v[j] = alpha * v[j] + fresh * g[j] * g[j]
+        buf[j] = mu * buf[j] + g[j] / (root(v[j]) + eps)
         w[j] = w[j] - lr * buf[j]
+    if some_zero(g, n):
+        fade(v, g, n)
+        fade(buf, g, n)
 
 
 cdef inline real deviation(real v, real mean) noexcept nogil:
@@ -32,9 +37,12 @@ cdef void rmsprop_centered(real* restrict w, const real* restrict g, real* restr
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3]
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = faded(alpha * v[j] + fresh * g[j] * g[j], g[j])
-        mean[j] = faded(alpha * mean[j] + fresh * g[j], g[j])
+        v[j] = alpha * v[j] + fresh * g[j] * g[j]
+        mean[j] = alpha * mean[j] + fresh * g[j]
         w[j] = w[j] - lr * g[j] / (deviation(v[j], mean[j]) + eps)
+    if some_zero(g, n):
+        fade(v, g, n)
+        fade(mean, g, n)
 
 
 cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, real* restrict v,
@@ -43,10 +51,14 @@ cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, re
     cdef real lr = h[0], alpha = h[1], fresh = h[2], eps = h[3], mu = h[4]
     cdef Py_ssize_t j
     for j in range(n):
-        v[j] = faded(alpha * v[j] + fresh * g[j] * g[j], g[j])
-        mean[j] = faded(alpha * mean[j] + fresh * g[j], g[j])
-        buf[j] = faded(mu * buf[j] + g[j] / (deviation(v[j], mean[j]) + eps), g[j])
+        v[j] = alpha * v[j] + fresh * g[j] * g[j]
+        mean[j] = alpha * mean[j] + fresh * g[j]
+        buf[j] = mu * buf[j] + g[j] / (deviation(v[j], mean[j]) + eps)
         w[j] = w[j] - lr * buf[j]
+    if some_zero(g, n):
+        fade(v, g, n)
+        fade(mean, g, n)
+        fade(buf, g, n)
 
 
 # Missed steps.  at: the matrix that takes (w, buf) through them, with momentum; then α^J.

@@ -16,8 +16,10 @@ cdef void momentum(real* restrict w, const real* restrict g, real* restrict buf,
     cdef real mu = at[0], gain = at[1]          # 0 and 1 on the first touch, then momentum and 1 - dampening
     cdef Py_ssize_t j
     for j in range(n):
-        buf[j] = faded(mu * buf[j] + gain * g[j], g[j])
+        buf[j] = mu * buf[j] + gain * g[j]
         w[j] = w[j] - lr * buf[j]
+    if some_zero(g, n):
+        fade(buf, g, n)
 
 
 cdef void nesterov(real* restrict w, const real* restrict g, real* restrict buf,
@@ -26,8 +28,10 @@ cdef void nesterov(real* restrict w, const real* restrict g, real* restrict buf,
     cdef real mu = at[0], gain = at[1]
     cdef Py_ssize_t j
     for j in range(n):
-        buf[j] = faded(mu * buf[j] + gain * g[j], g[j])
+        buf[j] = mu * buf[j] + gain * g[j]
         w[j] = w[j] - lr * (g[j] + ahead * buf[j])
+    if some_zero(g, n):
+        fade(buf, g, n)
 
 
 cdef void sgd_missed(real* restrict w, const real* restrict g,
