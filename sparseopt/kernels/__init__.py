@@ -18,8 +18,8 @@ isa = os.environ.get("SPARSEOPT_ISA") or available[0]
 if isa not in available:
     raise ImportError(f"SPARSEOPT_ISA={isa!r}: this processor and this build run {', '.join(available)}")
 
-# A thread of GNU's OpenMP waits for another one in a loop, by default for milliseconds. Beside other busy processes it keeps
-# a core from the very thread that it waits for. After few turns of the loop it sleeps instead.
+# A waiting thread of GNU's OpenMP spins, by default for milliseconds. Beside other busy processes it keeps a core from the very
+# thread that it waits for. After so many turns it sleeps instead: bench/busy.py compares numbers.
 TURNS = "1000"
 _chosen = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"} & set(os.environ)      # somebody else has
 if not _chosen:

@@ -133,7 +133,7 @@ def touch(rows, cnp.ndarray values, starts, order, list arrays, list numbers, st
         raise ValueError(f"{t.n_arrays} arrays and {t.n_numbers} numbers; at most 8 of each")
     if t.n * (t.dim + 8) < WORTH_THREADS:
         threads = 1
-    cdef Scratch scratch = Scratch(t.dim, cnp.PyArray_ITEMSIZE(values), threads)
+    cdef Scratch scratch = scratch_of(t.dim, cnp.PyArray_ITEMSIZE(values), threads)
     for i, array in enumerate(arrays):
         t.arrays[i] = cnp.PyArray_DATA(array)
     for i, array in enumerate(numbers):

@@ -779,6 +779,12 @@ cdef class Scratch:
         PyMem_RawFree(self.memory)
 
 
+cdef Scratch scratch_of(Py_ssize_t dim, Py_ssize_t itemsize, int threads):
+    cdef Scratch scratch = Scratch.__new__(Scratch)
+    scratch.allocate(dim, itemsize, threads)
+    return scratch
+
+
 cdef struct Held:           # an array as it was when it was bound
     void* data
     int type
@@ -886,8 +892,7 @@ cdef class Sweep:
         plan.check_in_place()
         marks = np.empty(plan.n, dtype=np.bool_)
         cdef uint8_t* m = <uint8_t*>cnp.PyArray_DATA(marks)
-        cdef Scratch scratch = Scratch.__new__(Scratch)
-        scratch.allocate(self.target.dim, 8 if self.double_ else 4, 1)
+        cdef Scratch scratch = scratch_of(self.target.dim, 8 if self.double_ else 4, 1)
         with nogil:
             if self.double_:
                 mark_nonfinite(&self.target, &plan.source, m, plan.n, <double*>scratch.rows)
@@ -898,8 +903,7 @@ cdef class Sweep:
     def gradient(self, RowPlan plan, Py_ssize_t i):
         """The gradient of the i-th touched row, repeats summed, as a list."""
         plan.check_in_place()
-        cdef Scratch scratch = Scratch.__new__(Scratch)
-        scratch.allocate(self.target.dim, 8 if self.double_ else 4, 1)
+        cdef Scratch scratch = scratch_of(self.target.dim, 8 if self.double_ else 4, 1)
         cdef const double* g64
         cdef const float* g32
         if self.double_:
