@@ -348,7 +348,8 @@ class Optimizer:
             work, updates, left_out = [], [], 0
             for parameter, gradient in self._pairs(grads):
                 if gradient is not None:
-                    work.append((parameter, gradient, *self._settings(parameter)))
+                    numbers, past = self._settings(parameter)
+                    work.append((parameter, gradient, numbers, past))
             for parameter, gradient, numbers, past in work:
                 update = parameter.sweep.prepare(self._plan(parameter, gradient, threads), threads, numbers)
                 if past is not None:
@@ -554,7 +555,7 @@ class Optimizer:
         if len(rows) < count and not converged:
             rows, exact, _ = by_count.upto(count, self._by_count)
         if missed is None and not parameter.rule.table_state:
-            return (hyper, rows, count, *limits), None
+            return (hyper, rows, count) + limits, None         # noqa: RUF005 (faster than to unpack)
         at, past = exact[min(count, len(rows)) - 1], {}
         if parameter.rule.table_state:
             at, past["state"] = self._with_table_state(at, parameter.state)
