@@ -47,7 +47,7 @@ class Model:
 
     def __init__(self, tables, kind, replay):
         cls, _, self.reference, self.more = KINDS[kind]
-        self.decoupled, self.replay = cls in DECOUPLED, replay
+        self.decoupled, self.replay = cls in (*DECOUPLED, so.Ftrl), replay      # Ftrl's sum of squares is without the decay
         self.tables = {name: np.array(table, np.float64).reshape(len(table), -1) for name, table in tables.items()}
         self.states = {name: [defaultdict(float) for _ in table] for name, table in tables.items()}
         self.counts = {name: [0] * len(table) for name, table in tables.items()}
