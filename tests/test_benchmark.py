@@ -125,8 +125,8 @@ def test_extra_memory_counts_the_plan_and_the_scratch():
     few = Race(Case(table=5000, rows=100, dim=8, order="random"), []).extra_memory()
     runs = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
     repeated = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05, order="random"), []).extra_memory()
-    copy = 4 * 2000                                         # of the row numbers, so that nobody changes them
-    assert copy <= rising < copy + 5000                     # no plan beside
+    copy = 4 * 2000                                         # Of the row numbers.
+    assert copy <= rising < copy + 5000                     # No plan.
     assert copy + 5000 / 8 <= random < copy + 5000 / 8 + 5000       # a bit a row of the table, to see that none repeats
     assert 4 * 8 * 100 <= few < 4 * 8 * 100 + 400 + 5000    # four words a row, where it is sorted
     assert 8 * 500 <= runs < 3 * 8 * 2000                   # no sort: two words a row touched, and a byte an entry

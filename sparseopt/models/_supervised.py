@@ -140,7 +140,7 @@ class Supervised(Model):
         self._check_fitted()
         self._catch_up()
         table = self.optimizer_.params[name].view()
-        table.flags.writeable = False           # Ftrl computes it from its state: what is written here would not last
+        table.flags.writeable = False           # for reading; weights are written into optimizer_.params
         return table
 
     def _check_settings(self):
