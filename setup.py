@@ -24,7 +24,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 def extension(name, flags=()):
-    return Extension(f"sparseopt.kernels.{name}", [f"sparseopt/kernels/{name}.pyx"], extra_compile_args=list(flags),
+    return Extension(f"sparseopt._kernels.{name}", [f"sparseopt/_kernels/{name}.pyx"], extra_compile_args=list(flags),
                      include_dirs=[numpy.get_include()], define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")])
 
 

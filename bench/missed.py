@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from sparseopt import datasets
-from sparseopt.files import save_picture
+from sparseopt._files import save_picture
 from sparseopt.models import GloVe
 from sparseopt.models.glove import cooccurrence
 from sparseopt.models.words import tokenize, vocabulary

@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 
 import sparseopt as so
-from sparseopt import config, kernels, peers
-from sparseopt.benchmark import AXES, Batch, Case, Race
+from sparseopt import _config, _kernels
+from sparseopt._bench import peers
+from sparseopt._bench.steps import AXES, Batch, Case, Race
 
 ALL = [
     *(Case(rule=rule, threads=threads) for rule in ("SGD", "Adagrad", "RowwiseAdagrad", "Adam", "Ftrl")
-      for threads in sorted({1, config.get_num_threads()})),
+      for threads in sorted({1, _config.get_num_threads()})),
     *(Case(dim=dim) for dim in (1, 8, 16, 128, 300)),
     *(Case(rows=rows) for rows in (1, 1_000, 1_000_000)),
     Case(order="random"), Case(zipf=1.05, order="random"), Case(dtype="float64"),
     *(Case(form=form, rows=1_000) for form in ("csr", "csc", "coo")),
     Case(form="matmul", rows=4096, zipf=1.05),
-    *(Case(isa=isa) for isa in kernels.available[1:]), Case(missed="replay"), Case(missed="replay", zipf=1.05, order="random"),
+    *(Case(isa=isa) for isa in _kernels.available[1:]), Case(missed="replay"), Case(missed="replay", zipf=1.05, order="random"),
 ]
 
 

@@ -1,26 +1,25 @@
 """Sparse optimizers for NumPy tables: Adam, Adagrad and their family, applied only to the rows that a gradient touches."""
 
-__version__ = "0.1.0"
-
 from . import embedding, schedules, training
+from ._config import get_num_threads, set_num_threads, show_config
+from ._memory import empty, normal, uniform, zeros
+from ._version import __version__ as __version__
 from .checkpoint import load, save
-from .config import get_num_threads, set_num_threads, show_config
 from .gradients import MatmulGradient, RowGradient
-from .memory import empty, normal, uniform, zeros
 from .optimizers import (
-                         SGD,
-                         Adadelta,
-                         Adagrad,
-                         Adam,
-                         Adamax,
-                         AdamW,
-                         Ftrl,
-                         Lion,
-                         NAdam,
-                         Optimizer,
-                         RMSprop,
-                         RowwiseAdagrad,
-                         RowwiseAdam,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Ftrl,
+    Lion,
+    NAdam,
+    Optimizer,
+    RMSprop,
+    RowwiseAdagrad,
+    RowwiseAdam,
 )
 
 __all__ = [

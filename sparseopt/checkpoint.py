@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from . import memory, schedules, tensors
-from .files import regular
+from . import _memory, _tensors, schedules
+from ._files import regular
+from ._text import shown
 from .optimizers._hyper import rate_or_schedule
-from .text import shown
 
 _KEY = "sparseopt"
 _FORMAT = 2
@@ -68,7 +68,7 @@ def _save(path, optimizer, state):
         group["lr"] = schedules.to_json(group["lr"])
     state["metadata"], state["lists"], lists = _packed(state["metadata"])
     header = json.dumps({**state, "format": _FORMAT, "structure": optimizer._structure})
-    tensors.write(path, arrays | lists, {_KEY: header})
+    _tensors.write(path, arrays | lists, {_KEY: header})
 
 
 def load(path, optimizer=None, *, lr=None):
@@ -225,10 +225,10 @@ def _check_optimizer(optimizer):
 
 def _opened(file):
     """A reader of the file, and its state_dict, plus "structure", with `tensors.Stored` for arrays."""
-    reader = tensors.Reader(file)
+    reader = _tensors.Reader(file)
     if _KEY not in reader.metadata:
         raise ValueError("a safetensors file, but no checkpoint of sparseopt")
-    state = tensors.parsed(reader.metadata[_KEY])
+    state = _tensors.parsed(reader.metadata[_KEY])
     if (form := state.pop("format")) != _FORMAT:
         raise ValueError(f"a checkpoint of format {shown(form)}; this version of sparseopt reads format {_FORMAT} alone")
     reader.check()
@@ -266,7 +266,7 @@ def _read(reader, state, optimizer):
 
     def read(place, mine=None):
         stored = reader.arrays[place]
-        return reader.read(place, memory.aligned(stored.shape, stored.dtype, np.empty) if mine is None else mine)
+        return reader.read(place, _memory.aligned(stored.shape, stored.dtype, np.empty) if mine is None else mine)
 
     tables, states = ({}, {}) if optimizer is None else (optimizer.params, optimizer.state)     # each makes them anew
     for name in state["params"]:

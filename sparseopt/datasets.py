@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from scipy.special import expit
 
 from . import embedding
-from .text import escaped, listed, shown
+from ._text import escaped, listed, shown
 
 _FRAME = re.compile(r"\*\*\* ?(START|END) OF TH[EI]S? PROJECT GUTENBERG[^\n]*")
 

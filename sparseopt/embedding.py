@@ -7,10 +7,10 @@ MatmulGradient with the same X. Sums are taken in a fixed order: the same bits f
 import numpy as np
 import scipy.sparse as sp
 
-from . import config, kernels, memory
+from . import _config, _kernels, _memory
+from ._kernels import rowplan
+from ._text import listed, shown
 from .gradients import _integers, _numbers, csr_parts, row_numbers
-from .kernels import rowplan
-from .text import listed, shown
 
 
 def gather(table, rows, *, opt=None):
@@ -43,8 +43,8 @@ def gather(table, rows, *, opt=None):
     if rows is None:
         raise TypeError("rows is None; it must be integers")
     table, numbers, shape = _rows_of("table", "rows", table, rows, opt)
-    out = memory.empty((*shape, *table.shape[1:]), table.dtype)
-    kernels.take(table, numbers, out, config.threads_for())
+    out = _memory.empty((*shape, *table.shape[1:]), table.dtype)
+    _kernels.take(table, numbers, out, _config.threads_for())
     return out
 
 
@@ -90,8 +90,8 @@ def dots(A, i, B, j, *, opt=None):
         raise ValueError(f"i has shape {k} and j has shape {shape}; they must be (k,) and (k,) or (k, each)")
     if j is None and shape[0] != k[0]:
         shape = k[0], shape[0] // k[0]
-    out = memory.empty(shape, A.dtype)
-    kernels.dots(A, first, B, second, out, config.threads_for())
+    out = _memory.empty(shape, A.dtype)
+    _kernels.dots(A, first, B, second, out, _config.threads_for())
     return out
 
 
@@ -193,8 +193,8 @@ def matmul(X, W):
         weights = np.ascontiguousarray(_numbers(values, "X"), dtype=W.dtype)
     if W.ndim == 1:             # scipy's loop is as good as it gets
         return sp.csr_array((weights, indices, indptr), shape=X.shape) @ W
-    out = memory.empty((X.shape[0], *W.shape[1:]), W.dtype)
-    kernels.matmul(weights, indices, indptr, W, out, config.threads_for())
+    out = _memory.empty((X.shape[0], *W.shape[1:]), W.dtype)
+    _kernels.matmul(weights, indices, indptr, W, out, _config.threads_for())
     return out
 
 
@@ -230,7 +230,7 @@ class Alias:
             raise ValueError(f"weights have shape {weights.shape}; they must be (n,), with n from 1 to 2**31 - 1")
         if not (np.isfinite(weights).all() and weights.min() >= 0 and 0 < weights.sum() < np.inf):
             raise ValueError(f"weights are from {weights.min()} to {weights.max()}; they must be finite, 0 or more, not all 0")
-        self._threshold, self._alias = kernels.alias_table(weights, weights.sum())
+        self._threshold, self._alias = _kernels.alias_table(weights, weights.sum())
 
     def __len__(self):
         return len(self._alias)
@@ -246,7 +246,7 @@ class Alias:
         """
         bits = np.random.default_rng(seed).integers(2**64, size=size, dtype=np.uint64)
         out = np.empty(bits.shape, np.int32)
-        kernels.alias_draw(self._threshold, self._alias, bits.reshape(-1), out.reshape(-1))
+        _kernels.alias_draw(self._threshold, self._alias, bits.reshape(-1), out.reshape(-1))
         return out
 
 

@@ -5,8 +5,8 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 
+from ._text import shown
 from .gradients import checked
-from .text import shown
 
 
 def log_loss(y, p, sample_weight=None):

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .kernels import rowplan
-from .text import shown
+from ._kernels import rowplan
+from ._text import shown
 
 _ENTRYWISE = "csr", "csc", "coo"        # formats whose entries the kernels read as they stand
 
@@ -125,7 +125,7 @@ class MatmulGradient:
 
 
 class Entries(NamedTuple):
-    """The one checked form, as `kernels.rowplan.plan` takes it."""
+    """The one checked form, as `_kernels.rowplan.plan` takes it."""
 
     rows: np.ndarray | None
     values: np.ndarray

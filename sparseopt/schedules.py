@@ -8,8 +8,8 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass, fields
 
+from ._text import shown
 from .optimizers._hyper import at_least, not_negative
-from .text import shown
 
 
 @dataclass(frozen=True)

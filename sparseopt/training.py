@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.sparse as sp
 
-from . import config, memory
+from . import _config, _memory
+from ._kernels.atomic import adopt
+from ._text import shown
 from .gradients import MatmulGradient, RowGradient, checked
-from .kernels.atomic import adopt
 from .optimizers import Optimizer
 from .optimizers._hyper import at_least, below_one, not_negative
-from .text import shown
 
 
 class ReduceLROnPlateau:
@@ -382,7 +382,7 @@ class Accumulator:
             As `Optimizer.step`, for what is wrong with this micro-batch. Tables, state and what waits are then as before.
         """
         self._settle()
-        threads = config.threads_for(self.opt.num_threads)
+        threads = _config.threads_for(self.opt.num_threads)
         collected = dict(self._collected)
         for parameter, gradient in self.opt._pairs(grads):
             if gradient is None:
@@ -495,7 +495,7 @@ def _total(parts, n):
 
 def _joined(arrays, n):
     """One after the other, over n, in one pass."""
-    joined = memory.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    joined = _memory.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
     start = 0
     for array in arrays:
         np.divide(array, n, out=joined[start:start + len(array)])

@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 
-from sparseopt import benchmark, cli, kernels
-from sparseopt.benchmark import Case, Race
+from sparseopt import _kernels, cli
+from sparseopt._bench import steps
+from sparseopt._bench.steps import Case, Race
 
 SMALL = {"table": 500, "rows": 60, "dim": 8}
 
 
 @pytest.fixture(autouse=True)
 def _few_batches(monkeypatch):
-    monkeypatch.setattr(benchmark, "_MOST_BATCHES", 16)     # small ones would be thousands
+    monkeypatch.setattr(steps, "_MOST_BATCHES", 16)     # small ones would be thousands
 
 
-@pytest.mark.parametrize("form", benchmark.FORMS)
+@pytest.mark.parametrize("form", steps.FORMS)
 @pytest.mark.parametrize("zipf", [0.0, 1.1])
 def test_a_batch_is_the_same_gradient_in_every_form(form, zipf):
     case = Case(**SMALL, form=form, zipf=zipf, order="random")
@@ -31,7 +32,7 @@ def test_a_batch_is_the_same_gradient_in_every_form(form, zipf):
     again = np.zeros_like(dense)
     if form == "matmul":
         assert gradient.X.shape == (case.rows, case.table)
-        assert np.diff(gradient.X.indptr).tolist() == [benchmark.PER_SAMPLE] * case.rows
+        assert np.diff(gradient.X.indptr).tolist() == [steps.PER_SAMPLE] * case.rows
     else:
         np.add.at(again, batch.drawn, batch.values)
         np.testing.assert_allclose(dense, again, rtol=1e-5)
@@ -71,7 +72,7 @@ def test_the_limit_of_a_dense_gradient_touches_all_rows():
 
 
 def test_gradients_are_made_before_anything_is_timed():
-    for form in benchmark.FORMS:
+    for form in steps.FORMS:
         race = Race(Case(**SMALL, form=form), [])
         assert all("gradient" in vars(batch) for batch in race.batches), form
 
@@ -135,11 +136,11 @@ def test_extra_memory_counts_the_plan_and_the_scratch():
     assert large < 5 * 8 * 2000 + 8192                      # whatever the table's size
 
 
-@pytest.mark.parametrize("isa", kernels.available)
+@pytest.mark.parametrize("isa", _kernels.available)
 def test_a_case_runs_on_the_instruction_set_it_names(isa):
     race = Race(Case(**SMALL, isa=isa), [])
-    assert type(race.opt._parameters[0].sweep).__module__ == f"sparseopt.kernels.{isa}"
-    assert kernels.Sweep.__module__ == f"sparseopt.kernels.{kernels.isa}"
+    assert type(race.opt._parameters[0].sweep).__module__ == f"sparseopt._kernels.{isa}"
+    assert _kernels.Sweep.__module__ == f"sparseopt._kernels.{_kernels.isa}"
 
 
 @pytest.mark.parametrize(("axis", "value", "said"), [

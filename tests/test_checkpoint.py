@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import sparseopt as so
-from sparseopt import tensors
+from sparseopt import _tensors
 from sparseopt.optimizers import OPTIMIZERS
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
@@ -260,7 +260,7 @@ def rewrite(path, change):
     raw = path.read_bytes()
     header = json.loads(json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])["__metadata__"]["sparseopt"])
     text = change if isinstance(change, str) else change(header, arrays) and json.dumps(header)
-    tensors.write(path, arrays, {"sparseopt": text})
+    _tensors.write(path, arrays, {"sparseopt": text})
 
 
 def header_with(**values):
@@ -276,7 +276,7 @@ def group_with(**values):
 
 
 def arrays_with(**values):
-    return lambda _, tensors: [tensors.update({key.replace("__", "/"): array for key, array in values.items()})]
+    return lambda _, tensors: [_tensors.update({key.replace("__", "/"): array for key, array in values.items()})]
 
 
 CHANGES = {
@@ -306,8 +306,8 @@ CHANGES = {
     "a schedule without a name": group_with(lr={"lr": 0.1}),
     **{f"a group's {key} gone": lambda header, _, key=key: [header["param_groups"][0].pop(key)]
        for key in ("params", "lr")},
-    "a table gone": lambda _, tensors: [tensors.pop("params/user")],
-    "a state array gone": lambda _, tensors: [tensors.pop("state/user/exp_avg")],
+    "a table gone": lambda _, tensors: [_tensors.pop("params/user")],
+    "a state array gone": lambda _, tensors: [_tensors.pop("state/user/exp_avg")],
     "a table more": arrays_with(params__more=np.ones(3)),
     "a state array more": arrays_with(state__user__more=np.ones(3)),
     "a table of another dtype": arrays_with(params__user=np.ones((20, 5), np.float64)),

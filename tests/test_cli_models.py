@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from sparseopt import cli, comparison, datasets
-from sparseopt.comparison import Task, Trial
+from sparseopt import cli, datasets
+from sparseopt.cli import _comparison
+from sparseopt.cli._comparison import Task, Trial
 from sparseopt.models import SkipGram
 
 
@@ -150,12 +151,12 @@ def test_compare_sorts_by_what_was_left_out_and_gives_a_command_that_works(text,
 
 
 def test_a_random_search_draws_each_optimizer_as_often_between_the_rates():
-    drawn = comparison.draws(["sgd", "adam"], [0.001, 0.1], 40, seed=1)
+    drawn = _comparison.draws(["sgd", "adam"], [0.001, 0.1], 40, seed=1)
     assert [name for name, _ in drawn].count("sgd") == 20
     rates = np.log10([lr for _, lr in drawn])
     assert -3 <= rates.min() < -2.7
     assert -1.3 < rates.max() <= -1
-    assert drawn == comparison.draws(["sgd", "adam"], [0.001, 0.1], 40, seed=1)
+    assert drawn == _comparison.draws(["sgd", "adam"], [0.001, 0.1], 40, seed=1)
 
 
 def test_a_trial_that_diverges_is_said_to_and_comes_last():
@@ -163,7 +164,7 @@ def test_a_trial_that_diverges_is_said_to_and_comes_last():
     nan = float("nan")
     trials = [Trial("a", 1, [1, 2], [1, 2], [nan], "diverged"), Trial("b", 1, [1, 2], [1, 2], [3.0, 4.0], ""),
               Trial("c", 1, [1, 2], [1, 2], [5.0, 2.0], ""), Trial("d", 1, [], [], [], "diverged")]
-    assert [trial.optimizer for trial in comparison.ranked(task, trials)][:2] == ["c", "b"]
+    assert [trial.optimizer for trial in _comparison.ranked(task, trials)][:2] == ["c", "b"]
     assert trials[1].best(task) == (3.0, 1)
     assert trials[2].best(task._replace(higher=True)) == (5.0, 1)
     assert trials[0].best(task)[1] == 0

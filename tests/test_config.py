@@ -10,7 +10,7 @@ import pytest
 import scipy
 
 import sparseopt as so
-from sparseopt import config, kernels
+from sparseopt import _config, _kernels
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +44,8 @@ def test_the_number_of_threads_set_is_the_one_got(number):
 
 def test_an_optimizers_own_number_of_threads_comes_before_the_common_one():
     so.set_num_threads(3)
-    assert config.threads_for(None) == 3
-    assert config.threads_for(2) == 2
+    assert _config.threads_for(None) == 3
+    assert _config.threads_for(2) == 2
     assert so.Adam(so.zeros(3), num_threads=np.int32(2)).num_threads == 2
     assert so.Adam(so.zeros(3)).num_threads is None
 
@@ -54,10 +54,10 @@ def test_show_config_says_what_a_bug_report_needs(capsys):
     so.set_num_threads(3)
     lines = shown(capsys)
     assert lines[0] == f"sparseopt {so.__version__}"
-    assert line(lines, "instruction set").split()[2] == kernels.isa
-    assert all(isa in line(lines, "instruction set") for isa in kernels.available)
+    assert line(lines, "instruction set").split()[2] == _kernels.isa
+    assert all(isa in line(lines, "instruction set") for isa in _kernels.available)
     assert line(lines, "threads").split()[1] == "3"
-    assert line(lines, "flags").split()[1:] == kernels.BUILD["flags"].split()
+    assert line(lines, "flags").split()[1:] == _kernels.BUILD["flags"].split()
     assert "-ffast-math" not in line(lines, "flags")
     assert platform.python_version() in line(lines, "python")
     assert platform.machine() in line(lines, "python")
@@ -65,7 +65,7 @@ def test_show_config_says_what_a_bug_report_needs(capsys):
     assert scipy.__version__ in line(lines, "numpy, scipy")
 
 
-@pytest.mark.parametrize("isa", kernels.available)
+@pytest.mark.parametrize("isa", _kernels.available)
 def test_an_instruction_set_can_be_forced(isa, tmp_path):
     done = python("import sparseopt as so; so.show_config()", tmp_path, SPARSEOPT_ISA=isa)
     assert done.returncode == 0, done.stderr
@@ -78,7 +78,7 @@ def test_an_instruction_set_can_be_forced(isa, tmp_path):
 
 def test_the_best_instruction_set_is_the_default(tmp_path):
     done = python("import sparseopt as so; so.show_config()", tmp_path, SPARSEOPT_ISA="")
-    assert line(done.stdout.splitlines(), "instruction set").split()[2] == kernels.available[0]
+    assert line(done.stdout.splitlines(), "instruction set").split()[2] == _kernels.available[0]
 
 
 @pytest.mark.parametrize("isa", ["avx1024", "AVX2", "cpu", "rowplan", "../evil", " "])
@@ -88,15 +88,15 @@ def test_an_unknown_instruction_set_is_an_import_error_that_names_it_and_those_t
     said = done.stderr.splitlines()[-1]
     assert said.startswith("ImportError: ")
     assert f"SPARSEOPT_ISA={isa!r}" in said
-    assert all(name in said for name in kernels.available)
+    assert all(name in said for name in _kernels.available)
 
 
 PROCESSOR = """
 import functools, hashlib, importlib.util, os, sys
 from pathlib import Path
 found = importlib.util.find_spec("sparseopt")       # of a package not yet imported: its kernels ask the processor when they are
-name = "sparseopt.kernels.cpu"
-spec = next(spec for path in Path(found.origin).parent.glob("kernels/cpu.*")
+name = "sparseopt._kernels.cpu"
+spec = next(spec for path in Path(found.origin).parent.glob("_kernels/cpu.*")
             if (spec := importlib.util.spec_from_file_location(name, path)) and path.suffix in (".so", ".pyd"))
 cpu = sys.modules[name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cpu)

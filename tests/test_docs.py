@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import sparseopt as so
-from sparseopt import cli, kernels
+from sparseopt import _kernels, cli
 
 ROOT = Path(__file__).parents[1]
-SUPPORTED = kernels.available
+SUPPORTED = _kernels.available
 MODULES = [name for _, name, _ in pkgutil.walk_packages(so.__path__, "sparseopt.")
            if name.rpartition(".")[2] not in ("avx2", "avx512") or name.rpartition(".")[2] in SUPPORTED]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,7 +61,7 @@ def test_the_recipe_declares_a_rule_as_the_rules_are_declared():
     shape = re.compile(r"cdef void \w+\(real\* restrict w, const real\* restrict g(?:,\s*real\* restrict \w+)*,"
                        r"\s*const real\* at, const real\* h, Py_ssize_t n\) noexcept nogil:")
     assert len(shape.findall(page)) == page.count("cdef void") == 1
-    for path in (ROOT / "sparseopt" / "kernels" / "rules").glob("*.pxi"):
+    for path in (ROOT / "sparseopt" / "_kernels" / "rules").glob("*.pxi"):
         text = path.read_text(encoding="utf-8")
         assert len(shape.findall(text)) == text.count("cdef void "), path.name
 

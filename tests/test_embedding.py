@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sparseopt as so
-from sparseopt import kernels
+from sparseopt import _kernels
 from sparseopt.embedding import Alias, bags, dots, gather, matmul
 
 DIMS = [1, 3, 16, 17, 385]
@@ -79,10 +79,10 @@ def test_every_instruction_set_gives_the_same_bits(dtype, monkeypatch):
     A, i, j = so.normal((60, 385), dtype, seed=6), rng.integers(60, size=400), rng.integers(60, size=(400, 2))
     X = sp.random_array((300, 60), density=0.3, rng=rng).tocsr().astype(dtype)
     expected = dots(A, i, A, j), matmul(X, A), gather(A, i)
-    for isa in kernels.available:
-        module = kernels.importlib.import_module(f"sparseopt.kernels.{isa}")
+    for isa in _kernels.available:
+        module = _kernels.importlib.import_module(f"sparseopt._kernels.{isa}")
         for name in ("dots", "matmul", "take"):
-            monkeypatch.setattr(kernels, name, getattr(module, name))
+            monkeypatch.setattr(_kernels, name, getattr(module, name))
         for ours, theirs in zip(expected, (dots(A, i, A, j), matmul(X, A), gather(A, i)), strict=True):
             assert_array_equal(ours, theirs, err_msg=isa)
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import sparseopt as so
-from sparseopt import files
+from sparseopt import _files
 from sparseopt.models.words import write_vectors
 
 posix = pytest.mark.skipif(os.name != "posix", reason="files of POSIX")
 
 
 def write(path, content=b"new"):
-    with files.replacing(path) as file:
+    with _files.replacing(path) as file:
         file.write(content)
 
 
@@ -32,7 +32,7 @@ def path(tmp_path):
 
 def test_the_old_content_is_there_until_the_block_ends(path):
     path.write_bytes(b"old")
-    with files.replacing(path) as file:
+    with _files.replacing(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
@@ -43,7 +43,7 @@ def test_the_old_content_is_there_until_the_block_ends(path):
 # Between the opening of a file and the block that closes it, an interrupt leaves it to be closed as garbage, with a warning.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_instruction_leaves_the_old_or_the_new_file_alone(path):
-    own = {files.replacing.__wrapped__.__code__.co_filename, __file__}
+    own = {_files.replacing.__wrapped__.__code__.co_filename, __file__}
 
     def trace(frame, event, _):
         if frame.f_code.co_filename not in own and "contextlib" not in frame.f_code.co_filename:
@@ -79,7 +79,7 @@ def test_an_interrupt_at_any_instruction_leaves_the_old_or_the_new_file_alone(pa
 @posix
 def test_leftovers_of_killed_saves_of_this_name_alone_are_removed(path):
     # A process that dies while it writes.
-    script = f"import os\nfrom sparseopt.files import replacing\nwith replacing({str(path)!r}):\n    os._exit(1)"
+    script = f"import os\nfrom sparseopt._files import replacing\nwith replacing({str(path)!r}):\n    os._exit(1)"
     assert subprocess.run([sys.executable, "-c", script], cwd=path.parent, check=False).returncode == 1
     assert len(os.listdir(path.parent)) == 1
     others = [*(leftover_of(path.with_name(name)) for name in ("file.txt.more", "file_txt")), path.with_name(".file.txt.tmp")]
@@ -91,7 +91,7 @@ def test_leftovers_of_killed_saves_of_this_name_alone_are_removed(path):
 
 @posix
 def test_what_another_save_of_the_name_writes_is_not_removed(path):
-    with files.replacing(path) as file:
+    with _files.replacing(path) as file:
         file.write(b"first")
         write(path, b"second")
         assert len(os.listdir(path.parent)) == 2
@@ -101,27 +101,27 @@ def test_what_another_save_of_the_name_writes_is_not_removed(path):
 
 @posix
 def test_a_temporary_that_another_save_took_for_a_leftover_is_made_again(path, monkeypatch):
-    lock, locked = files.fcntl.flock, []
+    lock, locked = _files.fcntl.flock, []
 
     def late(file, how):
         if not locked:
             locked.append(os.unlink(next(path.parent.iterdir())))
         return lock(file, how)
 
-    monkeypatch.setattr(files.fcntl, "flock", late)
+    monkeypatch.setattr(_files.fcntl, "flock", late)
     write(path)
     assert locked
     assert path.read_bytes() == b"new"
 
 
 def test_a_system_or_file_system_without_locks_writes_all_the_same(path, monkeypatch):
-    if files.fcntl is not None:
+    if _files.fcntl is not None:
         def none(*_):
             raise OSError(95, "Operation not supported")
-        monkeypatch.setattr(files.fcntl, "flock", none)
+        monkeypatch.setattr(_files.fcntl, "flock", none)
         write(path, b"one")
         assert path.read_bytes() == b"one"
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(_files, "fcntl", None)
     write(path, b"two")
     assert path.read_bytes() == b"two"
     assert os.listdir(path.parent) == [path.name]
@@ -178,7 +178,7 @@ def test_a_temporary_is_never_open_to_more_than_its_target_is(path, mode, monkey
     monkeypatch.setattr(os, "chmod", watched)
     mask = os.umask(0o022)
     try:
-        with files.replacing(path):
+        with _files.replacing(path):
             seen.append(stat.S_IMODE(next(other for other in path.parent.iterdir() if other != path).stat().st_mode))
     finally:
         os.umask(mask)
@@ -201,11 +201,11 @@ def test_vectors_that_cannot_all_be_written_leave_the_old_file(path):
 def test_a_picture_is_written_whole_in_the_format_that_its_name_says(tmp_path, ending, start):
     figure = pytest.importorskip("matplotlib.figure").Figure()
     path = tmp_path / ("picture." + ending if ending else "picture")
-    files.save_picture(figure, path)
+    _files.save_picture(figure, path)
     assert path.read_bytes().startswith(start)
     before = path.read_bytes()
     figure.draw = lambda renderer: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        files.save_picture(figure, path)
+        _files.save_picture(figure, path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]

@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from references import CASES
 
 import sparseopt as so
-from sparseopt import kernels
-from sparseopt.kernels import rowplan
+from sparseopt import _kernels
+from sparseopt._kernels import rowplan
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -188,8 +188,8 @@ def test_threads_and_instruction_sets_give_the_same_bits(case, dtype, n, dim, mo
     gradients = [so.RowGradient(rows, values), so.RowGradient(np.arange(n), values[:n]),
                  so.MatmulGradient(X, rng.standard_normal((500, dim)).astype(dtype))]
     results = {}
-    for isa in kernels.available:
-        monkeypatch.setattr(kernels, "Sweep", importlib.import_module(f"sparseopt.kernels.{isa}").Sweep)
+    for isa in _kernels.available:
+        monkeypatch.setattr(_kernels, "Sweep", importlib.import_module(f"sparseopt._kernels.{isa}").Sweep)
         for threads in (1, 2, 3):
             table = so.normal((n, dim), dtype, seed=0)
             opt = case.ours(table, **case.hyper, max_grad_norm=5.0, weight_decay=0.01, num_threads=threads)
@@ -373,4 +373,4 @@ def test_a_rule_with_other_states_than_its_function_takes_is_refused():
     state = np.zeros_like(table)
     for name, states in [("adam", [state]), ("lion", [state, state]), ("sgd", [state])]:
         with pytest.raises(ValueError, match=f"rule '{name}' takes . states; the optimizer names {len(states)}"):
-            kernels.Sweep(name, table, states, None)
+            _kernels.Sweep(name, table, states, None)

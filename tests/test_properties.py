@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 from references import CASES
 
 import sparseopt as so
-from sparseopt import kernels
-from sparseopt.kernels import rowplan
+from sparseopt import _kernels
+from sparseopt._kernels import rowplan
 
 # eighths: their sums and products are exact, so that what cancels cancels in float32 as in float64
 elements = st.integers(-32, 32).map(lambda x: x / 8)
@@ -185,7 +185,7 @@ def test_rows_that_never_fall_are_summed_row_by_row(n_rows, n, index, threads):
     np.testing.assert_array_equal(plan.rows, unique)
     assert plan.order is None
     assert plan.longest == np.bincount(entry).max()
-    sweep = kernels.Sweep("sgd", np.zeros(1), [], None)
+    sweep = _kernels.Sweep("sgd", np.zeros(1), [], None)
     sums = [sweep.gradient(plan, i)[0] for i in range(min(plan.n, 2000))]
     np.testing.assert_array_equal(sums, np.bincount(entry, values)[:2000])
 
@@ -227,7 +227,7 @@ def test_the_order_of_the_visit_changes_no_bit_of_an_update():
             plan = rowplan.plan("gradient", 5000, 7, *entries, rising=rising)
             assert np.array_equal(plan.rows, np.sort(rows)) == rising
             assert (plan.order is not None) == (rising and form == "rows")
-            sweep = kernels.Sweep("adagrad", arrays[0], arrays[1:], None)
+            sweep = _kernels.Sweep("adagrad", arrays[0], arrays[1:], None)
             for part in (plan, plan.without(left_out[plan.rows])):
                 sweep.apply([sweep.prepare(part, 2, (hyper, by_count, 1, 1.0, 0.0))])
             tables.append(arrays)

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from references import adam, adamax, ftrl, lion, mean_square, rmsprop, sgd, torch_default
 
 import sparseopt as so
-from sparseopt import kernels
-from sparseopt.kernels import replay
+from sparseopt import _kernels
+from sparseopt._kernels import replay
 from sparseopt.optimizers import _base
 
 EXACT, SUMMED = 1e-12, 1e-9         # of the table's scale, in float64: closed forms, and Adam's sum
@@ -224,9 +224,9 @@ def test_what_a_row_has_missed_does_not_depend_on_threads_or_instruction_set(mon
     rng = np.random.default_rng(0)
     start = rng.standard_normal((5000, 17)).astype(np.float32)
     results = []
-    for isa, threads in [(isa, 1) for isa in kernels.available] + [(kernels.isa, 2), (kernels.isa, 5)]:
-        module = __import__(f"sparseopt.kernels.{isa}", fromlist=["Sweep"])
-        monkeypatch.setattr(kernels, "Sweep", module.Sweep)
+    for isa, threads in [(isa, 1) for isa in _kernels.available] + [(_kernels.isa, 2), (_kernels.isa, 5)]:
+        module = __import__(f"sparseopt._kernels.{isa}", fromlist=["Sweep"])
+        monkeypatch.setattr(_kernels, "Sweep", module.Sweep)
         for cls in (so.AdamW, so.Adamax, so.Lion, so.SGD):
             table, rng = start.copy(), np.random.default_rng(1)
             opt = cls(table, lr=0.01, missed="replay", num_threads=threads, **({"momentum": 0.9} if cls is so.SGD else {}))

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import sparseopt as so
-from sparseopt import models, tensors
+from sparseopt import _tensors, models
 from sparseopt.models import GloVe, ImplicitFactorization, LogisticRegression, SkipGram
 
 RNG = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def changed(path, change, **arrays):
     state = json.loads(json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])["__metadata__"]["sparseopt"])
     change(state["metadata"])
     stored |= {f"params/{name}": array for name, array in arrays.items()}
-    tensors.write(path, stored, {"sparseopt": json.dumps(state)})
+    _tensors.write(path, stored, {"sparseopt": json.dumps(state)})
 
 
 @pytest.mark.parametrize(("name", "change", "arrays"), [

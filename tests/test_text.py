@@ -6,8 +6,8 @@ import scipy.sparse as sp
 
 import sparseopt as so
 from sparseopt import cli, datasets
+from sparseopt._text import escaped, listed, shown
 from sparseopt.models import ImplicitFactorization, LogisticRegression
-from sparseopt.text import escaped, listed, shown
 
 STEERING = "\x1b[2J\x1b]0;title\x07\r\n\x9b31m\u202e\u2066\u200b[bold red]:smile:[/]"
 ESCAPED = r"\x1b[2J\x1b]0;title\x07\r\n\x9b31m\u202e\u2066\u200b[bold red]:smile:[/]"

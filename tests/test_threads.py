@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from sparseopt import config, kernels
+from sparseopt import _config, _kernels
 
-needs_openmp = pytest.mark.skipif(not kernels.BUILD["openmp"], reason="this build has no OpenMP")
+needs_openmp = pytest.mark.skipif(not _kernels.BUILD["openmp"], reason="this build has no OpenMP")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
@@ -71,7 +71,7 @@ V1 = "9:name=systemd:/a\n4:memory:/b\n3:cpuset:/c\n2:cpu,cpuacct:/docker/x\n1:pi
     (16, {"proc/self/cgroup": "nonsense\n\n1:cpu\n0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}),
 ])
 def test_threads_are_the_cores_that_quotas_leave_rounded_up(expected, files, system):
-    assert config.default_threads({}, system(files)) == expected
+    assert _config.default_threads({}, system(files)) == expected
 
 
 @pytest.mark.parametrize(("said", "expected"), [
@@ -80,7 +80,7 @@ def test_threads_are_the_cores_that_quotas_leave_rounded_up(expected, files, sys
     ("3 2", 2)])
 def test_the_environments_first_number_comes_before_cores_and_nonsense_is_ignored(said, expected, system):
     root = system({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"})
-    assert config.default_threads({"OMP_NUM_THREADS": said}, root) == expected
+    assert _config.default_threads({"OMP_NUM_THREADS": said}, root) == expected
 
 
 @needs_openmp
@@ -111,7 +111,7 @@ def spins(done):
 @needs_openmp
 def test_threads_wait_in_few_turns_and_the_environment_is_as_before(tmp_path):
     done = python(SPINS, tmp_path, OMP_DISPLAY_ENV="verbose")
-    assert spins(done) == [kernels.TURNS]
+    assert spins(done) == [_kernels.TURNS]
     assert done.stdout == "{}\nNone\n"
 
 
@@ -120,7 +120,7 @@ def test_threads_wait_in_few_turns_and_the_environment_is_as_before(tmp_path):
     ("GOMP_SPINCOUNT", "77", "77"), ("OMP_WAIT_POLICY", "passive", "0"), ("KMP_BLOCKTIME", "0", None)])
 def test_who_says_how_threads_wait_is_obeyed(name, value, expected, tmp_path):
     done = python(SPINS, tmp_path, OMP_DISPLAY_ENV="verbose", **{name: value})
-    assert spins(done)[0] == expected or (expected is None and spins(done)[0] != kernels.TURNS)
+    assert spins(done)[0] == expected or (expected is None and spins(done)[0] != _kernels.TURNS)
     assert done.stdout.splitlines()[0] == str({name: value} if expected else {})
 
 
@@ -132,7 +132,7 @@ try:
 except ImportError:
     print(os.environ.get("GOMP_SPINCOUNT"))
 """
-    assert python("import sys; sys.modules['sparseopt.memory'] = None" + code, tmp_path).stdout == "None\n"
+    assert python("import sys; sys.modules['sparseopt._memory'] = None" + code, tmp_path).stdout == "None\n"
 
 
 # All that may use threads. Each entry returns bytes, the same ones whatever the number of threads.
@@ -141,7 +141,8 @@ import faulthandler, functools, hashlib, itertools, os, pickle, signal, sys, thr
 import numpy as np
 import scipy.sparse as sp
 import sparseopt as so
-from sparseopt import benchmark, evaluation, models, training
+from sparseopt import evaluation, models, training
+from sparseopt._bench import steps
 
 n, dim = 150_000, 4         # enough that several threads look at rows, sort them, and step on them
 rng = np.random.default_rng(0)
@@ -201,7 +202,7 @@ def saved():
     return bytes_of(loaded)
 
 def touched():
-    race = benchmark.Race(benchmark.Case(table=4000, rows=4000, dim=16, threads=2, order="rising"), [])
+    race = steps.Race(steps.Case(table=4000, rows=4000, dim=16, threads=2, order="rising"), [])
     for contestant in race.contestants.values():
         contestant.step(race.batches[0])
     return b"".join(array.tobytes() for array in race.arrays)

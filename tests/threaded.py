@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import sparseopt as so
-from sparseopt import kernels
+from sparseopt import _kernels
 
 N_ROWS, DIM = 40_000, 16
 RULES = [
@@ -100,7 +100,7 @@ def work():
 
 def race():
     table, rows = so.zeros((N_ROWS, DIM)), np.arange(N_ROWS)[::-1].copy()
-    kernels.matmul(np.ones(N_ROWS, np.float32), rows, np.arange(N_ROWS + 1), table, table, 2)
+    _kernels.matmul(np.ones(N_ROWS, np.float32), rows, np.arange(N_ROWS + 1), table, table, 2)
 
 
 if __name__ == "__main__":

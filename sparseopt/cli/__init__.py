@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from .. import __version__, config
-from ..text import escaped
+from .. import __version__, _config
+from .._text import escaped
 from . import bench, clicks, compare, ratings, words
 
 
@@ -23,7 +23,7 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"sparseopt {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     config_command = commands.add_parser("config", help="show the instruction set, threads, build flags and versions")
-    config_command.set_defaults(run=lambda options: config.show_config())
+    config_command.set_defaults(run=lambda options: _config.show_config())
     train = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="MODEL")
     evaluate = commands.add_parser("evaluate", help="how good a model is").add_subparsers(required=True, metavar="MODEL")
     words.add(train, commands, evaluate)

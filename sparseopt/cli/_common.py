@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
-from ..files import save_picture
+from .._files import save_picture
+from .._text import escaped
 from ..optimizers import OPTIMIZERS
-from ..text import escaped
 
 # What parameters of models mean, where they mean the same in all of them.
 HELP = {

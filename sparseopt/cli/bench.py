@@ -4,7 +4,8 @@ import itertools
 import os
 from pathlib import Path
 
-from .. import benchmark, kernels, peers
+from .. import _kernels
+from .._bench import peers, steps
 from ..optimizers import OPTIMIZERS
 from ._common import check_picture, count, flag, list_of
 
@@ -20,14 +21,14 @@ def add(commands):
                     "cells and products have no limit, and no peers but our own step on the same gradient as rows, or as the "
                     "product.")
     bench.set_defaults(run=_bench)
-    default = benchmark.Case()
+    default = steps.Case()
     axes = {
         "rule": (str, "rules: the optimizers' names, or all"), "dim": (int, "lengths of a row"),
         "table": (int, "rows of the table"),
         "rows": (int, "rows drawn a step; matmul: samples of 100 rows; dense: the rows that are not zero"),
         "zipf": (float, "exponent of Zipf's law for the draws; 0: every row once"), "order": (str, "rising or random"),
-        "form": (str, f"of the gradient: {', '.join(benchmark.FORMS)}"), "dtype": (str, "float32 or float64"),
-        "threads": (int, "threads of a step"), "isa": (str, f"instruction sets: {', '.join(kernels.available)}"),
+        "form": (str, f"of the gradient: {', '.join(steps.FORMS)}"), "dtype": (str, "float32 or float64"),
+        "threads": (int, "threads of a step"), "isa": (str, f"instruction sets: {', '.join(_kernels.available)}"),
         "missed": (str, "skip, or replay: after 3,000 steps; then also the same step under skip, and catch_up() of all rows"),
     }
     for name, (convert, text) in axes.items():
@@ -49,15 +50,15 @@ def _bench(options):
         raise ValueError(f"--peers names {unknown[0]!r}; there are {', '.join(peers.PEERS)}, and none")
     if options.picture:
         check_picture(options.picture)
-    cases = [benchmark.Case(**dict(zip(benchmark.AXES, values, strict=True)))
-             for values in itertools.product(*(getattr(options, axis) for axis in benchmark.AXES))]
+    cases = [steps.Case(**dict(zip(steps.AXES, values, strict=True)))
+             for values in itertools.product(*(getattr(options, axis) for axis in steps.AXES))]
     absent = [name for name in wanted if name not in peers.installed()]
-    varying = [axis for axis in benchmark.AXES if len(getattr(options, axis)) > 1]
-    fixed = ", ".join(f"{axis} {getattr(cases[0], axis)}" for axis in benchmark.AXES
+    varying = [axis for axis in steps.AXES if len(getattr(options, axis)) > 1]
+    fixed = ", ".join(f"{axis} {getattr(cases[0], axis)}" for axis in steps.AXES
                       if axis not in (*varying, "rule") and (axis, getattr(cases[0], axis)) != ("missed", "skip"))
     print(f"{fixed}; {os.cpu_count()} cores" + (f"; not installed: {', '.join(absent)}" if absent else ""))
-    results = benchmark.report((benchmark.measure(case, wanted, options.repeats) for case in cases), varying)
+    results = steps.report((steps.measure(case, wanted, options.repeats) for case in cases), varying)
     if options.picture:
-        benchmark.draw(results, options.picture)
+        steps.draw(results, options.picture)
         print(f"drawn: {options.picture}")
     return 0

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from .. import comparison, config, datasets, evaluation
-from ..comparison import Task
+from .. import _config, datasets, evaluation
 from ..models import GloVe, ImplicitFactorization, LogisticRegression, glove
 from ..models.words import tokenize, vocabulary
-from . import clicks, ratings
+from . import _comparison, clicks, ratings
 from ._common import HELP, check_picture, console, count, flag, list_of
+from ._comparison import Task
 
 _HELD_OUT = 0.05            # of the pairs
 _OPTIMIZERS = "sgd,momentum,nesterov,adagrad,adadelta,rmsprop,adam,adamax"
@@ -115,7 +115,7 @@ def _compare(options, name, task):
     if options.picture:
         check_picture(options.picture)
     if getattr(options, "threads", None):
-        config.set_num_threads(options.threads)
+        _config.set_num_threads(options.threads)
     if not all(0 < lr < float("inf") for lr in options.lr):
         raise ValueError(f"--lr is {','.join(map(str, options.lr))}; rates must be finite and above 0")
     if options.trials and options.search == "grid":
@@ -126,8 +126,8 @@ def _compare(options, name, task):
     out = console()
     with out.status("reading"):
         task = task(options, out)
-    settings = (comparison.grid(options.optimizers, options.lr) if options.search == "grid" else
-                comparison.draws(options.optimizers, options.lr, options.trials or 30, options.seed))
+    settings = (_comparison.grid(options.optimizers, options.lr) if options.search == "grid" else
+                _comparison.draws(options.optimizers, options.lr, options.trials or 30, options.seed))
     for optimizer in options.optimizers:
         task.make(optimizer, options.lr[0])._check_optimizer()
     out.print(task.title, highlight=False)
@@ -135,8 +135,8 @@ def _compare(options, name, task):
     with out.status("") as status:
         for i, (optimizer, lr) in enumerate(settings):
             status.update(f"{i + 1} of {len(settings)}: {optimizer} {lr:g}")
-            trials += comparison.run(task, [(optimizer, lr)])
-    ranked = comparison.ranked(task, trials)
+            trials += _comparison.run(task, [(optimizer, lr)])
+    ranked = _comparison.ranked(task, trials)
     table = Table("optimizer", "lr", f"{task.quality} (best epoch)", "at the end", "steps", "seconds")
     for trial in ranked:
         best, epoch = trial.best(task)
@@ -145,7 +145,7 @@ def _compare(options, name, task):
                       f"{trial.seconds[-1]:.1f}" if trial.seconds else "-")
     out.print(table)
     if options.picture:
-        comparison.draw(task, trials, options.picture)
+        _comparison.draw(task, trials, options.picture)
         out.print(f"drawn: {options.picture}", highlight=False)
     best, epoch = ranked[0].best(task)
     if epoch:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from .. import checkpoint, config, datasets, evaluation
+from .. import _config, checkpoint, datasets, evaluation
 from ..models import ImplicitFactorization, MatrixFactorization
 from ._common import add_settings, console, count, draw_loss, flag, given, train
 
@@ -79,7 +79,7 @@ def _train(options):
     out = console()
     kind = _MODELS[options.model]
     if options.threads:
-        config.set_num_threads(options.threads)
+        _config.set_num_threads(options.threads)
     if options.held_out is not None and not 0 < options.held_out < 1:
         raise ValueError(f"--held-out is {options.held_out}; it must be a share between 0 and 1")
     if options.least is not None and kind is MatrixFactorization:

@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from .. import checkpoint, config, datasets, schedules
+from .. import _config, checkpoint, datasets, schedules
 from ..models import GloVe, SkipGram, glove
 from ..models.words import (
     nearest,
@@ -69,7 +69,7 @@ def _train(options):
     else:
         model, window = _new(options, kind)
     if options.threads:
-        config.set_num_threads(options.threads)
+        _config.set_num_threads(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
     source = ", ".join(Path(name).name for name in options.files) if options.files else "Python's documentation"
     path = options.output / "checkpoint.safetensors"

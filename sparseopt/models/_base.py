@@ -7,8 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import checkpoint, schedules
+from .._text import listed, shown
 from ..optimizers import OPTIMIZERS
-from ..text import listed, shown
 
 # SGD under the names of what it does besides.
 _MOMENTUM = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}

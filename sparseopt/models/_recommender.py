@@ -6,10 +6,10 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from .. import embedding, memory
+from .. import _memory, embedding
+from .._kernels import rowplan
+from .._text import shown
 from ..gradients import checked, row_numbers
-from ..kernels import rowplan
-from ..text import shown
 from ._base import Model
 from .words import nearest
 
@@ -231,9 +231,9 @@ class Recommender(Model):
     def _new_tables(self, n_users, n_items, rng):
         """Tables of rows that are still to be trained."""
         scale = np.sqrt(self._spread / np.sqrt(self.dim))
-        return {"users": memory.normal((n_users, self.dim), scale=scale, seed=rng),
-                "items": memory.normal((n_items, self.dim), scale=scale, seed=rng),
-                "item_bias": memory.zeros(n_items)}
+        return {"users": _memory.normal((n_users, self.dim), scale=scale, seed=rng),
+                "items": _memory.normal((n_items, self.dim), scale=scale, seed=rng),
+                "item_bias": _memory.zeros(n_items)}
 
     def _grow(self, n_users, n_items):
         known = self._shape
@@ -241,7 +241,7 @@ class Recommender(Model):
         tables = {}
         for name, rows in new_rows.items():
             old = self.optimizer_.params[name]
-            tables[name] = memory.empty((len(old) + len(rows), *rows.shape[1:]))
+            tables[name] = _memory.empty((len(old) + len(rows), *rows.shape[1:]))
             tables[name][len(old):] = rows
         self.optimizer_ = grown(self.optimizer_, tables)
 

@@ -7,9 +7,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.special import expit
 
-from .. import memory
+from .. import _memory
+from .._text import escaped, listed, shown
 from ..gradients import checked
-from ..text import escaped, listed, shown
 from ._base import Model, Progress
 
 _WIDEST_CLASS = 1 << 20         # bytes, in a file
@@ -72,7 +72,7 @@ class Supervised(Model):
     def _start(self, n_features, y, weight, found):
         tables = self._tables(n_features)
         if self.fit_intercept:
-            tables["intercept"] = memory.zeros(1)
+            tables["intercept"] = _memory.zeros(1)
             tables["intercept"][0] = self._first_intercept(y, weight)
         self.optimizer_ = self._make_optimizer(tables, self._penalties(tables))
         self.n_features_in_ = n_features

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from .. import memory
+from .. import _memory
 from ..gradients import RowGradient
 from ._supervised import BinaryClassifier, Regressor, Supervised
 
@@ -46,7 +46,7 @@ class _FactorizationMachine(Supervised):
     @property
     def intercept_(self):
         self._check_fitted()
-        return self._add_intercept(memory.zeros(1))
+        return self._add_intercept(_memory.zeros(1))
 
     def _check_settings(self):
         super()._check_settings()
@@ -54,8 +54,8 @@ class _FactorizationMachine(Supervised):
         self._check_numbers("init_scale")
 
     def _tables(self, n_features):
-        return {"weights": memory.zeros(n_features),
-                "factors": memory.normal((n_features, self.dim), scale=self.init_scale, seed=self._rng())}
+        return {"weights": _memory.zeros(n_features),
+                "factors": _memory.normal((n_features, self.dim), scale=self.init_scale, seed=self._rng())}
 
     def _step(self, X, features, y, weight):
         score, factors, sums, squares = self._forward(X, features)

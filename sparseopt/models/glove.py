@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from .. import embedding, memory
+from .. import _memory, embedding
 from ..gradients import MatmulGradient, RowGradient, _numbers, checked
 from ._base import Progress, repeats, selection
 from .words import WordVectors
@@ -167,10 +167,10 @@ class GloVe(WordVectors):
         rng = self._rng()
         half = 0.5 / self.dim
         tables = {
-            "words": memory.uniform((n_words, self.dim), low=-half, high=half, seed=rng),
-            "contexts": memory.uniform((n_words, self.dim), low=-half, high=half, seed=rng),
-            "word_bias": memory.zeros(n_words),
-            "context_bias": memory.zeros(n_words),
+            "words": _memory.uniform((n_words, self.dim), low=-half, high=half, seed=rng),
+            "contexts": _memory.uniform((n_words, self.dim), low=-half, high=half, seed=rng),
+            "word_bias": _memory.zeros(n_words),
+            "context_bias": _memory.zeros(n_words),
         }
         self.optimizer_ = self._make_optimizer(tables)
         self.loss_curve_ = []

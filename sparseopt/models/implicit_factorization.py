@@ -4,8 +4,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import embedding
+from .._text import shown
 from ..gradients import RowGradient, _numbers, checked
-from ..text import shown
 from ._base import Progress
 from ._recommender import Recommender
 

@@ -1,6 +1,6 @@
 """Logistic regression on sparse features: the click model that everything else is compared with."""
 
-from .. import memory
+from .. import _memory
 from ..gradients import RowGradient
 from ._supervised import BinaryClassifier, Supervised
 
@@ -99,10 +99,10 @@ class LogisticRegression(BinaryClassifier, Supervised):
     @property
     def intercept_(self):
         self._check_fitted()
-        return self._add_intercept(memory.zeros(1))
+        return self._add_intercept(_memory.zeros(1))
 
     def _tables(self, n_features):
-        return {"weights": memory.zeros(n_features)}
+        return {"weights": _memory.zeros(n_features)}
 
     def _step(self, X, features, y, weight):
         loss, slope = self._loss(self._scores(X, features), y, weight)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from .. import embedding, memory
+from .. import _memory, embedding
 from ..gradients import RowGradient, _numbers, checked
 from ._base import Progress, repeats
 from ._recommender import Recommender
@@ -167,7 +167,7 @@ class MatrixFactorization(Recommender):
         self.mean_ = float(X.data.mean(dtype=np.float64))
 
     def _new_tables(self, n_users, n_items, rng):
-        return {**super()._new_tables(n_users, n_items, rng), "user_bias": memory.zeros(n_users)}
+        return {**super()._new_tables(n_users, n_items, rng), "user_bias": _memory.zeros(n_users)}
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0

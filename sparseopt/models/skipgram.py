@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from .. import embedding, memory, schedules
+from .. import _memory, embedding, schedules
+from .._text import shown
 from ..gradients import MatmulGradient, RowGradient
-from ..text import shown
 from ._base import Progress
 from .words import WordVectors, vocabulary
 
@@ -147,8 +147,8 @@ class SkipGram(WordVectors):
         self._planned = self.epochs * math.ceil(float(known["counts_"] @ known["_kept"]) / self.batch_size)
         rng = self._rng()
         half = 0.5 / self.dim
-        tables = {"words": memory.uniform((len(words), self.dim), low=-half, high=half, seed=rng),
-                  "contexts": memory.zeros((len(words), self.dim))}
+        tables = {"words": _memory.uniform((len(words), self.dim), low=-half, high=half, seed=rng),
+                  "contexts": _memory.zeros((len(words), self.dim))}
         optimizer = self._make_optimizer(tables)
         vars(self).update(known, optimizer_=optimizer, loss_curve_=[])
         return text

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 
-from ..files import replacing
+from .._files import replacing
 from ._base import Model
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")

@@ -12,18 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import config, gradients, kernels, memory
-from ..kernels import rowplan
-from ..kernels.atomic import Counts, adopt
-from ..kernels.replay import History, plan_of
-from ..text import escaped, listed, shown
+from .. import _config, _kernels, _memory, gradients
+from .._kernels import rowplan
+from .._kernels.atomic import Counts, adopt
+from .._kernels.replay import History, plan_of
+from .._text import escaped, listed, shown
 from ._hyper import CHECKS, not_negative, or_none, positive
 
 
 class Rule(NamedTuple):
     """What an optimizer asks of the kernels for one group of parameters."""
 
-    name: str                           # the row function in kernels/rules/registry.pxi
+    name: str                           # the row function in _kernels/rules/registry.pxi
     state: tuple[str, ...] = ()         # arrays in the table's shape, in the order in which the row function takes them,
     row_state: tuple[str, ...] = ()     # followed by arrays of one number a row
     table_state: tuple[str, ...] = ()   # float64 numbers of the whole table, which `_with_table_state` reads
@@ -31,7 +31,7 @@ class Rule(NamedTuple):
 
 
 class Missed(NamedTuple):
-    """What steps without a gradient do to a row, as missed="replay" asks for it of the kernels: see kernels/replay.pyx."""
+    """What steps without a gradient do to a row, as missed="replay" asks for it of the kernels: see _kernels/replay.pyx."""
 
     rule: str | None = None             # the row function for all missed steps together; None: nothing moves
     size: int = 0                       # of the matrix that each step multiplies what is linear in it by
@@ -65,14 +65,14 @@ class _Parameter:
         shape, dtype = self.table.shape, self.table.dtype
         self.state = {}
         if missed is not None:          # the step that a row was last brought up to
-            self.state["step"] = memory.aligned(shape[:1], np.int32)
+            self.state["step"] = _memory.aligned(shape[:1], np.int32)
         elif rule.counted:
-            self.state["step"] = memory.aligned(shape[:1] if step_count == "row" else (), np.int32)
-        self.state |= {name: memory.aligned(shape, dtype, place=place) for place, name in enumerate(rule.state, start=1)}
-        self.state |= {name: memory.aligned(shape[:1], dtype) for name in rule.row_state}
-        self.state |= {name: memory.aligned((), np.float64) for name in rule.table_state}
+            self.state["step"] = _memory.aligned(shape[:1] if step_count == "row" else (), np.int32)
+        self.state |= {name: _memory.aligned(shape, dtype, place=place) for place, name in enumerate(rule.state, start=1)}
+        self.state |= {name: _memory.aligned(shape[:1], dtype) for name in rule.row_state}
+        self.state |= {name: _memory.aligned((), np.float64) for name in rule.table_state}
         arrays = [self.state[name] for name in rule.state + rule.row_state]
-        self.sweep = kernels.Sweep(rule.name, self.table, arrays, self.state.get("step"), missed and missed.rule,
+        self.sweep = _kernels.Sweep(rule.name, self.table, arrays, self.state.get("step"), missed and missed.rule,
                                    by_elements=not rule.row_state, title=self.title or "the optimizer")
         if missed is not None:
             self.sweep.history, self.sweep.missed = self.new_history(missed, 0), missed
@@ -141,7 +141,7 @@ _OPTIONS = {
     "missed": _one_of("skip", "replay"),
     "nonfinite": _one_of("raise", "skip", "allow"),
     "max_grad_norm": or_none(positive),
-    "num_threads": or_none(config.check_num_threads),
+    "num_threads": or_none(_config.check_num_threads),
 }
 
 
@@ -263,7 +263,7 @@ class Optimizer:
         self._group_params = [id(group["params"]) for group in self.param_groups]
         self._by_name = {parameter.name: parameter for parameter in self._parameters}
         self._resolved = {}
-        self._apply, self._not_finite = kernels.Sweep.apply, kernels.Sweep.not_finite
+        self._apply, self._not_finite = _kernels.Sweep.apply, _kernels.Sweep.not_finite
         self._written = tuple(a for p in self._parameters for a in (p.table, *p.state.values()))
 
     step_count = _option("step_count", fixed=True)
@@ -344,7 +344,7 @@ class Optimizer:
         # Whatever can fail and whatever is the user's code comes first. Row numbers are read after the schedules have run,
         # into memory of our own. `apply` then writes, without any Python in between.
         with self._counts:
-            threads = config.threads_for(self._num_threads)
+            threads = _config.threads_for(self._num_threads)
             work, updates, left_out = [], [], 0
             for parameter, gradient in self._pairs(grads):
                 if gradient is not None:
@@ -402,7 +402,7 @@ class Optimizer:
         """
         self._check_replays("catch_up")
         with self._counts:
-            threads = config.threads_for(self._num_threads)
+            threads = _config.threads_for(self._num_threads)
             self._apply([parameter.sweep.prepare_catching_up(self._row_plan(parameter, numbers, threads), threads)
                          for parameter, numbers in self._rows_of(rows)])
 
@@ -667,7 +667,7 @@ class Optimizer:
     def _state_dict(self):
         kept = self._without_history()
         if self._missed == "replay":
-            threads = config.threads_for(self._num_threads)
+            threads = _config.threads_for(self._num_threads)
             updates = []
             for parameter in self._parameters:
                 update = parameter.sweep.prepare_nothing(threads)
@@ -941,7 +941,7 @@ def alike(cls, state, structure, num_threads=None, tables=None):
     Its tables are new, unless `tables` has them by name.
     """
     if tables is None:
-        tables = {name: memory.zeros(table.shape, table.dtype) for name, table in state["params"].items()}
+        tables = {name: _memory.zeros(table.shape, table.dtype) for name, table in state["params"].items()}
     groups = []
     for group in state["param_groups"]:
         named = {name: tables[name] for name in group["params"]}

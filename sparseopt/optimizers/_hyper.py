@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from ..text import shown
+from .._text import shown
 
 
 def _number(name, value, allowed, holds):

@@ -8,14 +8,14 @@ from libc.math cimport INFINITY, isfinite
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy
 
-from sparseopt.kernels.atomic cimport Counts
-from sparseopt.kernels.replay cimport (MOST_NUMBERS, Gap, History, Past, Term, append_step, make_ready, numbers_of, place_of,
+from sparseopt._kernels.atomic cimport Counts
+from sparseopt._kernels.replay cimport (MOST_NUMBERS, Gap, History, Past, Term, append_step, make_ready, numbers_of, place_of,
                                        power, product_of, term_of)
-from sparseopt.kernels.rowplan cimport RowPlan, Source, number, prefetch_read
+from sparseopt._kernels.rowplan cimport RowPlan, Source, number, prefetch_read
 
 import numpy as np
-from sparseopt import memory
-from sparseopt.kernels import cpu
+from sparseopt import _memory
+from sparseopt._kernels import cpu
 
 include "rules/registry.pxi"
 
@@ -86,7 +86,7 @@ cdef enum:
     WORTH_THREADS = 65536   # elements below which waking a thread costs more than it saves
 
 
-cdef Py_ssize_t APART = memory.APART         # bytes by which a table and its states stand apart in their pages
+cdef Py_ssize_t APART = _memory.APART         # bytes by which a table and its states stand apart in their pages
 
 
 cdef struct Processor:      # what suits it, where it was measured; none of it changes a bit of what comes out

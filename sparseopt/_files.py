@@ -47,7 +47,7 @@ def replacing(path):
     Examples
     --------
     >>> import os, tempfile
-    >>> from sparseopt.files import replacing
+    >>> from sparseopt._files import replacing
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(os.path.join(folder, "notes.txt")) as file:
     ...         _ = file.write(b"whole")

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from . import kernels
-from .text import shown
+from . import _kernels
+from ._text import shown
+from ._version import __version__
 
 _MOST_THREADS = 1024        # more, and OpenMP ends the process where the system has not so many
 
@@ -47,7 +48,7 @@ def default_threads(environment=os.environ, root=Path("/")):
     return max(1, min(cores, _MOST_THREADS, math.ceil(min(granted(root), cores))))
 
 
-_num_threads = default_threads() if kernels.BUILD["openmp"] else 1
+_num_threads = default_threads() if _kernels.BUILD["openmp"] else 1
 _forked = False
 
 
@@ -114,7 +115,7 @@ def threads_for(num_threads=None):
 def _after_fork():
     # GNU's OpenMP waits for ever in a forked child for threads that only its parent has.
     global _forked
-    _forked = kernels.BUILD["openmp"]
+    _forked = _kernels.BUILD["openmp"]
 
 
 if hasattr(os, "register_at_fork"):
@@ -132,11 +133,9 @@ def show_config():
     >>> so.show_config()  # doctest: +ELLIPSIS
     sparseopt ...
     """
-    from . import __version__
-
-    build = kernels.BUILD
+    build = _kernels.BUILD
     lines = {
-        "instruction set": f"{kernels.isa} (of {', '.join(kernels.available)})",
+        "instruction set": f"{_kernels.isa} (of {', '.join(_kernels.available)})",
         "threads": f"{threads_for()} (OpenMP: {'yes' if build['openmp'] else 'no'})",
         "compiler": build["compiler"] or "unknown",
         "flags": build["flags"],

@@ -11,7 +11,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from .text import shown
+from ._text import shown
 
 _LINE = 64
 _PAGE = 4096

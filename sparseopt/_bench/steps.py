@@ -1,7 +1,7 @@
 """How fast a step is: beside the touch limit, beside other libraries, on the same gradients, in turns, in one process.
 
 The touch limit is a compiled loop that only adds the gradient to the arrays which the rule reads and writes: the least that
-memory has to do. `kernels/limit.pxi` has it.
+memory has to do. `_kernels/limit.pxi` has it.
 
 The model of the traffic, per touched row: the gradient's values read once, the row of the table and of every state array read
 once and written once, the same for the row's numbers (step count, row-wise sums). What a cache line carries besides is
@@ -22,10 +22,11 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from . import config, kernels, memory, peers
-from .files import save_picture
-from .gradients import MatmulGradient, RowGradient
-from .optimizers import OPTIMIZERS
+from .. import _config, _kernels, _memory
+from .._files import save_picture
+from ..gradients import MatmulGradient, RowGradient
+from ..optimizers import OPTIMIZERS
+from . import peers
 from .peers import PEERS, Contestant
 
 FORMS = "rows", "csr", "csc", "coo", "dense", "matmul"
@@ -56,19 +57,19 @@ class Case:
     form: str = "rows"
     dtype: str = "float32"
     threads: int = 1
-    isa: str = kernels.isa
+    isa: str = _kernels.isa
     missed: str = "skip"            # or "replay"
 
     def __post_init__(self):
         allowed = {"rule": tuple(OPTIMIZERS), "order": ("rising", "random"), "form": FORMS,
-                   "dtype": ("float32", "float64"), "isa": tuple(kernels.available), "missed": ("skip", "replay")}
+                   "dtype": ("float32", "float64"), "isa": tuple(_kernels.available), "missed": ("skip", "replay")}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(values)}")
         for name in ("dim", "table", "rows", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        config.check_num_threads("threads", self.threads)
+        _config.check_num_threads("threads", self.threads)
         if not 0 <= self.zipf < math.inf:
             raise ValueError(f"zipf is {self.zipf}; it must be 0 (unique rows) or more")
         if not self.zipf and self.rows > self.table and self.form != "matmul":
@@ -147,7 +148,7 @@ class Race:
         self.case = case
         rng = np.random.default_rng(0)
         dtype = np.dtype(case.dtype)
-        module = importlib.import_module(f"sparseopt.kernels.{case.isa}")
+        module = importlib.import_module(f"sparseopt._kernels.{case.isa}")
         self.opt = self._optimizer(module, case.missed)
         table, state = self.opt.params[0], self.opt.state[0]
         self.arrays = [table, *(array for array in state.values() if array.ndim == 2)]
@@ -188,12 +189,12 @@ class Race:
 
     def _optimizer(self, module, missed):
         case = self.case
-        table = memory.normal((case.table, case.dim), np.dtype(case.dtype), scale=0.01, seed=0)
-        chosen, kernels.Sweep = kernels.Sweep, module.Sweep
+        table = _memory.normal((case.table, case.dim), np.dtype(case.dtype), scale=0.01, seed=0)
+        chosen, _kernels.Sweep = _kernels.Sweep, module.Sweep
         try:
             optimizer = OPTIMIZERS[case.rule](table, num_threads=case.threads, nonfinite="allow", missed=missed)
         finally:
-            kernels.Sweep = chosen
+            _kernels.Sweep = chosen
         for array in optimizer.state[0].values():       # pages come to be when they are first written: not within a step
             array += 0
         if missed == "replay":
@@ -211,14 +212,14 @@ class Race:
         def step(batch):
             rows, values, starts = batch.grouped
             touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, *distances,
-                  config.threads_for(self.case.threads))
+                  _config.threads_for(self.case.threads))
         return step
 
     def _scattered(self, touch):
         def step(batch):
             rows, starts, order = batch.segments
             touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_IN_PLACE,
-                  config.threads_for(self.case.threads))
+                  _config.threads_for(self.case.threads))
         return step
 
     def _other_forms(self, touch):

@@ -8,7 +8,7 @@ def escaped(text, most=None):
 
     Examples
     --------
-    >>> from sparseopt.text import escaped
+    >>> from sparseopt._text import escaped
     >>> print(escaped("Amélie\x1b[2J\n"))
     Amélie\x1b[2J\n
     """
@@ -24,7 +24,7 @@ def shown(value, most=80):
 
     Examples
     --------
-    >>> from sparseopt.text import shown
+    >>> from sparseopt._text import shown
     >>> print(shown("\x1b[2J"), shown([1, 2]), shown("a" * 1_000_000, most=12))
     '\x1b[2J' [1, 2] 'aaaaaaaa...
     """
@@ -42,7 +42,7 @@ def listed(values, most=200, show=shown):
 
     Examples
     --------
-    >>> from sparseopt.text import listed
+    >>> from sparseopt._text import listed
     >>> listed(["user", "item"]), listed(range(1000), most=12)
     ("'user', 'item'", '0, 1, 2, 3, ... (1000 in all)')
     """

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .files import replacing
-from .text import shown
+from ._files import replacing
+from ._text import shown
 
 _DTYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "I32": "<i4", "U8": "|u1"}
 _LETTERS = {np.dtype(dtype): letters for letters, dtype in _DTYPES.items()}

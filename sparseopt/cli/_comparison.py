@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .files import save_picture
+from .._files import save_picture
 
 
 class Task(NamedTuple):

@@ -48,7 +48,7 @@ cdef void rowwise_adam(real* restrict w, const real* restrict g, real* restrict 
         fade(m, g, n)
 
 
-# Missed steps.  at: what is left of w, m and v; then R, by which m has moved w, as a polynomial: see kernels/replay.pyx.
+# Missed steps.  at: what is left of w, m and v; then R, by which m has moved w, as a polynomial: see _kernels/replay.pyx.
 
 
 cdef inline void resolvent(const real* restrict v, const real* r, real* restrict inverse, real* restrict phi,
