@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # No contraction, no fast-math: every instruction set gives the same bits.
-FLAGS = {"unix": ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
+FLAGS = {"unix": ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
 # Of loops two turns at a time: fewer instructions a row, up to a tenth of a step (gcc). More turns gain no more, and under a
 # sanitizer the compiler would take minutes for it. And what says `inline` is put in place in however large a file: past a
 # bound gcc would leave calls, and rules of short rows, whose length it knows where it does not, would take twice their time.
 TUNED = {"unix": ["-funroll-loops", "--param=max-unroll-times=2", "--param=inline-unit-growth=1000"], "msvc": []}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
+STRIPPED = ["-Wl,-s"] if sys.platform == "linux" else []
 INSTRUCTION_SETS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTION_SETS["avx2"] = ["-march=x86-64-v3"]
@@ -32,6 +34,10 @@ class BuildExt(build_ext):
     """Leaves out instruction sets that the compiler does not know, adds OpenMP where it has it, and tells each module the flags
     it was built with."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extensions(self):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
@@ -43,7 +49,7 @@ class BuildExt(build_ext):
                                                                              module.extra_compile_args)]
         for module in self.extensions:
             module.extra_compile_args = [*FLAGS[kind], *tuned, *module.extra_compile_args, *openmp]
-            module.extra_link_args += openmp
+            module.extra_link_args += [*openmp, *([] if sanitized else STRIPPED)]
             module.define_macros.append(("SPARSEOPT_FLAGS", '"' + " ".join(module.extra_compile_args) + '"'))
         super().build_extensions()
 
