@@ -8,7 +8,7 @@
 
 cimport numpy as cnp
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.math cimport INFINITY, isfinite
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy
@@ -22,17 +22,17 @@ import numpy as np
 from sparseopt import _memory
 from sparseopt._kernels import cpu
 
-include "rules/registry.pxi"
-
 cnp.import_array()
 
 include "shims.pxi"
+include "rules/arithmetic.pxi"
 include "target.pxi"
 include "distances.pxi"
 include "prefetch.pxi"
 include "norms.pxi"
 include "gather.pxi"
 include "rules/call.pxi"
+include "rules/registry.pxi"
 include "check.pxi"
 include "variants.pxi"
 include "driver.pxi"

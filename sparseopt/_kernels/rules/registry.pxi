@@ -1,8 +1,5 @@
-# Every rule by its name.  A new rule: its file here, and its entry in RULES: the number of its states, and its two versions.
+# Every rule by its name. A new rule: its file here, an `include` and a line below. The compiler checks the number of states.
 
-from libc.stdint cimport uintptr_t
-
-include "arithmetic.pxi"
 include "sgd.pxi"
 include "adagrad.pxi"
 include "adadelta.pxi"
@@ -13,37 +10,33 @@ include "nadam.pxi"
 include "ftrl.pxi"
 include "lion.pxi"
 
-RULES = {
-    "sgd": (0, <uintptr_t>&sgd[float], <uintptr_t>&sgd[double]),
-    "momentum": (1, <uintptr_t>&momentum[float], <uintptr_t>&momentum[double]),
-    "nesterov": (1, <uintptr_t>&nesterov[float], <uintptr_t>&nesterov[double]),
-    "adagrad": (1, <uintptr_t>&adagrad[float], <uintptr_t>&adagrad[double]),
-    "rowwise_adagrad": (1, <uintptr_t>&rowwise_adagrad[float], <uintptr_t>&rowwise_adagrad[double]),
-    "adadelta": (2, <uintptr_t>&adadelta[float], <uintptr_t>&adadelta[double]),
-    "rmsprop": (1, <uintptr_t>&rmsprop[float], <uintptr_t>&rmsprop[double]),
-    "rmsprop_momentum": (2, <uintptr_t>&rmsprop_momentum[float], <uintptr_t>&rmsprop_momentum[double]),
-    "rmsprop_centered": (2, <uintptr_t>&rmsprop_centered[float], <uintptr_t>&rmsprop_centered[double]),
-    "rmsprop_centered_momentum": (3, <uintptr_t>&rmsprop_centered_momentum[float],
-                                  <uintptr_t>&rmsprop_centered_momentum[double]),
-    "adam": (2, <uintptr_t>&adam[float], <uintptr_t>&adam[double]),
-    "amsgrad": (3, <uintptr_t>&amsgrad[float], <uintptr_t>&amsgrad[double]),
-    "rowwise_adam": (2, <uintptr_t>&rowwise_adam[float], <uintptr_t>&rowwise_adam[double]),
-    "adamax": (2, <uintptr_t>&adamax[float], <uintptr_t>&adamax[double]),
-    "nadam": (2, <uintptr_t>&nadam[float], <uintptr_t>&nadam[double]),
-    "nadam_by_row": (3, <uintptr_t>&nadam_by_row[float], <uintptr_t>&nadam_by_row[double]),
-    "ftrl": (2, <uintptr_t>&ftrl[float], <uintptr_t>&ftrl[double]),
-    "lion": (1, <uintptr_t>&lion[float], <uintptr_t>&lion[double]),
-    "sgd_missed": (0, <uintptr_t>&sgd_missed[float], <uintptr_t>&sgd_missed[double]),
-    "momentum_missed": (1, <uintptr_t>&momentum_missed[float], <uintptr_t>&momentum_missed[double]),
-    "adadelta_missed": (2, <uintptr_t>&adadelta_missed[float], <uintptr_t>&adadelta_missed[double]),
-    "rmsprop_missed": (1, <uintptr_t>&rmsprop_missed[float], <uintptr_t>&rmsprop_missed[double]),
-    "rmsprop_momentum_missed": (2, <uintptr_t>&rmsprop_momentum_missed[float], <uintptr_t>&rmsprop_momentum_missed[double]),
-    "rmsprop_centered_missed": (2, <uintptr_t>&rmsprop_centered_missed[float], <uintptr_t>&rmsprop_centered_missed[double]),
-    "rmsprop_centered_momentum_missed": (3, <uintptr_t>&rmsprop_centered_momentum_missed[float],
-                                         <uintptr_t>&rmsprop_centered_momentum_missed[double]),
-    "adam_missed": (2, <uintptr_t>&adam_missed[float], <uintptr_t>&adam_missed[double]),
-    "amsgrad_missed": (3, <uintptr_t>&amsgrad_missed[float], <uintptr_t>&amsgrad_missed[double]),
-    "adamax_missed": (2, <uintptr_t>&adamax_missed[float], <uintptr_t>&adamax_missed[double]),
-    "rowwise_adam_missed": (2, <uintptr_t>&rowwise_adam_missed[float], <uintptr_t>&rowwise_adam_missed[double]),
-    "lion_missed": (1, <uintptr_t>&lion_missed[float], <uintptr_t>&lion_missed[double]),
-}
+rule0("sgd", sgd[float], sgd[double])
+rule1("momentum", momentum[float], momentum[double])
+rule1("nesterov", nesterov[float], nesterov[double])
+rule1("adagrad", adagrad[float], adagrad[double])
+rule1("rowwise_adagrad", rowwise_adagrad[float], rowwise_adagrad[double])
+rule2("adadelta", adadelta[float], adadelta[double])
+rule1("rmsprop", rmsprop[float], rmsprop[double])
+rule2("rmsprop_momentum", rmsprop_momentum[float], rmsprop_momentum[double])
+rule2("rmsprop_centered", rmsprop_centered[float], rmsprop_centered[double])
+rule3("rmsprop_centered_momentum", rmsprop_centered_momentum[float], rmsprop_centered_momentum[double])
+rule2("adam", adam[float], adam[double])
+rule3("amsgrad", amsgrad[float], amsgrad[double])
+rule2("rowwise_adam", rowwise_adam[float], rowwise_adam[double])
+rule2("adamax", adamax[float], adamax[double])
+rule2("nadam", nadam[float], nadam[double])
+rule3("nadam_by_row", nadam_by_row[float], nadam_by_row[double])
+rule2("ftrl", ftrl[float], ftrl[double])
+rule1("lion", lion[float], lion[double])
+rule0("sgd_missed", sgd_missed[float], sgd_missed[double])
+rule1("momentum_missed", momentum_missed[float], momentum_missed[double])
+rule2("adadelta_missed", adadelta_missed[float], adadelta_missed[double])
+rule1("rmsprop_missed", rmsprop_missed[float], rmsprop_missed[double])
+rule2("rmsprop_momentum_missed", rmsprop_momentum_missed[float], rmsprop_momentum_missed[double])
+rule2("rmsprop_centered_missed", rmsprop_centered_missed[float], rmsprop_centered_missed[double])
+rule3("rmsprop_centered_momentum_missed", rmsprop_centered_momentum_missed[float], rmsprop_centered_momentum_missed[double])
+rule2("adam_missed", adam_missed[float], adam_missed[double])
+rule3("amsgrad_missed", amsgrad_missed[float], amsgrad_missed[double])
+rule2("adamax_missed", adamax_missed[float], adamax_missed[double])
+rule2("rowwise_adam_missed", rowwise_adam_missed[float], rowwise_adam_missed[double])
+rule1("lion_missed", lion_missed[float], lion_missed[double])
