@@ -71,7 +71,7 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
     cdef const real* at = numbers_at(how, how.count, &own)
     cdef const real* h = <const real*>how.hyper
     cdef bint counted = t.steps != NULL and not how.past
-    cdef bint runs = plain and t.by_elements and stride == t.dim
+    cdef bint runs = RUNS and plain and t.by_elements and stride == t.dim
     cdef Py_ssize_t i = 0
     while i < n_rows:
         if t.together and i & (t.together - 1) == 0:
@@ -117,7 +117,7 @@ cdef void update_rows(const Target* target, const Source* s, const Settings* how
         if start == lo:
             for i in range(min(n_rows, t.ahead + t.together)):
                 prefetch_target(&t, rows[i])
-        if plain:
+        if PLAIN and plain:
             visit(True, &t, s, how, rows, start, n_rows, known, n, scratch)
         else:
             visit(False, &t, s, how, rows, start, n_rows, known, n, scratch)

@@ -20,7 +20,7 @@ from sparseopt._kernels.rowplan cimport RowPlan, Source, number, prefetch_read
 
 import numpy as np
 from sparseopt import _memory
-from sparseopt._kernels import cpu
+from sparseopt._kernels import processors
 
 cnp.import_array()
 

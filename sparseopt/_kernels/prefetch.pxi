@@ -12,7 +12,7 @@ cdef inline void prefetch_row(bint close, const char* row, Py_ssize_t n_bytes) n
     """All lines of a row, into the first-level cache if its use is close."""
     cdef const char* line = row
     cdef const char* last = row + n_bytes - 1
-    while line + 3 * LINE <= last:
+    while FOUR_LINES and line + 3 * LINE <= last:
         prefetch_line(close, line)
         prefetch_line(close, line + LINE)
         prefetch_line(close, line + 2 * LINE)

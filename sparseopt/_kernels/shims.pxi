@@ -20,6 +20,22 @@ cdef extern from *:
     #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
     #endif
+    /* Switches of bench/tricks.py. */
+    #ifndef SPARSEOPT_FOUR_LINES
+    #define SPARSEOPT_FOUR_LINES 1
+    #endif
+    #ifndef SPARSEOPT_RUNS
+    #define SPARSEOPT_RUNS 1
+    #endif
+    #ifndef SPARSEOPT_LENGTHS
+    #define SPARSEOPT_LENGTHS 1
+    #endif
+    #ifndef SPARSEOPT_SOON_ADDED
+    #define SPARSEOPT_SOON_ADDED 1
+    #endif
+    #ifndef SPARSEOPT_PLAIN
+    #define SPARSEOPT_PLAIN 1
+    #endif
     #include <string.h>
     static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
     static inline unsigned long long sparseopt_bits64(double x) { unsigned long long b; memcpy(&b, &x, 8); return b; }
@@ -39,5 +55,10 @@ cdef extern from *:
     const char* FLAGS "SPARSEOPT_FLAGS"
     const char* COMPILER "SPARSEOPT_COMPILER"
     int OPENMP "SPARSEOPT_OPENMP"
+    bint FOUR_LINES "SPARSEOPT_FOUR_LINES"
+    bint RUNS "SPARSEOPT_RUNS"
+    bint LENGTHS "SPARSEOPT_LENGTHS"
+    bint SOON_ADDED "SPARSEOPT_SOON_ADDED"
+    bint PLAIN "SPARSEOPT_PLAIN"
 
 BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP)}

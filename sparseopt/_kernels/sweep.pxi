@@ -43,7 +43,7 @@ cdef class Sweep:
         t.n_long = sum(state.ndim == table.ndim for state in states)
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None and not self.shared else NULL
         n_bytes = sum(array.nbytes for array in self.arrays)
-        set_distances(t, &processor, n_bytes)
+        set_distances(t, processor, n_bytes)
         self.rising = n_bytes > processor.reach
 
     cdef uintptr_t function(self, str rule, n_states) except 0:

@@ -24,7 +24,9 @@ cdef inline void adagrad_of_row(real* restrict w, const real* restrict g, real* 
 cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real* restrict s,
                           const real* at, const real* h, Py_ssize_t n) noexcept nogil:
     # What to do about any length takes as long as the numbers of a short row; the usual ones are compiled by themselves.
-    if n == 8:
+    if not LENGTHS:
+        adagrad_of_row(w, g, s, at, h, n)
+    elif n == 8:
         adagrad_of_row(w, g, s, at, h, 8)
     elif n == 16:
         adagrad_of_row(w, g, s, at, h, 16)

@@ -90,7 +90,7 @@ cdef inline real sum_of_squares(const real* restrict g, Py_ssize_t n) noexcept n
     for j in range(16):
         lane[j] = 0
     while True:
-        if n > 32:                                      # a short row's length is known to the compiler, and costs nothing
+        if SOON_ADDED and n > 32:                                      # a short row's length is known to the compiler, and costs nothing
             prefetch_read(<const char*>(g + i) + SOON)  # where the next rows' gradients stand, if it is read in place
             if real is double:
                 prefetch_read(<const char*>(g + i) + SOON + 64)
