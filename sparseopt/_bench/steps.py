@@ -1,7 +1,7 @@
 """How fast a step is: beside the touch limit, beside other libraries, on the same gradients, in turns, in one process.
 
 The touch limit is a compiled loop that only adds the gradient to the arrays which the rule reads and writes: the least that
-memory has to do. `_kernels/limit.pxi` has it.
+memory has to do. `_kernels/reference.pxi` has it.
 
 The model of the traffic, per touched row: the gradient's values read once, the row of the table and of every state array read
 once and written once, the same for the row's numbers (step count, row-wise sums). What a cache line carries besides is
@@ -34,7 +34,7 @@ PER_SAMPLE = 100            # nonzeros in each sample of the form "matmul"
 _OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times what a cache holds
 _MOST_BATCHES = 4096
 _EARLIER = 3000             # steps taken before, where missed steps are replayed: the first hundreds cost more
-# What the limit tries, in rows between prefetch and use: (ahead, near, close, together, values), as touch() has them.
+# What the limit tries, in rows between prefetch and use: (ahead, near, close, together, values), as reference_loop() has them.
 _DISTANCES = ((8, 4, False, 0, 0), (16, 4, False, 0, 0), (16, 8, False, 8, 0), (64, 0, False, 0, 0), (64, 0, False, 0, 64),
               (32, 8, True, 0, 16), (16, 4, True, 0, 4), (16, 4, True, 8, 4), (8, 3, True, 0, 3), (4, 2, True, 0, 2))
 _IN_PLACE = 16, 4, True, 0, 0
@@ -177,9 +177,9 @@ class Race:
         self.contestants["check"] = Contestant(self._checked)
         if case.form in ("rows", "dense"):
             for distances in _DISTANCES:
-                self.contestants[f"limit {distances}"] = Contestant(self._limit(module.touch, distances))
+                self.contestants[f"limit {distances}"] = Contestant(self._limit(module.reference_loop, distances))
         if "forms" in wanted:
-            self.contestants |= self._other_forms(module.touch)
+            self.contestants |= self._other_forms(module.reference_loop)
         if "forms" in wanted and case.missed == "replay":
             skip, all_rows = (self._optimizer(module, missed) for missed in ("skip", "replay"))
             self.contestants |= {

@@ -2,4 +2,4 @@ from .baseline import BUILD as BUILD
 from .baseline import RULES as RULES
 from .baseline import Scratch as Scratch
 from .baseline import Sweep as Sweep
-from .baseline import touch as touch
+from .baseline import reference_loop as reference_loop
