@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+import prose
 import pytest
 
 import sparseopt as so
@@ -85,6 +86,99 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("One. Two three! Four?", [1, 2, 1]),
+    ("Adagrad, e.g. on rare words. See Kingma et al. 2015, i.e. the paper.", [5, 8]),
+    ("It costs 2.5 µs. torch takes 3.", [4, 3]),
+    ("Call `so.load(path). Then go on` first. Then step.", [3, 2]),
+    ("See [the guide. It is long](guide.md#what-it-is) now.", [3, 4]),
+    ("By D. Kingma, doi:10.1000/x.y. (Read it.) It ends here ... but not there.", [4, 2, 6]),
+    ("A `code span\nover two lines` and\na *bold end.* Next", [6, 1]),
+    ("[Tables](#tables) · [Gradients](#gradients)", []),
+    ("×, ÷. -", []),
+])
+def test_sentences_are_split_and_counted_sensibly(text, words):
+    found = prose.sentences_of(list(enumerate(text.splitlines(), 1)))
+    assert [sentence.words for sentence in found] == words
+
+
+def test_a_sentence_knows_its_line():
+    found = prose.sentences_of([(7, "- One `a"), (8, "  b` two. Three"), (9, "  four. Five.")], "page.md")
+    places = [(sentence.line, sentence.text) for sentence in found]
+    assert places == [(7, "One `a b` two."), (8, "Three four."), (9, "Five.")]
+    assert str(found[1]) == "page.md:8: 2 words: Three four."
+
+
+def test_prose_is_what_is_not_code_table_comment_or_heading():
+    page = """# A heading. Of two
+A paragraph
+of two lines.
+<!-- a comment.
+goes on. --> | a table. |
+| a. | b. |
+```python
+code. Code
+```
+- an item
+  goes on
+* another
+1. third
+
+The end."""
+    paragraphs = prose.paragraphs_of_markdown(page)
+    assert [[number for number, _ in lines] for lines in paragraphs] == [[2, 3], [10, 11], [12], [13], [15]]
+
+
+def test_prose_of_code_is_docstrings_and_comments():
+    source = '''"""The module. Two."""
+import os       # the trailing comment
+# A comment
+# of two lines.
+
+cdef extern from *:
+    """
+    int C_code(void);
+    """
+
+def f(x: int) -> str:
+    """Do it.
+
+    .. math:: x. y.
+              z.
+
+    Parameters
+    ----------
+    x : int
+        A number. Not a name.
+
+    Examples
+    --------
+    >>> f(1)
+    'an output. Of this'
+    """
+    return "a string. No prose."
+'''
+    said = [sentence.text for lines in prose.paragraphs_of_code(source) for sentence in prose.sentences_of(lines)]
+    assert said == ["The module.", "Two.", "the trailing comment", "A comment of two lines.", "Do it.", "A number.",
+                    "Not a name."]
+
+
+@pytest.mark.parametrize("fault", ["wide", "long", "wide table"])
+def test_wide_lines_and_too_many_long_sentences_are_faults(tmp_path, monkeypatch, fault):
+    def paragraphs(words):
+        return "\n\n".join(["word\n" * words] * 6)
+
+    text = {"wide": "a" * 101, "long": paragraphs(31), "wide table": f"```text\n{'a' * 101}\n```"}
+    (tmp_path / "README.md").write_text(f"Some words.\n\n{text[fault]}\n")
+    (tmp_path / "CONTRIBUTING.md").write_text(f"{paragraphs(30)}\n\n| {'a' * 101} |\n")
+    monkeypatch.setattr(prose, "ROOT", tmp_path)
+    assert len(prose.faults()) == (6 if fault == "long" else 1)
+    assert prose.main([]) == 1
+    (tmp_path / "README.md").write_text("Some words.\n")
+    assert prose.faults() == []
+    assert prose.main([]) == 0
 
 
 def test_the_core_imports_numpy_and_scipy_alone():
