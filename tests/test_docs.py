@@ -19,6 +19,7 @@ SUPPORTED = _kernels.available
 MODULES = [name for _, name, _ in pkgutil.walk_packages(so.__path__, "sparseopt.")
            if name.rpartition(".")[2] not in ("avx2", "avx512") or name.rpartition(".")[2] in SUPPORTED]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = sorted((ROOT / "bench" / "results").glob("*.txt"))
 
 
 @pytest.mark.parametrize("name", ["sparseopt", *MODULES])
@@ -48,6 +49,26 @@ def test_pages_are_finished_and_their_figures_are_those_of_a_run(capsys):
                 assert printed == pytest.approx([-1, -3.162], abs=1e-3)
 
 
+def test_every_figure_of_a_table_in_performance_was_printed_by_a_command():
+    figure = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
+    results = "\n".join(path.read_text(encoding="utf-8") for path in RESULTS)
+    printed = {number.replace(",", "") for number in figure.findall(results)}
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*", page, flags=re.M)
+    shown = {number.replace(",", "") for row in rows for number in figure.findall(row)}
+    assert len(shown) > 80
+    assert not shown - printed
+
+
+def test_results_name_their_commands_and_the_processor():
+    assert RESULTS
+    for path in RESULTS:
+        text = path.read_text(encoding="utf-8")
+        assert re.search(r"^# Processor: \w", text, flags=re.M), path.name
+        assert re.search(r"^# printed on \d{4}-\d\d-\d\d\n\$ ", text, flags=re.M), path.name
+        assert text.count("# printed on") == len(re.findall(r"^\$ ", text, flags=re.M)), path.name
+
+
 def test_the_model_in_forty_lines_is_one_and_learns(tmp_path, monkeypatch, capsys):
     page = (ROOT / "docs" / "own-loop.md").read_text(encoding="utf-8")
     example = re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)[0]
@@ -68,7 +89,8 @@ def test_the_recipe_declares_a_rule_as_the_rules_are_declared():
 
 
 def test_the_commands_of_pages_are_commands():
-    said = [line for page in PAGES for line in re.findall(r"^\$ sparseopt (.*)", page.read_text(encoding="utf-8"), flags=re.M)]
+    said = [line for page in [*PAGES, *RESULTS]
+            for line in re.findall(r"^\$ sparseopt (.*)", page.read_text(encoding="utf-8"), flags=re.M)]
     assert len(said) > 5
     for line in said:
         cli._parser().parse_args(shlex.split(line))
@@ -86,6 +108,17 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_links_to_headings_lead_to_a_heading():
+    def anchors(page):
+        headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.M)
+        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#]*)#([^)]*)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
 
 
 @pytest.mark.parametrize(("text", "words"), [
