@@ -49,6 +49,13 @@ def test_pages_are_finished_and_their_figures_are_those_of_a_run(capsys):
                 assert printed == pytest.approx([-1, -3.162], abs=1e-3)
 
 
+def test_the_readme_shows_what_its_example_prints(capsys):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    example, output = re.search(r"^```python\n(.*?)^```\s+```text\n(.*?)^```", page, flags=re.M | re.S).groups()
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out == output
+
+
 def test_every_figure_of_a_table_in_performance_was_printed_by_a_command():
     figure = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
     results = "\n".join(path.read_text(encoding="utf-8") for path in RESULTS)
@@ -119,6 +126,10 @@ def test_links_to_headings_lead_to_a_heading():
         for target, anchor in re.findall(r"\]\(([^)#]*)#([^)]*)\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_words_of_readme_and_docs_are_plain():
+    assert not prose.faults()
 
 
 @pytest.mark.parametrize(("text", "words"), [
