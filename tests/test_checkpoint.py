@@ -276,7 +276,7 @@ def group_with(**values):
 
 
 def arrays_with(**values):
-    return lambda _, tensors: [_tensors.update({key.replace("__", "/"): array for key, array in values.items()})]
+    return lambda _, tensors: [tensors.update({key.replace("__", "/"): array for key, array in values.items()})]
 
 
 CHANGES = {
