@@ -1,4 +1,4 @@
-"""Threads, and what this build is: the settings of the process."""
+"""The settings of the process: the number of threads, and how the kernels were built."""
 
 import math
 import operator
@@ -15,11 +15,11 @@ from . import _kernels
 from ._text import shown
 from ._version import __version__
 
-_MOST_THREADS = 1024        # more, and OpenMP ends the process where the system has not so many
+_MOST_THREADS = 1024        # OpenMP ends the process if the system cannot start as many threads as it is asked for
 
 
 def granted(root=Path("/")):
-    """The smallest quota, in cores, of this process's control groups and of those around them, or infinity."""
+    """Return the smallest CPU quota, in cores, of this process's control groups and their parents, or infinity."""
     cores = [math.inf]
     try:
         groups = (root / "proc/self/cgroup").read_text(errors="surrogateescape")
@@ -28,20 +28,21 @@ def granted(root=Path("/")):
     for number, controllers, path in re.findall(r"^(\d+):([^:\n]*):/(.*)$", groups, re.MULTILINE):
         if number != "0" and "cpu" not in controllers.split(","):
             continue
-        group = Path(path)      # in a container it may be the host's; the container's own quota then stands at the root
+        # In a container the path may be the host's. The container's own quota then stands at the root.
+        group = Path(path)
         for mount in ("", "unified") if number == "0" else ("cpu", controllers):
             for folder in (root / "sys/fs/cgroup" / mount / above for above in (group, *group.parents)):
                 for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
                     try:
                         quota, period = " ".join((folder / name).read_text() for name in files).split()
                         cores.append(int(quota) / int(period) if int(quota) > 0 else math.inf)
-                    except (OSError, ValueError):       # no such file, or "max"
+                    except (OSError, ValueError):       # there is no such file, or the quota is "max"
                         pass
     return min(cores)
 
 
 def default_threads(environment=os.environ, root=Path("/")):
-    """The first number in OMP_NUM_THREADS; where that says none, the cores that this process may use."""
+    """Return the first number in OMP_NUM_THREADS, or else the number of cores that this process may use."""
     if re.fullmatch(r"\s*\+?0*[1-9]\d*\s*(,\s*\+?0*[1-9]\d*\s*)*", said := environment.get("OMP_NUM_THREADS", "")):
         return min(int(said.split(",")[0]), _MOST_THREADS)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -63,10 +64,10 @@ def check_num_threads(name, value):
     return number
 
 
-def set_num_threads(num_threads):
-    """Set the number of threads that a step may use, for all optimizers that do not set their own.
+def set_num_threads(num_threads: int) -> None:
+    """Set the number of threads for all optimizers that have no `num_threads` of their own.
 
-    Results do not depend on it, to the bit. Steps on few rows use one thread whatever is set.
+    Results are the same to the bit for any number of threads. A step on few rows uses one thread in any case.
 
     Parameters
     ----------
@@ -75,8 +76,10 @@ def set_num_threads(num_threads):
 
     Raises
     ------
-    TypeError, ValueError
-        If it is no such integer.
+    TypeError
+        If num_threads is not an integer.
+    ValueError
+        If num_threads is a bool, or out of range.
 
     Examples
     --------
@@ -91,10 +94,11 @@ def set_num_threads(num_threads):
     _num_threads = check_num_threads("num_threads", num_threads)
 
 
-def get_num_threads():
-    """Return the number of threads that a step may use: at first OMP_NUM_THREADS, or every core this process may use.
+def get_num_threads() -> int:
+    """Return the number of threads that a step may use.
 
-    In a forked child it is 1, whatever has been set.
+    The default is the first number in the environment variable OMP_NUM_THREADS. If the variable has no such number, the
+    default is the number of cores that this process may use. In a forked child the number is 1, whatever has been set.
 
     Examples
     --------
@@ -106,14 +110,14 @@ def get_num_threads():
 
 
 def threads_for(num_threads=None):
-    """The threads of whatever has `num_threads` as its own setting, or None; every kernel gets its number from here."""
+    """Return `num_threads`, or the setting of the process if None. Every call of a kernel asks here."""
     if _forked:
         return 1
     return num_threads or _num_threads
 
 
 def _after_fork():
-    # GNU's OpenMP waits for ever in a forked child for threads that only its parent has.
+    # In a forked child, GNU's OpenMP would wait forever for threads that only the parent has.
     global _forked
     _forked = _kernels.BUILD["openmp"]
 
@@ -122,10 +126,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def show_config():
-    """Print the instruction set in use, the threads, how the kernels were built, and the versions.
+def show_config() -> None:
+    """Print the instruction set in use, the number of threads, how the kernels were built, and the versions.
 
-    A bug report should carry what this prints.
+    Please include the output in a bug report.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Files that are replaced whole: whatever happens, a path holds the old file or the new one."""
+"""Files are replaced as a whole: at any time, a path holds the complete old file or the complete new one."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _KINDS = {stat.S_IFDIR: "folder", stat.S_IFCHR: "device", stat.S_IFBLK: "device"
 
 
 def regular(path):
-    """A `Path`, and what `os.stat` says of the file there, links followed; raise OSError if it is no regular file."""
+    """Return a `Path` and its `os.stat`, with links followed. Raise OSError if there is no regular file."""
     path = Path(os.fsdecode(path))
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
@@ -28,21 +28,26 @@ def regular(path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Open a new binary file, which takes the place of the one at `path` if the block ends without an exception.
+    """Open a new binary file, which replaces the file at `path` if the block ends without an exception.
 
-    It is written beside the old file and moved over it. An exception leaves the old file and nothing else. A kill
-    leaves the old file and a temporary, which the next call for the same path removes.
+    The new file is written in the same folder, and then moved over the old file.
+
+    | what happens          | what the folder holds then                                                        |
+    |-----------------------|-----------------------------------------------------------------------------------|
+    | the block ends        | the new file                                                                      |
+    | the block raises      | the old file                                                                      |
+    | the process is killed | the old file, and a temporary file, which the next call for the same path removes |
 
     Parameters
     ----------
     path : str or path
-        Its folder must exist. A link stays, and the file that it leads to is replaced. The new file has the
-        permissions of the old one.
+        The folder must exist. If the path is a link, the link stays and its target is replaced. The new file gets
+        the permissions of the old one.
 
     Raises
     ------
     OSError
-        If the path leads to a device, a pipe, a folder or a socket, or the file cannot be written.
+        If the path leads to a device, a pipe, a folder or a socket, or if the file cannot be written.
 
     Examples
     --------
@@ -59,18 +64,18 @@ def replacing(path):
         path, old = regular(path)
         mode = stat.S_IMODE(old.st_mode)
     except FileNotFoundError:
-        os.stat(Path(os.path.realpath(os.fsdecode(path))).parent)       # or raise with the folder's name
+        os.stat(Path(os.path.realpath(os.fsdecode(path))).parent)       # raises an error that names a missing folder
     path = Path(os.path.realpath(os.fsdecode(path)))
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with _locked(temporary, 0o666 if mode is None else mode) as file:
-            if mode is not None:                    # the umask took some of it
+            if mode is not None:                    # the umask may have removed permissions
                 os.chmod(temporary, mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if fcntl is None:                       # Windows moves no open file; elsewhere, closing ends the lock
+            if fcntl is None:                       # Windows cannot move an open file; elsewhere, closing ends the lock
                 file.close()
             os.replace(temporary, path)
     except BaseException:
@@ -81,45 +86,46 @@ def replacing(path):
 
 
 def save_picture(figure, path, dpi=120):
-    """Write a figure of matplotlib, in the format that the ending of the path says, as `replacing` does."""
+    """Write a figure of matplotlib through `replacing`, in the format that the suffix of the path names."""
     with replacing(path) as file:
         figure.savefig(file, dpi=dpi, format=Path(path).suffix[1:] or "png")
 
 
 def _locked(path, mode):
-    """A new file, locked until it is closed or the process ends. So a leftover is what nobody has locked."""
+    """Return a new file, locked until it is closed or the process ends. A file without a lock is a leftover."""
     while True:
         file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode & 0o777))  # noqa: SIM115
         if fcntl is None:
             return file
-        with contextlib.suppress(OSError):          # a file system without locks
+        with contextlib.suppress(OSError):          # the file system may have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.path.exists(path):
             return file
-        file.close()                                # another save took it for a leftover before it was locked
+        file.close()                                # before the lock, another save removed the file as a leftover
 
 
 def _remove_leftovers(path):
-    """Remove the temporaries of killed processes. On a file system without locks they stay."""
+    """Remove the temporary files of killed processes. On a file system without locks these files stay."""
     if fcntl is None:
         return
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
     leftovers = []
-    with contextlib.suppress(OSError):              # a folder that cannot be listed
+    with contextlib.suppress(OSError):              # the folder may not be readable
         leftovers = [path.with_name(entry) for entry in os.listdir(path.parent) if name.fullmatch(entry)]
     for leftover in leftovers:
         with contextlib.suppress(OSError):
             descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(descriptor), os.lstat(leftover)):      # not one made since under that name
+                # Another process may have created a new file of this name since.
+                if os.path.samestat(os.fstat(descriptor), os.lstat(leftover)):
                     os.unlink(leftover)
             finally:
                 os.close(descriptor)
 
 
 def _sync_folder(folder):
-    # So that the move itself survives a power cut; where a folder cannot be synced, the file is in place all the same.
+    # Without this, a power cut could undo the move. A folder that cannot be synced is no error: the file is in place.
     with contextlib.suppress(OSError, AttributeError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,7 +1,7 @@
 """Arrays for tables and state, aligned to cache lines.
 
-An array that starts 16 bytes off a cache line, as NumPy's do, makes every row of 64 floats touch five lines instead of
-four. Large arrays come from NumPy's allocator, which asks the kernel for huge pages.
+NumPy's arrays start 16 bytes after the start of a cache line. In such an array, a row of 64 floats touches five lines
+instead of four. Large arrays come from NumPy's allocator, because NumPy asks the kernel for huge pages.
 """
 
 import math
@@ -10,20 +10,22 @@ from numbers import Real
 from typing import SupportsIndex
 
 import numpy as np
+import numpy.typing as npt
 
 from ._text import shown
 
 _LINE = 64
 _PAGE = 4096
-APART = 17 * _LINE         # with three states: four arrays, spread over a page
+APART = 17 * _LINE         # spreads a table and three state arrays over a page
 
 
 def aligned(shape, dtype, allocate=np.zeros, place=0):
-    """An array of any dtype that starts on a cache line; with a `place`, that many times 17 lines into a page.
+    """Return an array of any dtype that starts on a cache line, `place` times 17 lines after the start of a page.
 
-    A processor compares the last twelve bits of addresses first, so that a load from one array seems to depend on a store to
-    another at the same offset in its page. Large arrays all start at the same offset; rows of a table and its state then
-    wait for each other. Places keep them apart.
+    A processor compares the last twelve bits of addresses first. So a load seems to depend on a store to another array
+    if both addresses have the same offset in their pages. Large arrays all start at the same offset. Rows of a table
+    and of its state would then wait for each other. Different places prevent this. With place 0, the array may start on
+    any cache line of a page.
     """
     dtype = np.dtype(dtype)
     shape = _checked(shape)
@@ -42,14 +44,15 @@ def _real(dtype):
 
 def _checked(shape):
     try:
-        single = not isinstance(shape, (tuple, list)) and isinstance(shape, SupportsIndex)      # which is slow to ask
+        # SupportsIndex is slow to test, so it comes last.
+        single = not isinstance(shape, (tuple, list)) and isinstance(shape, SupportsIndex)
         lengths = tuple(map(operator.index, [shape] if single else shape))
     except TypeError:
         raise TypeError(f"shape is {shown(shape)}; it must be an integer or a tuple of integers") from None
     if min(lengths, default=0) < 0:
         raise ValueError(f"shape is {shown(shape)}; lengths must be 0 or more")
     if math.prod(lengths) >= 2**60:
-        raise ValueError(f"shape is {shown(shape)}; no memory holds so many numbers")
+        raise ValueError(f"shape is {shown(shape)}; it must have fewer than 2**60 elements")
     return lengths
 
 
@@ -59,7 +62,7 @@ def _number(name, value):
     return value
 
 
-def empty(shape, dtype=np.float32):
+def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> np.ndarray:
     """Return an uninitialised array that starts on a cache line.
 
     Parameters
@@ -68,10 +71,16 @@ def empty(shape, dtype=np.float32):
         (n_rows, dim), or (n_rows,) for a table of dim 1.
     dtype : float32 or float64
 
+    Returns
+    -------
+    array, of the given shape and dtype
+
     Raises
     ------
     TypeError
-        If dtype is another.
+        If dtype is neither float32 nor float64, or shape does not consist of integers.
+    ValueError
+        If a length is below 0, or the array would have 2**60 elements or more.
 
     Examples
     --------
@@ -82,10 +91,22 @@ def empty(shape, dtype=np.float32):
     return aligned(shape, _real(dtype), np.empty)
 
 
-def zeros(shape, dtype=np.float32):
+def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> np.ndarray:
     """Return an array of zeros that starts on a cache line.
 
-    Parameters, errors: as `empty`.
+    Parameters
+    ----------
+    shape, dtype
+        As in `empty`.
+
+    Returns
+    -------
+    array, of the given shape and dtype
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `empty`.
 
     Examples
     --------
@@ -96,7 +117,8 @@ def zeros(shape, dtype=np.float32):
     return aligned(shape, _real(dtype))
 
 
-def normal(shape, dtype=np.float32, *, scale=1.0, seed=None):
+def normal(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, scale: float = 1.0,
+           seed: int | np.random.SeedSequence | np.random.Generator | None = None) -> np.ndarray:
     """Return an aligned array of independent draws from the normal distribution N(0, scale²).
 
     Parameters
@@ -106,12 +128,16 @@ def normal(shape, dtype=np.float32, *, scale=1.0, seed=None):
     scale : float
         Standard deviation, 0 or more.
     seed : None, int, SeedSequence or numpy.random.Generator
-        Whatever `numpy.random.default_rng` takes.
+        As in `numpy.random.default_rng`.
+
+    Returns
+    -------
+    array, of the given shape and dtype
 
     Raises
     ------
     TypeError, ValueError
-        If dtype or scale is not as said above.
+        If shape, dtype or scale is not as described above.
 
     Examples
     --------
@@ -128,7 +154,8 @@ def normal(shape, dtype=np.float32, *, scale=1.0, seed=None):
     return array
 
 
-def uniform(shape, dtype=np.float32, *, low=-1.0, high=1.0, seed=None):
+def uniform(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, low: float = -1.0, high: float = 1.0,
+            seed: int | np.random.SeedSequence | np.random.Generator | None = None) -> np.ndarray:
     """Return an aligned array of independent draws from the uniform distribution on [low, high).
 
     Parameters
@@ -136,12 +163,16 @@ def uniform(shape, dtype=np.float32, *, low=-1.0, high=1.0, seed=None):
     shape, dtype, seed
         As in `normal`.
     low, high : float
-        Finite, low at most high.
+        Both finite, low at most high.
+
+    Returns
+    -------
+    array, of the given shape and dtype
 
     Raises
     ------
     TypeError, ValueError
-        If dtype, low or high is not as said above.
+        If shape, dtype, low or high is not as described above.
 
     Examples
     --------
@@ -151,11 +182,12 @@ def uniform(shape, dtype=np.float32, *, low=-1.0, high=1.0, seed=None):
     True
     """
     if not 0 <= _number("high", high) - _number("low", low) <= np.finfo(_real(dtype)).max:
-        raise ValueError(f"low is {shown(low)} and high is {shown(high)}; low must be at most high, their difference finite")
+        raise ValueError(f"low is {shown(low)} and high is {shown(high)}; low must be at most high, and their "
+                         "difference must be finite")
     array = empty(shape, dtype)
     np.random.default_rng(seed).random(dtype=array.dtype, out=array)
     array *= high - low
     array += low
-    if low < high:              # rounding can reach it
+    if low < high:              # rounding can give `high` itself
         np.minimum(array, np.nextafter(array.dtype.type(high), array.dtype.type(low)), out=array)
     return array

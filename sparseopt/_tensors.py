@@ -1,8 +1,13 @@
-"""Arrays in one file: the format of safetensors, and a checksum for each array and for the header.
+"""Arrays in one file: the format of safetensors, with a checksum for each array and one for the header.
 
-Eight bytes say how long the header is (little-endian). The header is JSON, padded with spaces. It says of each array
-what it is and where. The arrays follow without gaps. The checksums stand among the metadata, so any reader of the format
-skips them. "checksums" has one for each array. "crc32" covers all bytes before the arrays, its own eight digits as zeros.
+| bytes      | content                                                                             |
+|------------|-------------------------------------------------------------------------------------|
+| 8          | the length of the header, little-endian                                             |
+| the header | JSON, padded with spaces: metadata, and the dtype, shape and place of each array    |
+| the rest   | the arrays, without gaps                                                            |
+
+The checksums are part of the metadata, which other readers of the format skip. "checksums" has one for each array.
+"crc32" covers all bytes before the arrays. Its own eight digits count as zeros.
 """
 
 import json
@@ -20,8 +25,8 @@ _DTYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "I32": "<i4", "U8": "|u1"}
 _LETTERS = {np.dtype(dtype): letters for letters, dtype in _DTYPES.items()}
 _MOST_HEADER = 100_000_000      # bytes, as in the package safetensors
 _START = b'{"__metadata__":{"crc32":"'
-_SUM = slice(8 + len(_START), 8 + len(_START) + 8)      # where a file has the digits of the header's checksum
-_CHUNK = 1 << 18                # bytes that are read or written at a time: they stay in a cache
+_SUM = slice(8 + len(_START), 8 + len(_START) + 8)      # the bytes of a file that hold the header's checksum
+_CHUNK = 1 << 18                # bytes read or written at a time: they stay in the L2 cache
 
 
 class Stored(NamedTuple):
@@ -29,12 +34,12 @@ class Stored(NamedTuple):
 
     dtype: np.dtype
     shape: tuple[int, ...]
-    start: int                  # in the file
+    start: int                  # bytes from the start of the file
     checksum: str
 
 
 def write(path, arrays, metadata):
-    """Write arrays, as `files.replacing` does, without a copy of them.
+    """Write arrays through `_files.replacing`, without a copy of a whole array.
 
     Parameters
     ----------
@@ -45,9 +50,10 @@ def write(path, arrays, metadata):
     Raises
     ------
     ValueError
-        If a name is no UTF-8, or the header too long.
+        If a name cannot be encoded as UTF-8, or the header is too long.
     """
-    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))       # so that each starts aligned
+    # Wide elements come first, so that each array is aligned in the file.
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
     sums = dict.fromkeys(arrays, "0" * 8)
     header = _header(arrays, metadata, sums)
     with replacing(path) as file:
@@ -59,7 +65,7 @@ def write(path, arrays, metadata):
 
 
 def _header(arrays, metadata, sums):
-    """The bytes before the arrays; as many, whatever the checksums are."""
+    """Return the bytes before the arrays. Their number does not depend on the checksums."""
     header, stop = {"__metadata__": {"crc32": "0" * 8, "checksums": json.dumps(sums), **metadata}}, 0
     for name, array in arrays.items():
         start, stop = stop, stop + array.nbytes
@@ -68,7 +74,8 @@ def _header(arrays, metadata, sums):
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
         around = error.object[max(0, error.start - 20):error.start + 20]
-        raise ValueError(f"a name has {shown(around)}; names must be text that UTF-8 can hold, without surrogates") from None
+        raise ValueError(f"a name has {shown(around)}; names must be text that UTF-8 can hold, without "
+                         "surrogates") from None
     text += b" " * (-len(text) % 8)
     if len(text) > _MOST_HEADER:
         raise ValueError(f"names and metadata take {len(text):,} bytes; at most {_MOST_HEADER:,} go into a file")
@@ -78,11 +85,11 @@ def _header(arrays, metadata, sums):
 
 
 def _write(file, array):
-    """Write an array; returns its checksum."""
+    """Write an array and return its checksum."""
     raw, total = array.reshape(-1).view(np.uint8), 0
     chunk = np.empty(min(_CHUNK, len(raw)), np.uint8)
     for start in range(0, len(raw), _CHUNK):
-        # What is summed up is what is written, even where another process trains on the array meanwhile.
+        # The copy makes the checksum that of the written bytes, even if another process changes the array meanwhile.
         part = chunk[:min(_CHUNK, len(raw) - start)]
         np.copyto(part, raw[start:start + len(part)])
         total = zlib.crc32(part, total)
@@ -91,23 +98,23 @@ def _write(file, array):
 
 
 class Reader:
-    """The header of a file of the format; `check` and `read` raise ValueError for what is damaged.
+    """Reads the header of a file and its arrays. `check` and `read` raise ValueError if the file is damaged.
 
     Parameters
     ----------
     file : binary file
-        From its start.
+        Open, at its start.
 
     Raises
     ------
     ValueError
-        If it has no such header.
+        If the file has no complete header of the format.
 
     Attributes
     ----------
     metadata : dict of str to str
     arrays : dict of str to Stored
-        Once `check` has run.
+        Exists after `check`.
     """
 
     def __init__(self, file):
@@ -127,7 +134,7 @@ class Reader:
             raise ValueError("no complete safetensors file (its metadata are no texts)")
 
     def check(self):
-        """Check the header against its checksum and the size of the file."""
+        """Compare the header with its checksum and with the size of the file."""
         whole = bytearray(len(self._raw).to_bytes(8, "little") + self._raw)
         said, whole[_SUM] = bytes(whole[_SUM]), b"0" * 8
         if not self._raw.startswith(_START) or said != b"%08x" % zlib.crc32(whole):
@@ -137,25 +144,25 @@ class Reader:
             dtype, shape, (start, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
             if len(shape) > 2 or not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
                 raise ValueError(f"damaged: {shown(name)} has the shape {str(shape)[:80]}")
-            # Zeros aside: what has no bytes may still have rows, each with a count.
+            # Lengths of 0 are left out: an array of shape (n, 0) has no bytes, but its n rows need memory elsewhere.
             if math.prod(filter(None, shape)) * dtype.itemsize > self._size:
                 raise ValueError(f"damaged: {shown(name)} has the shape {str(shape)[:80]}, larger than the file")
             if start != stop or end - start != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"damaged: {shown(name)} has bytes from {start} to {end}; they must begin at {stop} and be "
-                                 f"those of shape {shape}")
+                raise ValueError(f"damaged: {shown(name)} has bytes from {start} to {end}; they must begin at {stop} "
+                                 f"and be those of shape {shape}")
             self.arrays[name] = Stored(dtype, tuple(shape), len(whole) + start, sums.pop(name))
             stop = end
         if sums:
-            raise ValueError(f"damaged: it has checksums of no array: {', '.join(sums)}")
+            raise ValueError(f"damaged: it has checksums without an array: {', '.join(sums)}")
         if (whole_size := len(whole) + stop) != self._size:
             raise ValueError(f"no complete safetensors file (it has {self._size:,} bytes, not {whole_size:,})")
 
     def read(self, name, array):
-        """Read an array into one of its shape and dtype, or raise."""
+        """Read a stored array into `array`, which must have its shape and dtype."""
         stored, total = self.arrays[name], 0
         if array.shape != stored.shape or array.dtype != stored.dtype:
-            raise ValueError(f"it has {shown(name)} of shape {stored.shape} and dtype {stored.dtype}; the optimizer's is of "
-                             f"{array.shape} and {array.dtype}")
+            raise ValueError(f"it has {shown(name)} of shape {stored.shape} and dtype {stored.dtype}; the optimizer's "
+                             f"has shape {array.shape} and dtype {array.dtype}")
         raw = array.reshape(-1).view(np.uint8)
         self._file.seek(stored.start)
         for start in range(0, len(raw), _CHUNK):
@@ -169,7 +176,7 @@ class Reader:
 
 
 def parsed(text):
-    """The object in a text of JSON; raise ValueError for a key twice, NaN, or a number that is too large."""
+    """Return the object in a text of JSON. Raise ValueError for a key twice, NaN, or a number that is too large."""
     try:
         found = json.loads(text, object_pairs_hook=_once, parse_float=_number, parse_constant=_constant)
     except RecursionError:
@@ -195,4 +202,4 @@ def _number(digits):
 def _constant(name):
     if name == "NaN":
         raise ValueError("its JSON has a NaN")
-    return float(name)          # infinities, which metadata may hold
+    return float(name)          # metadata may hold infinities

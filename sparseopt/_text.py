@@ -1,10 +1,10 @@
-"""How error messages and the command line show what came from outside: on one line, without control characters, and short."""
+"""Text for error messages and the command line: any value on one line, without control characters, and short."""
 
 import re
 
 
 def escaped(text, most=None):
-    r"""Return a text as a terminal shows it safely, of at most so many characters: what is not printable as Python's escape.
+    r"""Return a text that is safe for a terminal: at most `most` characters, with unprintable ones as Python's escapes.
 
     Examples
     --------
@@ -20,7 +20,7 @@ def escaped(text, most=None):
 
 
 def shown(value, most=80):
-    r"""Return the repr of a value for an error message: on one line, escaped, of at most so many characters.
+    r"""Return the repr of a value for an error message: on one line, escaped, and at most `most` characters long.
 
     Examples
     --------
@@ -29,16 +29,16 @@ def shown(value, most=80):
     '\x1b[2J' [1, 2] 'aaaaaaaa...
     """
     if isinstance(value, str | bytes):
-        value = value[:most]    # with its quotes already too long, if more is left out
+        value = value[:most]    # the quotes make a cut value longer than `most`, so `escaped` marks the cut
     try:
         text = repr(value)
-    except Exception:           # of an integer with more digits than Python prints, or of a class that has gone wrong
+    except Exception:           # Python refuses to print very long integers, and a class may have a broken __repr__
         text = f"<a {type(value).__name__} without a repr>"
     return escaped(re.sub(r"\s*\n\s*", " ", text), most)
 
 
 def listed(values, most=200, show=shown):
-    """Return values, each as `show` has it, with commas between, cut where they have `most` characters; then how many.
+    """Return `show(value)` of each value, joined by commas. A text longer than `most` is cut, and the number follows.
 
     Examples
     --------
