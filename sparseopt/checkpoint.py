@@ -1,13 +1,17 @@
-"""Checkpoints: one safetensors file with parameters, state, hyper-parameters and counts; no pickle.
+"""Checkpoints: one safetensors file with tables, state, hyper-parameters and step counts, without pickle.
 
-A file is written beside its final place and moved there whole. So whatever happens, the path holds the old checkpoint or
-the new one. Checksums guard every byte. A resumed run gives the same bits as one that never stopped.
+A checkpoint is written to a temporary file in the same folder, and then moved to its path. So at any time the path
+holds the complete old checkpoint or the complete new one. Checksums cover every byte. A resumed run gives the same bits
+as a run without a stop.
 """
 
 import contextlib
 import itertools
 import json
 import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,29 +20,37 @@ from ._files import regular
 from ._text import shown
 from .optimizers._hyper import rate_or_schedule
 
+if TYPE_CHECKING:
+    from .optimizers import Optimizer
+
 _KEY = "sparseopt"
 _FORMAT = 2
-_LONG = 1000            # entries beyond which a list among the metadata is stored as an array
+_LONG = 1000            # a longer list in the metadata is stored as an array
 _LISTS = {str: "str", int: "int", float: "float"}
 
 
-def save(path, optimizer):
-    """Save an optimizer with its tables, atomically: the file at `path` is at all times the old one or the new one.
+def save(path: str | os.PathLike, optimizer: "Optimizer") -> None:
+    """Save an optimizer with its tables.
+
+    At any time, `path` holds the complete old file or the complete new one. After an error the old file is as before.
 
     Parameters
     ----------
     path : str or path
-        Its folder must exist. What is there must be a regular file, or a link to one.
+        The folder must exist. An existing file must be a regular file, or a link to one.
     optimizer : Optimizer
-        Its arrays are written as they stand, without a copy.
+        The arrays are written without a copy of them.
 
     Raises
     ------
-    TypeError, ValueError, OSError
-        If `optimizer` is not an Optimizer, its metadata is not JSON, its state has a NaN (unless nonfinite is "allow"), or the
-        file cannot be written; the old file is as before.
+    TypeError
+        If `optimizer` is not an Optimizer, or its metadata is not JSON.
+    ValueError
+        If the state has a NaN, unless nonfinite is "allow", or if the names and metadata do not fit into the file.
+    OSError
+        If the file cannot be written.
     RuntimeError
-        If a step or another call is at work in the optimizer. Steps raise the same while the file is written.
+        If a step or another call is at work in the optimizer. A step while the file is written raises RuntimeError too.
 
     Examples
     --------
@@ -71,19 +83,23 @@ def _save(path, optimizer, state):
     _tensors.write(path, arrays | lists, {_KEY: header})
 
 
-def load(path, optimizer=None, *, lr=None):
-    """Load a checkpoint: into an optimizer of the same kind, or as a new one with tables of its own.
+def load(path: str | os.PathLike, optimizer: "Optimizer | None" = None, *,
+         lr: float | Callable[[int], float] | None = None) -> "Optimizer":
+    """Load a checkpoint into an optimizer of the same class, or as a new optimizer with new tables.
+
+    After an error the optimizer is as before.
 
     Parameters
     ----------
     path : str or path
-        What `save` wrote.
+        A file that `save` wrote.
     optimizer : None or Optimizer
-        The whole file is read and checked first. Then the optimizer's tables, state and hyper-parameters are overwritten. None:
-        a new optimizer with new tables, in its `params`; tables of an earlier optimizer stay as they are.
+        With an optimizer, the whole file is read and checked first. Then the optimizer's tables, state and
+        hyper-parameters are overwritten. With None, a new optimizer is made. Its `params` are new tables: the tables of
+        an earlier optimizer stay as they are.
     lr : None, float or callable
-        Takes the place of the stored rate. A callable that is none of `sparseopt.schedules` is in no file: then `lr` is needed,
-        or an `optimizer`, which keeps its own rate.
+        Replaces the stored learning rate. A file cannot hold a callable from outside `sparseopt.schedules`. The
+        checkpoint of such a run needs `lr`, or an `optimizer`, which then keeps its own rate.
 
     Returns
     -------
@@ -91,9 +107,13 @@ def load(path, optimizer=None, *, lr=None):
 
     Raises
     ------
-    OSError, ValueError, TypeError
-        If the file cannot be read, is cut short, changed by a single bit, not a sparseopt checkpoint, or of another
-        optimizer or other shapes. The optimizer is then as before.
+    OSError
+        If the path leads to no regular file, or the file cannot be read.
+    ValueError
+        If the file is incomplete, damaged even by one bit, or not a checkpoint of sparseopt. Also if the file is of
+        another class of optimizer, or of tables with other shapes.
+    TypeError, ValueError
+        If optimizer or lr is not as described above.
 
     Examples
     --------
@@ -113,7 +133,7 @@ def load(path, optimizer=None, *, lr=None):
         for group in groups:
             group["lr"] = group["lr"] if lr is None else lr
             if group["lr"] is None:
-                raise ValueError("its lr was a callable, which no file holds; hand one in as lr=")
+                raise ValueError("its lr was a callable, which no file holds; pass one as lr=")
         into = None
         if optimizer is None:
             optimizer = into = _rebuilt(state, structure)
@@ -125,7 +145,7 @@ def load(path, optimizer=None, *, lr=None):
 
 @contextlib.contextmanager
 def refusing(path):
-    """Turn whatever the content of a file makes the reading of it raise into a ValueError that names the file."""
+    """Turn every error that the content of a file causes into a ValueError that names the file."""
     try:
         yield
     except (OSError, MemoryError):
@@ -136,17 +156,18 @@ def refusing(path):
 
 
 def _check_numbers(state):
-    """Raise ValueError if state has a NaN that no run leaves: with such a state, every further step spoils the table."""
+    """Raise ValueError if the state has a NaN. Every further step with such a state would spoil the table."""
     for part in ("state", *(["history"] if "history" in state else [])):
         for name, arrays in state[part].items():
             for key, array in arrays.items():
-                if state["options"]["nonfinite"] != "allow" and array.dtype.kind == "f" and np.isnan(array.max(initial=0.0)):
-                    raise ValueError(f"the {part} of {shown(name)} has a NaN in {shown(key)}: the run has diverged, and its "
-                                     'checkpoint is neither written nor read, unless nonfinite is "allow"')
+                if (state["options"]["nonfinite"] != "allow" and array.dtype.kind == "f"
+                        and np.isnan(array.max(initial=0.0))):
+                    raise ValueError(f"the {part} of {shown(name)} has a NaN in {shown(key)}: the run has diverged, "
+                                     'and its checkpoint is neither written nor read, unless nonfinite is "allow"')
 
 
 def _packed(metadata):
-    """Metadata as JSON holds it, which kinds of lists are stored apart from it, and the arrays of these."""
+    """Return the metadata without their long lists, the kind of each such list, and the arrays that hold them."""
     plain, kinds, arrays = metadata, {}, {}
     if isinstance(metadata, dict):
         plain = dict(metadata)
@@ -159,14 +180,17 @@ def _packed(metadata):
         kept = json.loads(json.dumps(plain))
         same = isinstance(kept, dict) and kept == plain
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"metadata of the optimizer is no JSON: {error}") from error
+        raise TypeError(f"metadata of the optimizer is not JSON: {error}") from error
     if not same:
         raise TypeError(f"metadata of the optimizer is {shown(plain)}; it must be a dict that JSON gives back as it is")
     return plain, kinds, arrays
 
 
 def _packed_list(key, values):
-    """The kind of a list and the arrays that hold it, if it is long and of one kind, or has a NaN; else None and {}."""
+    """Return the kind of a list and the arrays that hold it; or None and {} for a list that JSON can hold itself.
+
+    A list becomes arrays if all its values have one type of `_LISTS`, and it is long or has a NaN.
+    """
     if type(values) is not list or not isinstance(key, str) or len(types := set(map(type, values))) != 1:
         return None, {}
     kind = _LISTS.get(types.pop())
@@ -177,27 +201,27 @@ def _packed_list(key, values):
     else:
         try:
             arrays = [np.array(values, kind + "64")]
-        except OverflowError:               # JSON holds any integer
+        except OverflowError:               # JSON holds integers of any size
             return None, {}
     return kind, dict(zip(_places(key, kind), arrays, strict=True))
 
 
 def _places(key, kind):
-    """From the names of the arrays that hold a list to their dtypes."""
+    """Return the names of the arrays that hold a list, with their dtypes."""
     if kind == "str":
         return {f"metadata/{key}": np.uint8, f"ends/{key}": np.int64}
     return {f"metadata/{key}": {"int": np.int64, "float": np.float64}[kind]}
 
 
 def _joined(key, texts):
-    """The bytes of all texts, one after the other, and where each ends."""
+    """Return the bytes of all texts, one after the other, and the end of each text."""
     whole = "".join(texts)
     try:
         raw = np.frombuffer(whole.encode(), np.uint8)
     except UnicodeEncodeError:
         wrong = next(i for i, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text))
-        raise TypeError(f"metadata[{shown(key)}][{wrong}] is {shown(texts[wrong])}; a long list must be of texts that "
-                        "UTF-8 can hold, without surrogates") from None
+        raise TypeError(f"metadata[{shown(key)}][{wrong}] is {shown(texts[wrong])}; a long list must consist of texts "
+                        "that UTF-8 can hold, without surrogates") from None
     lengths = map(len, texts) if whole.isascii() else (len(text.encode()) for text in texts)
     ends = np.fromiter(lengths, np.int64, len(texts))
     return raw, np.cumsum(ends, out=ends)
@@ -207,9 +231,9 @@ def _unpacked_list(key, values, ends=None):
     if ends is None:
         return values.tolist()
     if not len(ends) or ends[0] < 0 or (ends[1:] < ends[:-1]).any() or ends[-1] != len(values):
-        raise ValueError(f"its list {shown(key)} has other ends than its texts")
+        raise ValueError(f"its list {shown(key)} has ends that do not fit its texts")
     raw, texts, begin = memoryview(values), [], 0
-    for first in range(0, len(ends), 1 << 16):          # a list of all ends would take more than the texts
+    for first in range(0, len(ends), 1 << 16):          # a list of all ends would take more memory than the texts
         some = [begin, *ends[first:first + (1 << 16)].tolist()]
         texts += [str(raw[start:stop], "utf-8") for start, stop in itertools.pairwise(some)]
         begin = some[-1]
@@ -224,13 +248,13 @@ def _check_optimizer(optimizer):
 
 
 def _opened(file):
-    """A reader of the file, and its state_dict, plus "structure", with `tensors.Stored` for arrays."""
+    """Return a reader of the file and its state_dict, plus "structure". Arrays are still `_tensors.Stored`."""
     reader = _tensors.Reader(file)
     if _KEY not in reader.metadata:
-        raise ValueError("a safetensors file, but no checkpoint of sparseopt")
+        raise ValueError("a safetensors file, but not a checkpoint of sparseopt")
     state = _tensors.parsed(reader.metadata[_KEY])
     if (form := state.pop("format")) != _FORMAT:
-        raise ValueError(f"a checkpoint of format {shown(form)}; this version of sparseopt reads format {_FORMAT} alone")
+        raise ValueError(f"a checkpoint of format {shown(form)}; this version of sparseopt reads only format {_FORMAT}")
     reader.check()
     if state["structure"] not in ("single", "mapping", "sequence"):
         raise ValueError(f"its structure is {shown(state['structure'])}")
@@ -257,18 +281,19 @@ def _opened(file):
             if stored.dtype != dtype or len(stored.shape) != 1:
                 raise ValueError(f"its list {shown(key)} has dtype {stored.dtype} and shape {stored.shape}")
     if parts:
-        raise ValueError(f"it has arrays of no parameter: {', '.join(sorted(parts))}")
+        raise ValueError(f"it has arrays that belong to no parameter: {', '.join(sorted(parts))}")
     return reader, state
 
 
 def _read(reader, state, optimizer):
-    """Put arrays in the place of what is stored in the file: those of an optimizer, read into, or new ones."""
+    """Read every array of the state: into the arrays of an optimizer, or into new ones if `optimizer` is None."""
 
     def read(place, mine=None):
         stored = reader.arrays[place]
         return reader.read(place, _memory.aligned(stored.shape, stored.dtype, np.empty) if mine is None else mine)
 
-    tables, states = ({}, {}) if optimizer is None else (optimizer.params, optimizer.state)     # each makes them anew
+    # `params` and `state` build new mappings at each access, so each is read once.
+    tables, states = ({}, {}) if optimizer is None else (optimizer.params, optimizer.state)
     for name in state["params"]:
         state["params"][name] = read(f"params/{name}", tables.get(name))
         ours = states.get(name, {})
@@ -280,10 +305,10 @@ def _read(reader, state, optimizer):
 
 
 def _rebuilt(state, structure):
-    """A new optimizer of the kind, shapes and settings of a state_dict; its numbers are still to be loaded."""
+    """Return a new optimizer with the class, shapes and settings of a state_dict. Its arrays are not loaded yet."""
     from .optimizers import OPTIMIZERS
     from .optimizers._base import alike
 
     if state["optimizer"] not in OPTIMIZERS:
-        raise ValueError(f"of the optimizer {shown(state['optimizer'])}, which is none of this version's")
+        raise ValueError(f"a checkpoint of the optimizer {shown(state['optimizer'])}, which this version does not have")
     return alike(OPTIMIZERS[state["optimizer"]], state, structure)

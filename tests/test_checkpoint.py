@@ -251,7 +251,7 @@ def test_a_file_with_more_behind_it_is_refused(path):
 def test_a_safetensors_file_of_another_program_is_refused(path):
     for metadata in (None, {"format": "pt"}):
         safetensors_numpy.save_file({"weight": np.ones(3)}, path, metadata=metadata)
-        assert_refused(path, match="no checkpoint of sparseopt")
+        assert_refused(path, match="not a checkpoint of sparseopt")
 
 
 def rewrite(path, change):
@@ -338,12 +338,12 @@ def test_a_flipped_bit_anywhere_is_refused(path):
 def test_a_file_of_another_format_says_so(path):
     saved(path)
     rewrite(path, header_with(format=1))
-    assert_refused(path, match="format 1; this version of sparseopt reads format 2")
+    assert_refused(path, match="format 1; this version of sparseopt reads only format 2")
     # Format 1 had no checksums.
     raw = path.read_bytes()
     text = json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])["__metadata__"]["sparseopt"]
     safetensors_numpy.save_file(safetensors_numpy.load_file(path), path, metadata={"sparseopt": text})
-    assert_refused(path, match="format 1; this version of sparseopt reads format 2")
+    assert_refused(path, match="format 1; this version of sparseopt reads only format 2")
 
 
 # What a stranger may have written: its checksums are right.
@@ -648,7 +648,7 @@ def test_metadata_nested_too_deeply_are_refused_by_save(path, tmp_path):
     for _ in range(100_000):
         deep = [deep]
     opt.metadata["deep"] = deep
-    with pytest.raises(TypeError, match="metadata of the optimizer is no JSON"):
+    with pytest.raises(TypeError, match="metadata of the optimizer is not JSON"):
         so.save(path, opt)
     assert list(tmp_path.iterdir()) == []
 
@@ -659,7 +659,7 @@ def test_texts_with_wrong_ends_are_refused(path, ends):
     rewrite(path, lambda header, arrays: [
         header.update(lists={"words": "str"}, metadata={"words": None}),
         arrays.update({"metadata/words": np.frombuffer(b"abc", np.uint8), "ends/words": np.array(ends, np.int64)})])
-    assert_refused(path, match="other ends than its texts")
+    assert_refused(path, match="ends that do not fit its texts")
 
 
 def test_a_missing_file_a_folder_and_what_is_no_path_are_named(path, tmp_path):
