@@ -1,10 +1,14 @@
-"""Between a table and its gradient: rows taken out, bags of rows, dot products of pairs, draws of negatives.
+"""Embedding layers: rows of a table, sums of bags of rows, dot products of pairs of rows, and random negatives.
 
-A bag of rows is a row of a sparse matrix X, its sum a row of `X @ table`: so the gradient of all these is a RowGradient, or a
-MatmulGradient with the same X. Sums are taken in a fixed order: the same bits for any number of threads.
+A bag of rows is a row of a sparse matrix X, and its sum is a row of `X @ table`. So the gradient with respect to the
+table is always a RowGradient, or a MatmulGradient with the same X. The order of each sum is fixed. So results are the
+same to the bit for any number of threads.
 """
 
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from . import _config, _kernels, _memory
@@ -12,16 +16,21 @@ from ._kernels import rowplan
 from ._text import listed, shown
 from .gradients import _integers, _numbers, csr_parts, row_numbers
 
+if TYPE_CHECKING:
+    from .optimizers import Optimizer
 
-def gather(table, rows, *, opt=None):
-    """Return copies of rows of a table: `table[rows]`, by several threads, on cache lines.
+
+def gather(table: np.ndarray, rows: npt.ArrayLike, *, opt: "Optimizer | None" = None) -> np.ndarray:
+    """Return copies of rows of a table, `table[rows]`, with several threads.
+
+    The result starts on a cache line.
 
     Parameters
     ----------
     table : array of float32 or float64, shape (n_rows, dim) or (n_rows,)
     rows : array of integers, any shape
     opt : None or Optimizer
-        One that has the table: under missed="replay" the rows are first brought up to its last step.
+        An optimizer of this table. Under missed="replay", the steps that the rows have missed are applied first.
 
     Returns
     -------
@@ -30,7 +39,7 @@ def gather(table, rows, *, opt=None):
     Raises
     ------
     TypeError, ValueError, IndexError
-        If the table or the rows are not as said above, or opt has no such table.
+        If table or rows is not as described above, if a row is out of range, or if opt does not have this table.
 
     Examples
     --------
@@ -48,21 +57,23 @@ def gather(table, rows, *, opt=None):
     return out
 
 
-def dots(A, i, B, j, *, opt=None):
-    r"""Return the dot products of rows of A with rows of B, without taking the rows out: A[i] · B[j].
+def dots(A: np.ndarray, i: npt.ArrayLike | None, B: np.ndarray, j: npt.ArrayLike | None, *,
+         opt: "Optimizer | None" = None) -> np.ndarray:
+    r"""Return the dot products A[i] · B[j] of rows of A with rows of B, without copies of the rows.
 
-    The gradient with respect to A is `RowGradient(i, d[:, None] * B[j])` for d of shape (k,), in factored form
+    Let d of shape (k,) be the gradient with respect to the dot products. The gradient with respect to A is then
+    `RowGradient(i, d[:, None] * B[j])`. In factored form, this is
     `MatmulGradient(bags(i, n_rows=len(A), weights=d), gather(B, j))`.
 
     Parameters
     ----------
     A, B : arrays of the same float dtype, shapes (n, dim) and (m, dim)
     i : None or array of integers, shape (k,)
-        Rows of A; None is all, in turn.
+        Rows of A. None stands for all rows, in order.
     j : None or array of integers, shape (k,) or (k, each)
-        Rows of B; None is all, in turn: k, or `each` times k.
+        Rows of B. None stands for all rows, in order; B must then have k or k · each rows.
     opt : None or Optimizer
-        One that has both tables, where i and j are not None: as in `gather`.
+        As in `gather`. If i is not None, the optimizer must have A. If j is not None, it must have B.
 
     Returns
     -------
@@ -71,7 +82,7 @@ def dots(A, i, B, j, *, opt=None):
     Raises
     ------
     TypeError, ValueError, IndexError
-        If something is not as said above.
+        If a parameter is not as described above, or a row is out of range.
 
     Examples
     --------
@@ -84,9 +95,10 @@ def dots(A, i, B, j, *, opt=None):
     A, first, k = _rows_of("A", "i", A, i, opt)
     B, second, shape = _rows_of("B", "j", B, j, opt)
     if A.ndim != 2 or B.ndim != 2 or A.shape[1] != B.shape[1] or A.dtype != B.dtype:
-        raise ValueError(f"A has shape {A.shape} and dtype {A.dtype}, B {B.shape} and {B.dtype}; they must be tables of the "
-                         "same dim and dtype")
-    if len(k) != 1 or len(shape) not in (1, 2) or (shape[0] != k[0] and not (j is None and k[0] and shape[0] % k[0] == 0)):
+        raise ValueError(f"A has shape {A.shape} and dtype {A.dtype}, B {B.shape} and {B.dtype}; they must be tables "
+                         "of the same dim and dtype")
+    if len(k) != 1 or len(shape) not in (1, 2) or (
+            shape[0] != k[0] and not (j is None and k[0] and shape[0] % k[0] == 0)):
         raise ValueError(f"i has shape {k} and j has shape {shape}; they must be (k,) and (k,) or (k, each)")
     if j is None and shape[0] != k[0]:
         shape = k[0], shape[0] // k[0]
@@ -95,23 +107,25 @@ def dots(A, i, B, j, *, opt=None):
     return out
 
 
-def bags(indices, offsets=None, *, n_rows, weights=None, mode="sum"):
-    """Return the sparse matrix whose product with a table is the sum (or mean) of each bag of rows.
+def bags(indices: npt.ArrayLike, offsets: npt.ArrayLike | None = None, *, n_rows: int,
+         weights: npt.ArrayLike | None = None, mode: Literal["sum", "mean"] = "sum") -> sp.csr_array:
+    """Return the sparse matrix X whose product with a table is the sum (or mean) of each bag of rows.
 
-    `matmul(X, table)` has the sums, `MatmulGradient(X, d)` is their gradient, if d is that of the sums.
+    The sums are `matmul(X, table)`. Let d be the gradient with respect to the sums. The gradient with respect to the
+    table is then `MatmulGradient(X, d)`.
 
     Parameters
     ----------
     indices : array of integers, shape (k,)
         The rows of all bags, one bag after the other.
     offsets : None or array of integers, shape (n_bags,)
-        Where each bag begins; the first is 0. None: every index is a bag.
+        The position in `indices` at which each bag begins, from 0. With None, every index is a bag of its own.
     n_rows : int
-        Of the table.
+        The number of rows of the table.
     weights : None or array of floats, shape (k,)
-        What each row counts in its bag's sum; None is 1. float32 unless they are float64.
+        The factor of each row in the sum of its bag. None stands for 1. Any dtype except float64 becomes float32.
     mode : "sum" or "mean"
-        The mean divides by the sum of weights; a bag of none is 0.
+        The mean divides each sum by the sum of the weights. An empty bag gives 0.
 
     Returns
     -------
@@ -120,7 +134,8 @@ def bags(indices, offsets=None, *, n_rows, weights=None, mode="sum"):
     Raises
     ------
     TypeError, ValueError, IndexError
-        If something is not as said above.
+        If a parameter is not as described above, or if a row is out of range. Also if mode is "mean" and the weights of
+        a bag sum to 0.
 
     Examples
     --------
@@ -144,27 +159,30 @@ def bags(indices, offsets=None, *, n_rows, weights=None, mode="sum"):
         weights = np.ones(len(indices), np.float32)
     else:
         weights = _numbers(weights, "weights")
-        weights = weights.astype(np.float64 if weights.dtype.kind == "f" and weights.itemsize == 8 else np.float32, copy=False)
+        double = weights.dtype.kind == "f" and weights.itemsize == 8
+        weights = weights.astype(np.float64 if double else np.float32, copy=False)
         if weights.shape != indices.shape:
             raise ValueError(f"weights have shape {weights.shape}; with {len(indices)} indices they must have shape "
                              f"({len(indices)},)")
     if mode == "mean":
         sums = np.bincount(np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)), weights, len(bounds) - 1)
         if not sums[np.diff(bounds) > 0].all():
-            raise ValueError("weights of a bag sum to 0: it has no mean")
+            raise ValueError("weights of a bag sum to 0; a bag must have another sum to have a mean")
         weights = (weights / np.repeat(sums, np.diff(bounds))).astype(weights.dtype)
     X = sp.csr_array((len(bounds) - 1, n_rows), dtype=weights.dtype)
     X.data, X.indices, X.indptr = weights, indices, bounds.astype(indices.dtype)
     return X
 
 
-def matmul(X, W):
-    """Return `X @ W` of a sparse X and a table, by several threads, on cache lines.
+def matmul(X: sp.sparray | sp.spmatrix, W: np.ndarray) -> np.ndarray:
+    """Return `X @ W` of a sparse X and a table, with several threads.
+
+    The result starts on a cache line.
 
     Parameters
     ----------
     X : scipy sparse array, shape (batch, n_rows)
-        Of any format; CSR is not copied where its values have W's dtype.
+        Any format. A CSR array is not copied if its values have the dtype of W.
     W : array of float32 or float64, shape (n_rows, dim) or (n_rows,)
 
     Returns
@@ -174,7 +192,7 @@ def matmul(X, W):
     Raises
     ------
     TypeError, ValueError, IndexError
-        If X or W is not as said above.
+        If X or W is not as described above, or a column of X is out of range.
 
     Examples
     --------
@@ -191,7 +209,7 @@ def matmul(X, W):
     values, indices, indptr = csr_parts(X, "X")
     with np.errstate(over="ignore"):
         weights = np.ascontiguousarray(_numbers(values, "X"), dtype=W.dtype)
-    if W.ndim == 1:             # scipy's loop is as good as it gets
+    if W.ndim == 1:             # here scipy's loop is as fast as a kernel
         return sp.csr_array((weights, indices, indptr), shape=X.shape) @ W
     out = _memory.empty((X.shape[0], *W.shape[1:]), W.dtype)
     _kernels.matmul(weights, indices, indptr, W, out, _config.threads_for())
@@ -199,17 +217,17 @@ def matmul(X, W):
 
 
 class Alias:
-    """Draws numbers from a weighted distribution, each in constant time, whatever their number.
+    """Draws integers from 0 to n - 1 in proportion to weights. A draw takes constant time for any n.
 
     Parameters
     ----------
     weights : array of floats, shape (n,)
-        Number i is drawn in proportion to weights[i]: finite, 0 or more, not all 0.
+        The probability of integer i is proportional to weights[i]. Weights are finite, 0 or more, and not all 0.
 
     Raises
     ------
     ValueError
-        If the weights are not as said above.
+        If weights are not as described above.
 
     Examples
     --------
@@ -224,25 +242,37 @@ class Alias:
     Walker 1977, "An Efficient Method for Generating Discrete Random Variables with General Distributions"; Vose 1991.
     """
 
-    def __init__(self, weights):
+    def __init__(self, weights: npt.ArrayLike) -> None:
         weights = np.ascontiguousarray(weights, dtype=np.float64)
         if weights.ndim != 1 or not 0 < len(weights) < 2**31:
             raise ValueError(f"weights have shape {weights.shape}; they must be (n,), with n from 1 to 2**31 - 1")
         if not (np.isfinite(weights).all() and weights.min() >= 0 and 0 < weights.sum() < np.inf):
-            raise ValueError(f"weights are from {weights.min()} to {weights.max()}; they must be finite, 0 or more, not all 0")
+            raise ValueError(f"weights are from {weights.min()} to {weights.max()}; they must be finite, 0 or more, "
+                             "and not all 0")
         self._threshold, self._alias = _kernels.alias_table(weights, weights.sum())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._alias)
 
-    def draw(self, size, seed=None):
-        """Return numbers drawn, int32 of the given shape; the same ones for the same seed.
+    def draw(self, size: int | tuple[int, ...],
+             seed: int | np.random.SeedSequence | np.random.Generator | None = None) -> np.ndarray:
+        """Return drawn integers. The same seed gives the same integers.
 
         Parameters
         ----------
         size : int or tuple of int
-        seed : None, int or numpy.random.Generator
-            Whatever `numpy.random.default_rng` takes.
+            The shape of the result.
+        seed : None, int, SeedSequence or numpy.random.Generator
+            As in `numpy.random.default_rng`.
+
+        Returns
+        -------
+        array of int32, of shape `size`
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `numpy.random.default_rng` and `numpy.random.Generator.integers`.
         """
         bits = np.random.default_rng(seed).integers(2**64, size=size, dtype=np.uint64)
         out = np.empty(bits.shape, np.int32)
@@ -254,15 +284,18 @@ def _table(name, table):
     plain = isinstance(table, np.ndarray) and not isinstance(table, np.ma.MaskedArray)
     if not plain or table.dtype not in (np.float32, np.float64) or table.ndim not in (1, 2):
         raise TypeError(f"{name} is a {type(table).__name__} of shape {getattr(table, 'shape', None)} and dtype "
-                        f"{getattr(table, 'dtype', None)}; it must be an array of float32 or float64, with one row a number or "
-                        "vector")
+                        f"{getattr(table, 'dtype', None)}; it must be an array of float32 or float64, of one or two "
+                        "dimensions")
     return table if table.flags.c_contiguous else np.ascontiguousarray(table)
 
 
 def _rows_of(name, rows_name, table, rows, opt):
-    """The table, row numbers (flat, checked) or None, and the shape in which they came; brought up to date, if `opt` says."""
+    """Return the table, its row numbers (flat and checked, or None), and their original shape.
+
+    With `opt`, the steps that these rows have missed are applied first.
+    """
     checked = _table(name, table)
-    if rows is None:            # all, in turn: not looked up, so nothing that a step could have left behind
+    if rows is None:
         return checked, None, (len(checked),)
     shape = np.shape(rows)
     numbers = row_numbers(rows, rows_name)
@@ -275,7 +308,7 @@ def _rows_of(name, rows_name, table, rows, opt):
 def _catch_up(opt, table, rows):
     names = [name for name, param in opt.params.items() if param is table]
     if not names:
-        raise ValueError(f"opt has no such table; its tables are {listed(opt.params)}")
+        raise ValueError(f"opt does not have this table; its tables are {listed(opt.params)}")
     if opt.missed == "replay":
         given = {name: rows if name == names[0] else [] for name in opt.params}
         opt.catch_up({"single": rows, "mapping": given, "sequence": list(given.values())}[opt._structure])

@@ -1,33 +1,37 @@
-"""Everything that users hand in as a gradient, brought to one checked form. Nothing else in the core knows scipy.
+"""Gradients in all forms that users pass, converted to one checked form.
 
-scipy trusts the parts of its arrays, which anybody can write to: an index out of range ends the process in its loops. So
-every scipy array that comes from outside goes through `checked` before a method of scipy reads its parts.
+scipy trusts the parts of its arrays, although any code can write to them. In scipy's loops, an index out of range ends
+the process. So every scipy array from outside goes through `checked` before a method of scipy reads its parts.
 
-Every form is a list of entries; each entry belongs to a row of the table and adds to the gradient of that row
-- a row of values               (RowGradient, dense arrays),
-- one value at one column       (scipy sparse arrays), or
-- a weight times a row of values (MatmulGradient).
+Every form of gradient is a list of entries. Each entry belongs to one row of the table:
 
-Numbers are converted only where their type is not the table's, and copied only where the kernels could not read them as
-they stand.
+| form                     | what an entry adds to the gradient of its row |
+|--------------------------|-----------------------------------------------|
+| RowGradient, NumPy array | a row of values                               |
+| scipy sparse array       | one value at one column                       |
+| MatmulGradient           | a weight times a row of values                |
+
+Numbers are converted only if their dtype differs from the table's. Arrays are copied only if the kernels cannot read
+them as they are.
 """
 
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from ._kernels import rowplan
 from ._text import shown
 
-_ENTRYWISE = "csr", "csc", "coo"        # formats whose entries the kernels read as they stand
+_ENTRYWISE = "csr", "csc", "coo"        # the kernels read these formats without a conversion
 
 
 class RowGradient:
-    """A gradient given by the rows it touches.
+    """A gradient given by the rows that it touches.
 
-    The gradient is the sum over i of `values[i]` at row `rows[i]`; repeated rows add up.
+    The gradient of row r is the sum of `values[i]` over all i with `rows[i] == r`.
 
     Parameters
     ----------
@@ -38,7 +42,7 @@ class RowGradient:
     Raises
     ------
     TypeError, ValueError
-        If rows are not integers, values not numbers, or their shapes do not fit together.
+        If rows are not integers, if values are not numbers, or if their shapes do not fit together.
 
     Examples
     --------
@@ -51,7 +55,7 @@ class RowGradient:
 
     __slots__ = ("_rows", "_values")
 
-    def __init__(self, rows, values):
+    def __init__(self, rows: npt.ArrayLike, values: npt.ArrayLike) -> None:
         self._rows = _integers(rows, "rows")
         self._values = _numbers(values, "values")
         if self.values.ndim not in (1, 2) or len(self.values) != len(self.rows):
@@ -59,33 +63,36 @@ class RowGradient:
                              f"({len(self.rows)}, dim) or ({len(self.rows)},)")
 
     @property
-    def rows(self):
+    def rows(self) -> np.ndarray:
+        """The row numbers, shape (k,)."""
         return self._rows
 
     @property
-    def values(self):
+    def values(self) -> np.ndarray:
+        """The values, shape (k, dim) or (k,)."""
         return self._values
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"RowGradient(rows: {self.rows.shape}, values: {self.values.shape} {self.values.dtype})"
 
 
 class MatmulGradient:
-    """The gradient of `X @ W` with respect to W, as its two factors: `X.T @ dY`, never formed.
+    """The gradient `X.T @ dY` of `X @ W` with respect to W, as its two factors. The product is never formed.
 
-    What an embedding bag, a linear model or a factorization machine hands back: X holds the features of a batch, dY the
-    gradient of the loss with respect to the batch's outputs. A row of W is touched if its column of X has a stored entry.
+    Embedding bags, linear models and factorization machines have such gradients. X holds the features of a batch, and
+    dY is the gradient of the loss with respect to the outputs. A row of W is touched if its column of X has a stored
+    entry.
 
     Parameters
     ----------
     X : scipy sparse array or matrix, shape (batch, n_rows)
-        CSR and COO cost no work that grows with n_rows; CSC costs a pass over its indptr.
+        With CSR and COO, the cost of a step does not grow with n_rows. CSC costs one pass over its indptr.
     dY : array of floats, shape (batch, dim), or (batch,) for a table of dim 1
 
     Raises
     ------
     TypeError, ValueError
-        If X is not a 2-D sparse array of numbers, its parts do not fit together, or dY does not fit it.
+        If X is not a 2-D sparse array of numbers, if its parts do not fit together, or if dY does not fit X.
 
     Examples
     --------
@@ -99,10 +106,10 @@ class MatmulGradient:
 
     __slots__ = ("_X", "_dY")
 
-    def __init__(self, X, dY):
+    def __init__(self, X: sp.sparray | sp.spmatrix, dY: npt.ArrayLike) -> None:
         if not sp.issparse(X):
             raise TypeError(f"X is a {type(X).__name__}; it must be a scipy sparse array or matrix "
-                            "(of a dense X, hand in the product X.T @ dY)")
+                            "(if X is dense, pass the product X.T @ dY)")
         if X.ndim != 2:
             raise ValueError(f"X has shape {X.shape}; it must have two dimensions, (batch, n_rows)")
         self._X = X if X.format in _ENTRYWISE else checked(X, "X").tocsr()
@@ -113,19 +120,21 @@ class MatmulGradient:
                              f"({X.shape[0]}, dim) or ({X.shape[0]},)")
 
     @property
-    def X(self):
+    def X(self) -> sp.sparray | sp.spmatrix:
+        """The features, shape (batch, n_rows)."""
         return self._X
 
     @property
-    def dY(self):
+    def dY(self) -> np.ndarray:
+        """The gradient with respect to the outputs, shape (batch, dim) or (batch,)."""
         return self._dY
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"MatmulGradient(X: {self.X.shape} {self.X.format}, dY: {self.dY.shape} {self.dY.dtype})"
 
 
 class Entries(NamedTuple):
-    """The one checked form, as `_kernels.rowplan.plan` takes it."""
+    """The one checked form of a gradient, as `_kernels.rowplan.plan` takes it."""
 
     rows: np.ndarray | None
     values: np.ndarray
@@ -136,14 +145,14 @@ class Entries(NamedTuple):
 
 
 def entries(gradient, shape, dtype, what):
-    """Return a gradient as Entries for a table of this shape and dtype, or raise an error that names it as `what`."""
+    """Return a gradient as Entries for a table of this shape and dtype. Errors call the gradient `what`."""
     dim = shape[1] if len(shape) == 2 else 1
     if isinstance(gradient, RowGradient):
         values = gradient._values
         width = values.shape[1] if values.ndim == 2 else 1
         if width != dim:
-            raise ValueError(f"{what} has values of shape {values.shape}; the table has shape {shape}, so they must have "
-                             f"shape {(len(values), dim)}")
+            raise ValueError(f"{what} has values of shape {values.shape}; the table has shape {shape}, so they must "
+                             f"have shape {(len(values), dim)}")
         return Entries(gradient._rows, _readable(values, dtype, what))
     if isinstance(gradient, MatmulGradient):
         return _product(gradient, shape, dim, dtype, what)
@@ -154,18 +163,18 @@ def entries(gradient, shape, dtype, what):
         if values.shape != shape:
             raise ValueError(f"{what} has shape {values.shape}; the table has shape {shape}")
         return Entries(None, _readable(values, dtype, what))
-    raise TypeError(f"{what} is a {type(gradient).__module__}.{type(gradient).__qualname__}; it must be a scipy sparse array "
-                    "or matrix, a RowGradient, a MatmulGradient or a NumPy array")
+    raise TypeError(f"{what} is a {type(gradient).__module__}.{type(gradient).__qualname__}; it must be a scipy sparse "
+                    "array or matrix, a RowGradient, a MatmulGradient or a NumPy array")
 
 
 def row_numbers(rows, what):
-    """Row numbers of any shape as the kernels read them; or raise."""
+    """Return row numbers of any shape as a flat array that the kernels can read, or raise."""
     return _integers(_unmasked(rows, what).reshape(-1), what)
 
 
 def detached(form):
-    """The same entries in memory of their own: for arrays that lie in what the step is about to write."""
-    if form.sources is not None:        # of the values, as many rows as are needed
+    """Return a copy of the entries, for arrays that share memory with what the step is about to write."""
+    if form.sources is not None:        # only the rows of values that some entry uses are copied
         used, sources = np.unique(form.sources, return_inverse=True)
         form = form._replace(values=form.values[used], sources=sources.reshape(-1))
     return Entries(*(array if array is None else array.copy() for array in form))
@@ -208,26 +217,26 @@ def _product(gradient, shape, dim, dtype, what):
 
 
 def checked(X, what):
-    """Return a scipy array or matrix of any format as a CSR, CSC or COO array that scipy can be trusted with.
+    """Return a scipy array or matrix of any format as a CSR, CSC or COO array whose indices are in range.
 
-    It shares memory with X where X has such a format. It has none of the flags that X may have (sorted, canonical), for
-    these are promises that anybody can break. Costs a pass over the numbers of rows and columns.
+    The result shares memory with X if X has one of these formats. The flags of X (sorted, canonical) are not taken
+    over, because any code can break what the flags promise. The check costs one pass over the row and column numbers.
 
     Parameters
     ----------
     X : scipy sparse array or matrix
     what : str
-        As errors call it.
+        The name of X in errors.
 
     Returns
     -------
     scipy.sparse.csr_array, csc_array or coo_array
-        LIL becomes CSR; BSR, DIA (without its zeros) and DOK become COO.
+        LIL becomes CSR. BSR, DIA (without its zeros) and DOK become COO.
 
     Raises
     ------
     TypeError
-        If the values are no numbers, or scipy has no such format.
+        If the values are not numbers, or the format is unknown.
     ValueError, IndexError
         If the parts of X do not fit together, or a row or column number is out of range.
 
@@ -245,11 +254,12 @@ def checked(X, what):
     if X.format in _BY_ENTRIES:
         X = _BY_ENTRIES[X.format](X, what)
     elif X.format not in _ENTRYWISE:
-        raise TypeError(f"{what} has the format {shown(X.format)}; it must be one of {', '.join((*_ENTRYWISE, *_BY_ENTRIES))}")
+        raise TypeError(f"{what} has the format {shown(X.format)}; it must be one of "
+                        f"{', '.join((*_ENTRYWISE, *_BY_ENTRIES))}")
     values, *numbers = _parts(X, what)
     if values.dtype.kind not in "fiubc":
         raise TypeError(f"{what} has dtype {values.dtype}; it must be of numbers")
-    if values.dtype == np.float16:          # which scipy has no loops for
+    if values.dtype == np.float16:          # scipy has no loops for float16
         values = values.astype(np.float32)
     if X.format == "coo":
         for axis, coords in enumerate(numbers):
@@ -263,7 +273,7 @@ def checked(X, what):
 
 
 def csr_parts(X, what):
-    """Values, indices and indptr of a scipy array as those of a CSR array that the kernels can read, checked."""
+    """Return checked values, indices and indptr of a scipy array as a CSR array has them, readable for the kernels."""
     if X.format != "csr":
         X = checked(X, what).tocsr()
     values, indices, indptr = _parts(X, what)
@@ -272,8 +282,10 @@ def csr_parts(X, what):
 
 
 def _parts(X, what):
-    """Values and numbers (indices, indptr or coords) of a CSR, CSC or COO array, of fitting lengths; numbers as the kernels
-    read them, but not yet known to be in range."""
+    """Return the values and the numbers (indices and indptr, or coords) of a CSR, CSC or COO array.
+
+    Their lengths are checked, and the kernels can read the numbers. The range of the numbers is not checked.
+    """
     values = _part(X, what, "data", 1)
     if X.format == "coo":
         coords = X.coords
@@ -292,35 +304,39 @@ def _parts(X, what):
 def _check_lengths(X, what, n, indices, indptr, block=1):
     lines = 1 if X.ndim == 1 else X.shape[1 if X.format == "csc" else 0] // block
     if len(indices) != n or len(indptr) != lines + 1:
-        raise ValueError(f"{what} is a malformed {X.format} array: {n} values, {len(indices)} indices and {len(indptr)} indptr "
-                         f"for shape {X.shape}" + (f" in blocks of {X.data.shape[1:]}" if X.format == "bsr" else ""))
+        raise ValueError(f"{what} is a malformed {X.format} array: {n} values, {len(indices)} indices and "
+                         f"{len(indptr)} indptr for shape {X.shape}"
+                         + (f" in blocks of {X.data.shape[1:]}" if X.format == "bsr" else ""))
 
 
 def _part(X, what, name, ndim, given=None):
     part = getattr(X, name, None) if given is None else given
     if not isinstance(part, np.ndarray) or isinstance(part, np.ma.MaskedArray) or part.ndim != ndim:
         kind = type(part).__name__ + (f" of {part.ndim} dimensions" if isinstance(part, np.ndarray) else "")
-        raise ValueError(f"{what} is a malformed {X.format} array: its {name} is a {kind}; it must be a plain array of {ndim}")
+        raise ValueError(f"{what} is a malformed {X.format} array: its {name} is a {kind}; it must be a plain array of "
+                         f"{ndim} dimension(s)")
     return part
 
 
 def _index_part(X, what, name, given=None):
     part = _part(X, what, name, 1, given)
     if part.size and part.dtype.kind not in "iu":
-        raise ValueError(f"{what} is a malformed {X.format} array: its {name} is of {part.dtype}; it must be of integers")
+        raise ValueError(f"{what} is a malformed {X.format} array: its {name} is of {part.dtype}; it must be of "
+                         "integers")
     return _native(part, what)
 
 
 def _check_indptr(what, kind, indptr, n):
     if indptr[0] != 0 or indptr[-1] != n:
-        raise ValueError(f"{what} has an indptr from {indptr[0]} to {indptr[-1]}; it must run from 0 to its {n} entries")
+        raise ValueError(f"{what} has an indptr from {indptr[0]} to {indptr[-1]}; it must run from 0 to its {n} "
+                         "entries")
     falls = indptr[1:] < indptr[:-1]
     if falls.any():
         at = int(falls.argmax())
         raise ValueError(f"{what} has an indptr that falls at {kind} {at}, from {indptr[at]} to {indptr[at + 1]}")
 
 
-# Other formats, to COO or CSR arrays: without scipy's conversions where a check has to look at every entry in any case.
+# Conversions of the other formats to COO or CSR. scipy's conversions would need a check of every entry before them.
 
 def _of_bsr(X, what):
     values, indices, indptr = _part(X, what, "data", 3), _index_part(X, what, "indices"), _index_part(X, what, "indptr")
@@ -340,8 +356,8 @@ def _of_bsr(X, what):
 def _of_dia(X, what):
     values, offsets = _part(X, what, "data", 2), _index_part(X, what, "offsets")
     if len(values) != len(offsets) or len(np.unique(offsets)) != len(offsets):
-        raise ValueError(f"{what} is a malformed dia array: {len(values)} diagonals and {len(offsets)} offsets; each diagonal "
-                         "must have an offset of its own")
+        raise ValueError(f"{what} is a malformed dia array: {len(values)} diagonals and {len(offsets)} offsets; each "
+                         "diagonal must have an offset of its own")
     outside = (offsets <= -X.shape[0]) | (offsets >= X.shape[1])
     if outside.any():
         raise ValueError(f"{what} is a malformed dia array: it has the offset {offsets[outside.argmax()]}; with shape "
@@ -355,14 +371,16 @@ def _of_dia(X, what):
 def _of_lil(X, what):
     rows, values = _part(X, what, "rows", 1), _part(X, what, "data", 1)
     if not len(rows) == len(values) == X.shape[0]:
-        raise ValueError(f"{what} is a malformed lil array: {len(rows)} rows and {len(values)} data for shape {X.shape}")
+        raise ValueError(f"{what} is a malformed lil array: {len(rows)} rows and {len(values)} data for shape "
+                         f"{X.shape}")
     for i, (one, other) in enumerate(zip(rows, values, strict=True)):
         if not (isinstance(one, list) and isinstance(other, list) and len(one) == len(other)):
             raise ValueError(f"{what} is a malformed lil array: row {i} has the columns {shown(one)} and the values "
                              f"{shown(other)}; they must be lists of the same length")
     indices = _from_python(chain.from_iterable(rows), None, X, what)
     indptr = np.cumsum([0, *map(len, rows)])
-    return _raw(sp.csr_array, X, _from_python(chain.from_iterable(values), X.dtype, X, what), indices=indices, indptr=indptr)
+    data = _from_python(chain.from_iterable(values), X.dtype, X, what)
+    return _raw(sp.csr_array, X, data, indices=indices, indptr=indptr)
 
 
 def _of_dok(X, what):
@@ -374,7 +392,7 @@ def _of_dok(X, what):
 
 
 def _from_python(numbers, dtype, X, what):
-    """An array of the numbers; of those of rows and columns without a dtype."""
+    """Return an array of the numbers. Row and column numbers have dtype None, and NumPy chooses."""
     try:
         array = np.array(list(numbers), dtype=dtype)
     except (TypeError, ValueError, OverflowError) as error:
@@ -383,7 +401,7 @@ def _from_python(numbers, dtype, X, what):
 
 
 def _raw(kind, X, values, **parts):
-    """An array of scipy's whose parts are still to be checked: its constructor looks at them in its own way."""
+    """Return a scipy array with unchecked parts. scipy's constructor would read the parts before `checked` does."""
     made = kind(X.shape, dtype=np.float32)
     vars(made).update(data=values, **parts)
     return made
@@ -404,11 +422,12 @@ def _integers(array, name):
 
 
 def _native(array, what="rows"):
-    """Numbers of rows or columns as the kernels read them: contiguous int32 or int64."""
+    """Return row or column numbers as the kernels read them: contiguous int32 or int64."""
     if array.dtype not in (np.int32, np.int64):
         too_large = array > np.iinfo(np.int64).max if array.dtype.kind == "u" else np.zeros(1, np.bool_)
         if too_large.any():
-            raise IndexError(f"{what} has {array[too_large.argmax()]} at position {too_large.argmax()}; no table has that many")
+            at = too_large.argmax()
+            raise IndexError(f"{what} has {array[at]} at position {at}; no table has that many")
         array = array.astype(np.int64)
     return np.require(array, requirements="CA")
 
@@ -427,10 +446,10 @@ def _numbers(array, name):
 
 
 def _readable(values, dtype, what):
-    """Values as the kernels read them: of the table's dtype, aligned, rows of consecutive elements."""
+    """Return values as the kernels read them: of the table's dtype, aligned, and with contiguous rows."""
     if values.dtype != dtype:
         _numbers(values, what)
-        with np.errstate(over="ignore"):        # an overflow becomes an infinity, which `nonfinite` deals with
+        with np.errstate(over="ignore"):        # an overflow becomes an infinity, and `nonfinite` decides about it
             return np.ascontiguousarray(values, dtype=dtype)
     if not values.flags.aligned:
         return values.copy()
