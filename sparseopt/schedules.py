@@ -1,11 +1,13 @@
-"""Learning rates that depend on the step: callables from the number of steps taken before (0 at the first) to the rate.
+"""Learning rates that depend on the step.
 
-Any callable does for `lr`. These can also be stored in checkpoints, because they are their fields. `Chain` is how they are
-combined: a warm-up is a `Linear` that comes before something else.
+A schedule is a callable. Its argument is the number of steps taken before: 0 at the first step. The result is the
+learning rate. `lr` takes any such callable. A checkpoint can store the schedules of this module, because each consists
+of its fields. `Chain` combines schedules: a warm-up is a `Linear` before another schedule.
 """
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from ._text import shown
@@ -14,11 +16,17 @@ from .optimizers._hyper import at_least, not_negative
 
 @dataclass(frozen=True)
 class Constant:
-    """lr at every step, as of a plain number; there for the parts of a `Chain`.
+    """The rate lr at every step, for the parts of a `Chain`. Alone, the number lr does the same.
 
     Parameters
     ----------
     lr : float
+        The rate: finite, 0 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If lr is not as described above.
 
     Examples
     --------
@@ -29,32 +37,33 @@ class Constant:
 
     lr: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, rates=("lr",))
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.lr
 
 
 @dataclass(frozen=True)
 class Step:
-    """lr, times gamma every `every` steps, or at each of the milestones.
+    """The rate lr, multiplied by gamma after every `every` steps, or at each of the milestones.
 
     Parameters
     ----------
     lr : float
-        The rate at step 0.
+        The rate at step 0: finite, 0 or more.
     gamma : float
-        The factor of a drop.
+        The factor of each drop: finite, 0 or more.
     every : None or int
-        Steps from one drop to the next.
+        The number of steps from one drop to the next, 1 or more.
     milestones : None or sequence of int
-        In place of `every`: the steps from which on the rate is lower, in any order; one given twice drops twice.
+        Instead of `every`: the steps, 0 or more, at which the rate drops, in any order. At a milestone that is given
+        twice, the rate drops twice.
 
     Raises
     ------
     TypeError, ValueError
-        If not one of `every` and `milestones` is given, or a number is not as said above.
+        If both or neither of `every` and `milestones` are given, or a number is not as described above.
 
     Examples
     --------
@@ -74,34 +83,40 @@ class Step:
     lr: float
     gamma: float = 0.1
     every: int | None = None
-    milestones: tuple[int, ...] | None = None
+    milestones: Sequence[int] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, rates=("lr", "gamma"))
         if (self.every is None) == (self.milestones is None):
-            raise ValueError(f"every is {shown(self.every)} and milestones {shown(self.milestones)}; one of the two must be "
-                             "given")
+            raise ValueError(f"every is {shown(self.every)} and milestones {shown(self.milestones)}; exactly one of "
+                             "the two must be given")
         if self.every is not None:
             return _check(self, every=1)
         if not isinstance(self.milestones, (list, tuple)):
-            raise TypeError(f"milestones is {shown(self.milestones)}; it must be a list or tuple of integers of at least 0")
+            raise TypeError(f"milestones is {shown(self.milestones)}; it must be a list or tuple of integers of at "
+                            "least 0")
         milestones = (at_least(f"milestones[{i}]", step, 0) for i, step in enumerate(self.milestones))
         object.__setattr__(self, "milestones", tuple(sorted(milestones)))
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return _powered(self, step // self.every if self.every else bisect_right(self.milestones, step))
 
 
 @dataclass(frozen=True)
 class Exponential:
-    """lr · gamma^step.
+    """The rate lr · gamma^step.
 
     Parameters
     ----------
     lr : float
-        The rate at step 0.
+        The rate at step 0: finite, 0 or more.
     gamma : float
-        The factor from one step to the next.
+        The factor from one step to the next: finite, 0 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If lr or gamma is not as described above.
 
     Examples
     --------
@@ -113,23 +128,28 @@ class Exponential:
     lr: float
     gamma: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, rates=("lr", "gamma"))
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return _powered(self, step)
 
 
 @dataclass(frozen=True)
 class InverseTime:
-    """lr / (1 + decay · step).
+    """The rate lr / (1 + decay · step).
 
     Parameters
     ----------
     lr : float
-        The rate at step 0.
+        The rate at step 0: finite, 0 or more.
     decay : float
-        At step 1 / decay the rate is half of lr.
+        Finite, 0 or more. At step 1 / decay the rate is half of lr.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If lr or decay is not as described above.
 
     Examples
     --------
@@ -138,30 +158,35 @@ class InverseTime:
     >>> [schedule(step) for step in (0, 100, 300)]
     [1.0, 0.5, 0.25]
 
-    References
-    ----------
-    Robbins and Monro 1951, "A Stochastic Approximation Method": with rates that fall as 1/t, stochastic descent converges.
+    References ---------- Robbins and Monro 1951, "A Stochastic Approximation Method": stochastic descent converges with
+    rates that fall as 1/t.
     """
 
     lr: float
     decay: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, rates=("lr", "decay"))
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.lr / (1 + self.decay * step)
 
 
 @dataclass(frozen=True)
 class Linear:
-    """From lr to `end` in a straight line over `steps` steps, then `end`.
+    """A straight line from lr at step 0 to `end` at step `steps`, and `end` from then on.
 
     Parameters
     ----------
     lr, end : float
-        The rates at step 0, and from step `steps` on.
+        The first and the last rate: finite, 0 or more.
     steps : int
+        The step at which the rate reaches `end`, 1 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not as described above.
 
     Examples
     --------
@@ -175,26 +200,40 @@ class Linear:
     end: float
     steps: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, rates=("lr", "end"), steps=1)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         done = min(step / self.steps, 1.0)
         return self.lr * (1 - done) + self.end * done
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """From lr to `end` along half a cosine over `steps` steps, after a linear `warmup` from 0; then `end`.
+    r"""Half a cosine from lr to `end`, after an optional linear warm-up from 0 to lr.
+
+    .. math:: \text{end} + \tfrac12 (\text{lr} - \text{end})
+              \left(1 + \cos \pi \frac{\text{step} - \text{warmup}}{\text{steps} - \text{warmup}}\right)
+
+    | steps                        | rate                 |
+    |------------------------------|----------------------|
+    | 0 to `warmup`                | a line from 0 to lr  |
+    | `warmup` to `steps`          | the formula          |
+    | after `steps`                | `end`                |
 
     Parameters
     ----------
     lr, end : float
-        The highest rate, and the last.
+        The highest rate, and the last rate: finite, 0 or more.
     steps : int
-        The last step of the descent, the warm-up included.
+        The step at which the rate reaches `end`. The warm-up is included.
     warmup : int
-        Step at which the rate reaches lr.
+        The step at which the rate reaches lr: 0 or more, and less than `steps`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not as described above.
 
     Examples
     --------
@@ -213,12 +252,12 @@ class Cosine:
     end: float = 0.0
     warmup: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, rates=("lr", "end"), warmup=0, steps=1)
         if self.warmup >= self.steps:
             raise ValueError(f"warmup is {self.warmup}; it must be less than steps, which is {self.steps}")
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         if step < self.warmup:
             return self.lr * step / self.warmup
         return _half_cosine(self, min((step - self.warmup) / (self.steps - self.warmup), 1.0))
@@ -226,16 +265,23 @@ class Cosine:
 
 @dataclass(frozen=True)
 class CosineRestarts:
-    """From lr towards `end` along half a cosine, again and again: each time from lr, and `growth` times as long.
+    """Half a cosine from lr towards `end`, which restarts at lr again and again.
+
+    Each descent takes `growth` times as many steps as the descent before.
 
     Parameters
     ----------
     lr, end : float
-        The rate at every restart, and the one that it never quite reaches in between.
+        The rate at every restart, and the rate that a descent approaches: finite, 0 or more.
     steps : int
-        From step 0 to the first restart: torch's T_0.
+        The number of steps of the first descent, 1 or more. torch calls this T_0.
     growth : int
-        How many times the steps to the next restart are those to the last one: torch's T_mult.
+        The factor from the length of a descent to the length of the next, 1 or more. torch calls this T_mult.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not as described above.
 
     Examples
     --------
@@ -246,7 +292,7 @@ class CosineRestarts:
 
     References
     ----------
-    Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", eq. 5; as
+    Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", eq. 5;
     torch.optim.lr_scheduler.CosineAnnealingWarmRestarts.
     """
 
@@ -255,10 +301,10 @@ class CosineRestarts:
     growth: int = 1
     end: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, rates=("lr", "end"), steps=1, growth=1)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         length = self.steps
         if self.growth == 1:
             step %= length
@@ -270,22 +316,22 @@ class CosineRestarts:
 
 @dataclass(frozen=True)
 class Chain:
-    """Schedules one after the other, each for so many steps, the last one for ever. Each counts its steps from 0.
+    """Several schedules, one after the other. Each schedule counts its steps from 0.
 
     Parameters
     ----------
     parts : sequence
-        Pairs (schedule, steps), and a schedule as the last. A schedule is any callable; of a foreign one, the whole is not
-        in a checkpoint.
+        Pairs (schedule, steps), and at the end a schedule without a number of steps, which goes on forever. A schedule
+        is any callable. A checkpoint cannot hold a chain that has a callable from outside this module.
 
     Raises
     ------
     TypeError, ValueError
-        If the parts are not as said above.
+        If parts is not as described above.
 
     Examples
     --------
-    Warm-up, then anything:
+    Warm up, then another schedule:
 
     >>> from sparseopt.schedules import Chain, Constant, Cosine, CosineRestarts, Linear
     >>> schedule = Chain([(Linear(0.0, 1.0, steps=2), 2), CosineRestarts(1.0, steps=4)])
@@ -303,23 +349,24 @@ class Chain:
     torch.optim.lr_scheduler.SequentialLR.
     """
 
-    parts: tuple
+    parts: Sequence[tuple[Callable[[int], float], int] | Callable[[int], float]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.parts, (list, tuple)) or not self.parts:
-            raise TypeError(f"parts is {shown(self.parts)}; it must be a list of pairs (schedule, steps), and a schedule at "
-                            "the end")
+            raise TypeError(f"parts is {shown(self.parts)}; it must be a list of pairs (schedule, steps), and a "
+                            "schedule at the end")
         *pairs, last = self.parts
         for i, pair in enumerate(pairs):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not callable(pair[0]):
-                raise TypeError(f"parts[{i}] is {shown(pair)}; it must be a pair (schedule, steps): only the last goes on "
-                                "for ever")
+                raise TypeError(f"parts[{i}] is {shown(pair)}; it must be a pair (schedule, steps): only the last part "
+                                "goes on forever")
             pairs[i] = pair[0], at_least(f"steps of parts[{i}]", pair[1], 1)
         if not callable(last):
-            raise TypeError(f"the last of parts is {shown(last)}; it must be a schedule alone, for it goes on for ever")
+            raise TypeError(f"the last of parts is {shown(last)}; it must be a schedule without steps: it goes on "
+                            "forever")
         object.__setattr__(self, "parts", (*pairs, last))
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         *pairs, last = self.parts
         for schedule, steps in pairs:
             if step < steps:
@@ -329,7 +376,10 @@ class Chain:
 
 
 def _check(schedule, rates=(), **least):
-    """Rates finite and 0 or more, counts integers of at least so much, all of them Python's own from here on; or raise."""
+    """Check that rates are finite and 0 or more, and that counts are integers of at least `least`.
+
+    The fields become Python's own numbers, which JSON can hold.
+    """
     for name in rates:
         object.__setattr__(schedule, name, not_negative(name, getattr(schedule, name)))
     for name, lowest in least.items():
@@ -347,11 +397,12 @@ def _half_cosine(schedule, done):
     return schedule.end + (schedule.lr - schedule.end) * (1 + math.cos(math.pi * done)) / 2
 
 
-_STORED = {cls.__name__: cls for cls in (Constant, Step, Exponential, InverseTime, Linear, Cosine, CosineRestarts, Chain)}
+_STORED = {cls.__name__: cls
+           for cls in (Constant, Step, Exponential, InverseTime, Linear, Cosine, CosineRestarts, Chain)}
 
 
 def to_json(lr):
-    """A rate or schedule as JSON can hold it; None for a callable that is none of ours, or a chain with such a part."""
+    """Return a rate or schedule as JSON can hold it, or None if a callable from outside this module is part of it."""
     try:
         return _stored(lr)
     except KeyError:
@@ -370,7 +421,7 @@ def _stored(value):
 
 
 def from_json(stored):
-    """The rate or schedule that `to_json` stored."""
+    """Return the rate or schedule that `to_json` stored."""
     if isinstance(stored, list):
         return tuple(from_json(one) for one in stored)
     if not isinstance(stored, dict):

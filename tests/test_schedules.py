@@ -221,7 +221,7 @@ def test_a_chain_with_a_foreign_part_is_not_stored():
     (lambda: Constant(-1.0), ValueError, r"lr is -1\.0"),
     (lambda: Constant(math.inf), ValueError, "lr is inf"),
     (lambda: Constant(10**400), ValueError, "lr is inf"),
-    (lambda: Step(0.1), ValueError, "every is None and milestones None; one of the two"),
+    (lambda: Step(0.1), ValueError, "every is None and milestones None; exactly one of the two"),
     (lambda: Step(0.1, every=3, milestones=[4]), ValueError, r"every is 3 and milestones \[4\]"),
     (lambda: Step(0.1, every=0), ValueError, "every is 0"),
     (lambda: Step(0.1, every=2.0), TypeError, "every is 2.0"),
@@ -241,7 +241,7 @@ def test_a_chain_with_a_foreign_part_is_not_stored():
     (lambda: Chain([(0.1, 5), Constant(0.2)]), TypeError, r"parts\[0\] is \(0\.1, 5\)"),
     (lambda: Chain([(Constant(0.1), 0), Constant(0.2)]), ValueError, r"steps of parts\[0\] is 0"),
     (lambda: Chain([(Constant(0.1), 2.5), Constant(0.2)]), TypeError, r"steps of parts\[0\] is 2\.5"),
-    (lambda: Chain([(Constant(0.1), 2), (Constant(0.2), 3)]), TypeError, "the last of parts is .*goes on for ever"),
+    (lambda: Chain([(Constant(0.1), 2), (Constant(0.2), 3)]), TypeError, "the last of parts is .*goes on forever"),
     (lambda: Chain([(Constant(0.1), 2), 0.2]), TypeError, r"the last of parts is 0\.2"),
 ])
 def test_a_schedule_made_wrongly_says_what_is_wrong(make, error, message):
