@@ -1,11 +1,12 @@
-"""What stands around a training loop: rates that fall when a score stalls, a stop when it does, gradients of several batches.
+"""Tools for training loops: lower rates on a plateau, early stopping, and gradient accumulation.
 
-None of these knows a model; all of them work on an optimizer.
+Each tool works on an optimizer and knows nothing of models.
 """
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,40 +20,50 @@ from .optimizers._hyper import at_least, below_one, not_negative
 
 
 class ReduceLROnPlateau:
-    """Lowers the learning rates of an optimizer where a metric has not improved for a while: torch's, number for number.
+    r"""Multiplies the learning rates of an optimizer by `factor` when a metric has stopped improving.
+
+    The rates are the same numbers as with torch's class of this name. With mode "min", a metric m is better than the
+    best so far, m*, if
+
+    .. math:: m < m^* (1 - \text{threshold}) \;\; \text{("rel")} \qquad
+              m < m^* - \text{threshold} \;\; \text{("abs")}
+
+    With mode "max", m is better if :math:`m > m^* (1 + \text{threshold})` or :math:`m > m^* + \text{threshold}`.
 
     Parameters
     ----------
     opt : Optimizer
-        Its rates must be numbers, not schedules.
+        The learning rates must be numbers, not schedules.
     mode : "min" or "max"
-        What better is.
+        Whether a lower or a higher metric is better.
     factor : float
-        What a rate is multiplied by: at least 0, below 1.
+        The factor of the rates: at least 0, below 1.
     patience : int
-        How many metrics in a row may be no better; one more lowers the rates. (In `EarlyStopping` the last of them stops.)
+        The number of metrics in a row that may be no better, 0 or more. The next such metric lowers the rates. (In
+        `EarlyStopping`, the last metric of the patience already stops the training.)
     threshold : float
-        How much better than the best so far a metric must be to count as better.
+        How much better than the best a metric must be: finite, 0 or more.
     threshold_mode : "rel" or "abs"
-        Whether the threshold is a share of the best or a difference to it. For metrics that may be below 0, "abs".
+        Whether the threshold is a share of the best metric, or a difference. Choose "abs" for metrics that can be below
+        0.
     cooldown : int
-        How many metrics after a fall do not count as bad.
-    min_lr : float, or list of float, one a group
-        No rate falls below it.
+        The number of metrics after a reduction that do not count as bad, 0 or more.
+    min_lr : float, or list of float with one number per group
+        The lower limit of the rates: finite, 0 or more.
     eps : float
-        A rate that would fall by no more than this stays.
+        A rate stays as it is if the reduction would be at most eps.
 
     Raises
     ------
     TypeError, ValueError
-        If something is not as said above.
+        If a parameter is not as described above.
 
     Attributes
     ----------
     best : float
-        The best metric so far; before the first an infinity.
+        The best metric so far. Before the first metric, this is an infinity.
     num_bad_epochs, cooldown_counter, last_epoch : int
-        torch's: metrics in a row that were no better, metrics of the cooldown to come, metrics seen.
+        As in torch: metrics in a row that were no better, metrics left of the cooldown, metrics seen.
 
     Examples
     --------
@@ -64,17 +75,20 @@ class ReduceLROnPlateau:
     >>> opt.param_groups[0]["lr"]
     0.05
 
-    Notes
-    -----
-    A metric of NaN is no better than any, as in torch. `opt.metadata["plateau"] = plateau.state_dict()` keeps the state in
+    Notes ----- A NaN is never better, as in torch. `opt.metadata["plateau"] = plateau.state_dict()` keeps the state in
     the checkpoint of the optimizer.
+
+    References
+    ----------
+    torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
 
     _SETTINGS = "mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps"
     _COUNTS = "num_bad_epochs", "cooldown_counter", "last_epoch"
 
-    def __init__(self, opt, mode="min", factor=0.1, patience=10, threshold=1e-4, threshold_mode="rel", cooldown=0, min_lr=0.0,
-                 eps=1e-8):
+    def __init__(self, opt: Optimizer, mode: Literal["min", "max"] = "min", factor: float = 0.1, patience: int = 10,
+                 threshold: float = 1e-4, threshold_mode: Literal["rel", "abs"] = "rel", cooldown: int = 0,
+                 min_lr: float | Sequence[float] = 0.0, eps: float = 1e-8) -> None:
         self.opt = _optimizer(opt)
         self.mode = _one_of("mode", mode, "min", "max")
         self.factor = below_one("factor", factor)
@@ -93,13 +107,22 @@ class ReduceLROnPlateau:
         self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
         self._rates()
 
-    def step(self, metric):
-        """Take the metric of another epoch, and lower the rates if it is the one too many without improvement.
+    def step(self, metric: float) -> None:
+        """Take the metric of an epoch. Lower the rates if more than `patience` metrics in a row were no better.
+
+        An error changes nothing.
+
+        Parameters
+        ----------
+        metric : float
+            NaN and infinities are allowed.
 
         Raises
         ------
         TypeError
-            If the metric is no number, or a group's rate is a schedule. Nothing has changed then.
+            If metric is not a number, or the rate of a group is a schedule.
+        ValueError
+            If the rate of a group has become negative or is not finite.
         """
         metric, rates, lowered = _number("metric", metric), self._rates(), []
         best, bad, cooldown = self.best, self.num_bad_epochs, self.cooldown_counter
@@ -116,23 +139,32 @@ class ReduceLROnPlateau:
                 if rate - lower > self.eps:
                     lowered.append((group, {"lr": lower}))
             cooldown, bad = self.cooldown, 0
-        adopt([], lowered, [(self, "last_epoch", self.last_epoch + 1), (self, "best", best), (self, "num_bad_epochs", bad),
+        adopt([], lowered, [(self, "last_epoch", self.last_epoch + 1), (self, "best", best), (self, "num_bad_epochs",
+        bad),
                             (self, "cooldown_counter", cooldown)])
 
-    def state_dict(self):
-        """Return the settings and what has been seen so far, as JSON can hold it."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the settings, the best metric and the counts, as a dict that JSON can hold."""
         return {name: getattr(self, name) for name in (*self._SETTINGS, "best", *self._COUNTS)}
 
-    def load_state_dict(self, state_dict):
-        """Take over what `state_dict` returned; the rates are the optimizer's, and come with its own state.
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Set the settings, the best metric and the counts from `state_dict()`.
+
+        The learning rates belong to the state of the optimizer and stay as they are. An error changes nothing.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            The result of `state_dict()`.
 
         Raises
         ------
         TypeError, ValueError
-            If it is none of this class, or does not fit the optimizer. Nothing has changed then.
+            If state_dict is not from this class, or does not fit the optimizer.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict is a {type(state_dict).__name__}; it must be a mapping, as state_dict() returns")
+            raise TypeError(f"state_dict is a {type(state_dict).__name__}; it must be a mapping, as state_dict() "
+                            "returns")
         if set(state_dict) != set(self.state_dict()):
             raise ValueError(f"state_dict has {sorted(map(str, state_dict))}; it must have {sorted(self.state_dict())}")
         loaded = type(self)(self.opt, **{name: state_dict[name] for name in self._SETTINGS})
@@ -144,8 +176,8 @@ class ReduceLROnPlateau:
     def _rates(self):
         for i, group in enumerate(self.opt.param_groups):
             if callable(group["lr"]):
-                raise TypeError(f"lr of group {i} is {shown(group['lr'])}, a schedule; ReduceLROnPlateau lowers rates that are "
-                                "numbers")
+                raise TypeError(f"lr of group {i} is {shown(group['lr'])}, a schedule; for ReduceLROnPlateau it must "
+                                "be a number")
         return [not_negative(f"lr of group {i}", group["lr"]) for i, group in enumerate(self.opt.param_groups)]
 
     def _better(self, metric):
@@ -157,38 +189,42 @@ class ReduceLROnPlateau:
 
 
 class EarlyStopping:
-    """Says when a score has stopped to improve, and brings back the tables, state and rates of the best one.
+    """Stops the training when a score has stopped improving, and restores the best tables, state and rates.
 
-    In a loop of your own, call `step` with the score of every epoch, and `restore` at the end. As the callback of a model, it
-    is made with a function that scores the model.
+    | use                        | make with | then                                                                   |
+    |----------------------------|-----------|------------------------------------------------------------------------|
+    | in a loop of your own      | `opt`     | call `step` with the score of every epoch, and `restore` at the end    |
+    | as the callback of a model | `score`   | pass the object to the model's `fit` or `partial_fit`                  |
 
     Parameters
     ----------
     opt : Optimizer
-        For a loop. A callback takes that of the model, anew for every fit. A recommender's `partial_fit` that adds users or
-        items is no new fit: the best and the count go on.
+        The optimizer of a loop of your own. A callback uses the optimizer of the model, and starts again with every
+        fit. A `partial_fit` of a recommender that adds users or items is not a new fit: the best score and the count go
+        on.
     patience : int
-        So many scores in a row that are no better than the best stop the training: 1 or more, Keras's meaning.
+        The number of scores in a row that are no better, 1 or more. The last of these scores stops the training, as in
+        Keras.
     min_delta : float
-        How much better than the best a score must be to count as better.
+        How much better than the best a score must be: finite, 0 or more.
     mode : "min" or "max"
-        What better is.
+        Whether a lower or a higher score is better.
     score : callable
-        For a callback, in place of `opt`: from the model to the score, on data that it is not trained on.
+        Makes a callback, instead of `opt`. Takes the model and returns the score, on data outside the training data.
     every : None or int
-        For a callback, how often to score: at the end of every epoch, or every so many batches.
+        The number of batches between two scores of a callback, 1 or more. None stands for the end of every epoch.
 
     Raises
     ------
     TypeError, ValueError
-        If something is not as said above.
+        If a parameter is not as described above.
 
     Attributes
     ----------
     best : None or float
-        The best score; None before there is one.
+        The best score, or None before the first finite score.
     waited : int
-        How many scores have come since.
+        The number of scores since the best score.
 
     Examples
     --------
@@ -204,7 +240,7 @@ class EarlyStopping:
     >>> epoch, stopping.best, table[0]
     (4, 0.0, array([3.], dtype=float32))
 
-    As a callback, here with scores made up:
+    As a callback, here with invented scores:
 
     >>> import scipy.sparse as sp
     >>> from sparseopt.models import GloVe
@@ -212,24 +248,29 @@ class EarlyStopping:
     >>> model = GloVe(dim=2, epochs=100)
     >>> stopping = so.training.EarlyStopping(patience=2, score=lambda model: next(scores))
     >>> model = model.fit(sp.csr_array(np.ones((3, 3))), callback=stopping)
-    >>> len(model.loss_curve_), model.optimizer_.steps          # four epochs were trained; the model is that of the second
+    >>> len(model.loss_curve_), model.optimizer_.steps      # four epochs were trained; the second model is restored
     (4, 2)
 
-    Notes
-    -----
-    A score that is NaN or infinite is never better. A copy of `opt.state_dict()` is kept, as large as the tables with their
-    state. As a callback it brings the best back when it stops the training; where the epochs run out first, call `restore`.
+    Notes ----- A score that is NaN or infinite is never better. The object keeps a copy of `opt.state_dict()`, which is
+    as large as the tables and their state. A callback that stops the training also restores the best score. If the
+    epochs end first, call `restore`.
+
+    References
+    ----------
+    keras.callbacks.EarlyStopping.
     """
 
-    def __init__(self, opt=None, patience=10, min_delta=0.0, mode="min", *, score=None, every=None):
+    def __init__(self, opt: Optimizer | None = None, patience: int = 10, min_delta: float = 0.0,
+                 mode: Literal["min", "max"] = "min", *, score: Callable[[Any], float] | None = None,
+                 every: int | None = None) -> None:
         if (opt is None) == (score is None):
-            raise TypeError("EarlyStopping takes an opt (for a loop of your own) or a score (as a callback): one of the two"
-                            + ("" if opt is None else ", not both"))
+            raise TypeError("EarlyStopping takes an opt (for a loop of your own) or a score (as a callback): one of "
+                            "the two" + ("" if opt is None else ", not both"))
         self.opt = opt if opt is None else _optimizer(opt)
         if score is not None and not callable(score):
             raise TypeError(f"score is {shown(score)}; it must be a callable from a model to a number")
         if every is not None and score is None:
-            raise ValueError(f"every is {shown(every)}; it is for callbacks, which have a score")
+            raise ValueError(f"every is {shown(every)}; it must be None without a score, because only callbacks use it")
         self.patience = at_least("patience", patience, 1)
         self.min_delta = not_negative("min_delta", min_delta)
         self.mode = _one_of("mode", mode, "min", "max")
@@ -237,19 +278,30 @@ class EarlyStopping:
         self.every = every if every is None else at_least("every", every, 1)
         self._begin(self.opt)
 
-    def step(self, score):
-        """Take another score; return whether to stop.
+    def step(self, score: float) -> bool:
+        """Take the score of an epoch, and return whether to stop.
+
+        Parameters
+        ----------
+        score : float
+            NaN and infinities are allowed, and never better.
+
+        Returns
+        -------
+        bool
 
         Raises
         ------
         TypeError
-            If the score is no number.
+            If score is not a number.
+        RuntimeError
+            If this object is a callback that no model has called yet.
         """
         score = _number("score", score)
         if self.opt is None:
-            raise RuntimeError("this EarlyStopping is a callback; hand it to a model's fit")
+            raise RuntimeError("this EarlyStopping is a callback; pass it to the fit of a model")
         if math.isfinite(score) and (self.best is None or self._gain(score) > self.min_delta):
-            # Rates are kept as they are: schedules are values, and a foreign one may be more than can be copied.
+            # Rates are not copied. Schedules never change, and a user's callable may not be copyable.
             rates = {id(group["lr"]): group["lr"] for group in self.opt.param_groups}
             kept = copy.deepcopy(self.opt.state_dict(), rates)
             adopt([], [], [(self, "_kept", kept), (self, "best", score), (self, "waited", 0)])
@@ -257,28 +309,48 @@ class EarlyStopping:
             self.waited += 1
         return self.waited >= self.patience
 
-    def restore(self):
-        """Bring the optimizer back to where it was at the best score: tables, state, rates, counts and metadata.
+    def restore(self) -> None:
+        """Restore the tables, state, rates, counts and metadata that the optimizer had at the best score.
 
-        Rows that tables have grown by since then keep their values and state. Under missed="replay" they are caught up
-        first, and have missed none of the steps before the best score.
+        If tables have grown since then, the new rows keep their values and state. Under missed="replay", the steps that
+        new rows have missed are applied first. After that, these rows have missed no step before the best score.
 
         Raises
         ------
         RuntimeError
-            If there was no score yet, or none that is finite.
+            If there was no finite score yet.
         """
         if self._kept is None:
             raise RuntimeError("there has been no finite score; there is nothing to restore")
         grew = any(len(table) > len(self._kept["params"][name]) for name, table in self.opt.params.items())
         self.opt.load_state_dict(_with_new_rows(self._kept, self.opt) if grew else self._kept)
 
-    def __call__(self, progress):
-        """As a callback of a model: score it where that is due; return whether to stop, the best one restored."""
+    def __call__(self, progress: Any) -> bool:
+        """Work as the callback of a model: score the model when a score is due, and return whether to stop.
+
+        Before a stop, the best score is restored.
+
+        Parameters
+        ----------
+        progress : sparseopt.models.Progress
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        TypeError
+            If this object has no `score`, or the score of the model is not a number.
+        ValueError
+            If `every` is None and the model does not know the length of an epoch.
+        """
         if self.score is None:
-            raise TypeError("this EarlyStopping has no score, so it cannot be a callback; make it with score= in place of opt")
+            raise TypeError("this EarlyStopping has no score, so it cannot be a callback; make it with score= instead "
+                            "of opt")
         if progress.total is None and self.every is None:
-            raise ValueError("every is None, and nobody knows how long an epoch is; give the number of batches between scores")
+            raise ValueError("every is None, and the length of an epoch is unknown; every must be the number of "
+                             "batches between scores")
         opt = progress.model.optimizer_
         if opt is not self.opt:
             if getattr(opt, "_run", None) is getattr(self.opt, "_run", self):       # grown from it
@@ -301,19 +373,20 @@ class EarlyStopping:
 
 
 def _with_new_rows(kept, opt):
-    """What a state_dict of smaller tables says, as one of the tables that they have grown to; the rest is as it is now."""
+    """Return the state_dict `kept`, extended to the larger tables that `opt` has now. New rows are as they are now."""
     if opt.missed == "replay":
         opt.catch_up()
     params = {name: _over(table, kept["params"][name]) for name, table in opt.params.items()}
     state = {name: {key: _over(array, kept["state"][name][key]) for key, array in arrays.items()}
              for name, arrays in opt.state.items()}
     for name, history in kept.get("history", {}).items():
-        state[name]["step"][len(kept["params"][name]):] = history["counts"][1]      # the last step: nothing to catch up
+        # The new rows stand at the last step of the kept run, so they have no missed steps.
+        state[name]["step"][len(kept["params"][name]):] = history["counts"][1]
     return {**kept, "params": params, "state": state}
 
 
 def _over(larger, array):
-    """A copy of the larger array whose first rows are those of the other; of single numbers, the other."""
+    """Return a copy of the larger array, with the rows of `array` first. A single number is returned as it is."""
     if not array.ndim:
         return array
     copied = larger.copy()
@@ -322,25 +395,27 @@ def _over(larger, array):
 
 
 class Accumulator:
-    """Collects the gradients of several micro-batches into one step: the step on all of them as one batch, to rounding.
+    """Collects the gradients of several micro-batches for one step.
+
+    Except for rounding, the step is the same as a step on one batch of all these samples.
 
     Parameters
     ----------
     opt : Optimizer
     every : int
-        How many micro-batches make a step.
+        The number of micro-batches for each step, 1 or more.
     reduction : "mean" or "sum"
-        Of their gradients, as of the loss: "mean" where each is that of a mean over its samples, "sum" where of a sum.
+        How the gradients are combined. Choose "mean" if the loss is a mean over the samples, and "sum" if it is a sum.
 
     Raises
     ------
     TypeError, ValueError
-        If something is not as said above.
+        If a parameter is not as described above.
 
     Attributes
     ----------
     pending : int
-        How many micro-batches wait for a step. They are in no checkpoint: `flush` before one.
+        The number of micro-batches that wait for a step. A checkpoint does not hold them: call `flush` before `save`.
 
     Examples
     --------
@@ -356,30 +431,43 @@ class Accumulator:
 
     Notes
     -----
-    Gradients are copied, in the table's dtype: a caller may reuse its arrays. Those of one form stay in it, a `MatmulGradient`
-    unformed; dense ones are added up; of different forms, the touched rows are formed. Under missed="replay" rows are read up
-    to date as ever, after `opt.catch_up(rows)`.
+    Gradients are copied in the table's dtype, so a caller may reuse its arrays.
+
+    | gradients of one table     | what is kept and passed to the optimizer               |
+    |----------------------------|--------------------------------------------------------|
+    | all dense                  | their sum                                              |
+    | all of one sparse form     | one gradient of this form; a product is never formed   |
+    | of several forms           | the sum, formed for the touched rows or dense          |
+
+    Under missed="replay", call `opt.catch_up(rows)` before you read rows, as without an Accumulator.
     """
 
-    def __init__(self, opt, every, reduction="mean"):
+    def __init__(self, opt: Optimizer, every: int, reduction: Literal["mean", "sum"] = "mean") -> None:
         self.opt = _optimizer(opt)
         self.every = at_least("every", every, 1)
         self.reduction = _one_of("reduction", reduction, "mean", "sum")
-        self._begun = None          # `opt.steps` before the step on what waits, if that step may have been taken
+        self._begun = None          # `opt.steps` before a step on the waiting micro-batches that may have been taken
         self.clear()
 
-    def step(self, grads):
-        """Take the gradients of a micro-batch; with the last of `every` ones, step. Return whether it did.
+    def step(self, grads: Any) -> bool:
+        """Take the gradients of a micro-batch, and take a step if this is the last of `every` micro-batches.
+
+        After an error, the tables, the state and the waiting micro-batches are as before.
 
         Parameters
         ----------
         grads : gradient, mapping or sequence
-            As `Optimizer.step`. A table left out has a gradient of 0 in this micro-batch.
+            As in `Optimizer.step`. A table that is left out has a gradient of 0 in this micro-batch.
+
+        Returns
+        -------
+        bool
+            Whether a step was taken.
 
         Raises
         ------
         TypeError, ValueError, KeyError, IndexError
-            As `Optimizer.step`, for what is wrong with this micro-batch. Tables, state and what waits are then as before.
+            As in `Optimizer.step`.
         """
         self._settle()
         threads = _config.threads_for(self.opt.num_threads)
@@ -399,30 +487,37 @@ class Accumulator:
         self._step(collected, pending)
         return True
 
-    def flush(self):
-        """Step on the micro-batches that wait, if there are any: on the mean of those. Return whether it did.
+    def flush(self) -> bool:
+        """Take a step on the waiting micro-batches, if there are any. A mean is taken over their number.
+
+        After an error, the tables, the state and the waiting micro-batches are as before.
+
+        Returns
+        -------
+        bool
+            Whether a step was taken.
 
         Raises
         ------
-        ValueError
-            If their sum overflows, or hyper-parameters have become wrong. Tables, state and what waits are then as before.
+        TypeError, ValueError
+            As in `Optimizer.step`: for instance, if the sum of the gradients overflows and nonfinite is "raise".
         """
-        if not self.pending:        # which has settled
+        if not self.pending:        # reading `pending` also calls `_settle`
             return False
         self._step(self._collected, self._pending)
         return True
 
-    def clear(self):
-        """Forget the micro-batches that wait."""
+    def clear(self) -> None:
+        """Drop the waiting micro-batches."""
         adopt([], [], [(self, "_collected", {}), (self, "_pending", 0), (self, "_begun", None)])
 
     @property
-    def pending(self):
+    def pending(self) -> int:
         self._settle()
         return self._pending
 
     def _settle(self):
-        """Forget what waited, where a signal came after the step on it and before that was known."""
+        """Drop the waiting micro-batches if a signal interrupted `_step` after the optimizer's step."""
         if self._begun is not None:
             if self.opt.steps > self._begun:
                 self.clear()
@@ -445,10 +540,10 @@ class Accumulator:
         self.clear()
 
 
-# The gradients of one table: a tuple of RowGradient, MatmulGradient, scipy COO and NumPy arrays, of the latter one at most.
+# The gradients of one table are a tuple of RowGradient, MatmulGradient, scipy COO and at most one NumPy array.
 
 def _quietly():
-    return np.errstate(over="ignore", invalid="ignore")     # what is not finite in the end, `nonfinite` deals with
+    return np.errstate(over="ignore", invalid="ignore")     # `nonfinite` decides about a total that is not finite
 
 
 def _copied(gradient, parameter):
@@ -462,11 +557,12 @@ def _copied(gradient, parameter):
         return np.array(gradient, dtype)
     gradient = checked(gradient, parameter.what).tocoo()
     rows, columns = (*gradient.coords, np.zeros(gradient.nnz, np.int32))[:2]
-    return sp.coo_array((np.array(gradient.data, dtype), (rows.copy(), columns.copy())), shape=(parameter.shape[0], dim))
+    values = np.array(gradient.data, dtype)
+    return sp.coo_array((values, (rows.copy(), columns.copy())), shape=(parameter.shape[0], dim))
 
 
 def _with(parts, gradient):
-    """The parts and one more; none of them is written to, so that a step that is refused changes nothing."""
+    """Return the parts with one more gradient. No part is written to, so a refused step changes nothing."""
     if isinstance(gradient, np.ndarray):
         for i, part in enumerate(parts):
             if isinstance(part, np.ndarray):
@@ -475,12 +571,13 @@ def _with(parts, gradient):
 
 
 def _total(parts, n):
-    """The sum of the parts over n, in a form that an optimizer takes."""
+    """Return the sum of the parts, divided by n, as a gradient."""
     kinds = {type(part) for part in parts}
     if kinds == {RowGradient}:
         return RowGradient(np.concatenate([part.rows for part in parts]), _joined([part.values for part in parts], n))
     if kinds == {MatmulGradient}:
-        return MatmulGradient(sp.vstack([part.X for part in parts], format="csr"), _joined([part.dY for part in parts], n))
+        X = sp.vstack([part.X for part in parts], format="csr")
+        return MatmulGradient(X, _joined([part.dY for part in parts], n))
     if kinds == {sp.coo_array}:
         rows, columns = (np.concatenate(coords) for coords in zip(*(part.coords for part in parts), strict=True))
         return sp.coo_array((_joined([part.data for part in parts], n), (rows, columns)), shape=parts[0].shape)
@@ -494,7 +591,7 @@ def _total(parts, n):
 
 
 def _joined(arrays, n):
-    """One after the other, over n, in one pass."""
+    """Return the arrays, one after the other, divided by n, in one pass."""
     joined = _memory.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
     start = 0
     for array in arrays:
@@ -504,13 +601,14 @@ def _joined(arrays, n):
 
 
 def _by_rows(gradient):
-    """A RowGradient of the same numbers: no row twice, unless it is one already."""
+    """Return the same gradient as a RowGradient. Rows are distinct, unless `gradient` is a RowGradient already."""
     if isinstance(gradient, RowGradient):
         return gradient
     if isinstance(gradient, MatmulGradient):
         X = gradient.X.tocoo()
         rows, position = np.unique(X.coords[1], return_inverse=True)
-        return RowGradient(rows, sp.csr_array((X.data, (position, X.coords[0])), shape=(len(rows), X.shape[0])) @ gradient.dY)
+        by_row = sp.csr_array((X.data, (position, X.coords[0])), shape=(len(rows), X.shape[0]))
+        return RowGradient(rows, by_row @ gradient.dY)
     rows, position = np.unique(gradient.coords[0], return_inverse=True)
     values = np.zeros((len(rows), gradient.shape[1]), gradient.dtype)
     np.add.at(values, (position, gradient.coords[1]), gradient.data)
@@ -530,7 +628,7 @@ def _one_of(name, value, *allowed):
 
 
 def _number(name, value):
-    """A float, NaN and infinities included; of torch's scalars too."""
+    """Return a float, which may be NaN or infinite. Tensors of torch with one number are allowed."""
     try:
         if isinstance(value, (str, bytes)) or np.ndim(value):
             raise TypeError

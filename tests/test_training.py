@@ -155,7 +155,7 @@ def test_a_wrong_setting_of_a_plateau_is_named(settings, error, message):
 
 def test_a_plateau_does_not_lower_a_schedule():
     schedule = so.schedules.Exponential(0.1, 0.9)
-    with pytest.raises(TypeError, match=r"lr of group 0 is Exponential\(.*, a schedule; .* rates that are numbers"):
+    with pytest.raises(TypeError, match=r"lr of group 0 is Exponential\(.*, a schedule; .* it must be a number"):
         ReduceLROnPlateau(two_groups(schedule))
     opt = two_groups()
     plateau = ReduceLROnPlateau(opt, patience=0)
@@ -270,14 +270,15 @@ def test_scores_that_are_not_finite_leave_nothing_to_restore():
     (lambda: EarlyStopping(two_groups(), score=len), TypeError, "one of the two, not both"),
     (lambda: EarlyStopping(so.zeros(3)), TypeError, "opt is a ndarray; it must be an Optimizer"),
     (lambda: EarlyStopping(score=0.5), TypeError, "score is 0.5; it must be a callable"),
-    (lambda: EarlyStopping(two_groups(), every=3), ValueError, "every is 3; it is for callbacks"),
+    (lambda: EarlyStopping(two_groups(), every=3), ValueError, "every is 3; it must be None without a score"),
     (lambda: EarlyStopping(score=len, every=0), ValueError, "every is 0"),
     (lambda: EarlyStopping(two_groups(), patience=0), ValueError, "patience is 0; it must be an integer of at least 1"),
     (lambda: EarlyStopping(two_groups(), min_delta=-0.1), ValueError, "min_delta is -0.1"),
     (lambda: EarlyStopping(two_groups(), mode="auto"), ValueError, "mode is 'auto'; it must be 'min' or 'max'"),
-    (lambda: EarlyStopping(score=len).step(0.5), RuntimeError, "is a callback; hand it to a model's fit"),
+    (lambda: EarlyStopping(score=len).step(0.5), RuntimeError, "is a callback; pass it to the fit of a model"),
     (lambda: EarlyStopping(two_groups())(None), TypeError, "has no score, so it cannot be a callback"),
-    (lambda: EarlyStopping(score=len)(Progress(None, 0, 5, None, 1.0)), ValueError, "every is None, and nobody knows"),
+    (lambda: EarlyStopping(score=len)(Progress(None, 0, 5, None, 1.0)), ValueError,
+     "every is None, and the length of an epoch is unknown; every must be the number of batches"),
     (lambda: ReduceLROnPlateau(3), TypeError, "opt is a int"),
     (lambda: Accumulator(None, 2), TypeError, "opt is a NoneType"),
     (lambda: Accumulator(two_groups(), 0), ValueError, "every is 0"),
