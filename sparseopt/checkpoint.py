@@ -11,17 +11,14 @@ import json
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import _memory, _tensors, schedules
 from ._files import regular
 from ._text import shown
+from .optimizers import Optimizer
 from .optimizers._hyper import rate_or_schedule
-
-if TYPE_CHECKING:
-    from .optimizers import Optimizer
 
 _KEY = "sparseopt"
 _FORMAT = 2
@@ -29,7 +26,7 @@ _LONG = 1000            # a longer list in the metadata is stored as an array
 _LISTS = {str: "str", int: "int", float: "float"}
 
 
-def save(path: str | os.PathLike, optimizer: "Optimizer") -> None:
+def save(path: str | os.PathLike, optimizer: Optimizer) -> None:
     """Save an optimizer with its tables.
 
     At any time, `path` holds the complete old file or the complete new one. After an error the old file is as before.
@@ -83,8 +80,8 @@ def _save(path, optimizer, state):
     _tensors.write(path, arrays | lists, {_KEY: header})
 
 
-def load(path: str | os.PathLike, optimizer: "Optimizer | None" = None, *,
-         lr: float | Callable[[int], float] | None = None) -> "Optimizer":
+def load(path: str | os.PathLike, optimizer: Optimizer | None = None, *,
+         lr: float | Callable[[int], float] | None = None) -> Optimizer:
     """Load a checkpoint into an optimizer of the same class, or as a new optimizer with new tables.
 
     After an error the optimizer is as before.
@@ -133,7 +130,7 @@ def load(path: str | os.PathLike, optimizer: "Optimizer | None" = None, *,
         for group in groups:
             group["lr"] = group["lr"] if lr is None else lr
             if group["lr"] is None:
-                raise ValueError("its lr was a callable, which no file holds; pass one as lr=")
+                raise ValueError("its lr was a callable, which no file holds; hand one in as lr=")
         into = None
         if optimizer is None:
             optimizer = into = _rebuilt(state, structure)
@@ -241,8 +238,6 @@ def _unpacked_list(key, values, ends=None):
 
 
 def _check_optimizer(optimizer):
-    from .optimizers import Optimizer
-
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer is a {type(optimizer).__name__}; it must be an Optimizer")
 
@@ -305,10 +300,10 @@ def _read(reader, state, optimizer):
 
 
 def _rebuilt(state, structure):
-    """Return a new optimizer with the class, shapes and settings of a state_dict. Its arrays are not loaded yet."""
+    """A new optimizer of the kind, shapes and settings of a state_dict; its numbers are still to be loaded."""
     from .optimizers import OPTIMIZERS
     from .optimizers._base import alike
 
     if state["optimizer"] not in OPTIMIZERS:
-        raise ValueError(f"a checkpoint of the optimizer {shown(state['optimizer'])}, which this version does not have")
+        raise ValueError(f"of the optimizer {shown(state['optimizer'])}, which is none of this version's")
     return alike(OPTIMIZERS[state["optimizer"]], state, structure)

@@ -5,7 +5,7 @@ table is always a RowGradient, or a MatmulGradient with the same X. The order of
 same to the bit for any number of threads.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,10 @@ from . import _config, _kernels, _memory
 from ._kernels import rowplan
 from ._text import listed, shown
 from .gradients import _integers, _numbers, csr_parts, row_numbers
-
-if TYPE_CHECKING:
-    from .optimizers import Optimizer
+from .optimizers import Optimizer
 
 
-def gather(table: np.ndarray, rows: npt.ArrayLike, *, opt: "Optimizer | None" = None) -> np.ndarray:
+def gather(table: np.ndarray, rows: npt.ArrayLike, *, opt: Optimizer | None = None) -> np.ndarray:
     """Return copies of rows of a table, `table[rows]`, with several threads.
 
     The result starts on a cache line.
@@ -58,7 +56,7 @@ def gather(table: np.ndarray, rows: npt.ArrayLike, *, opt: "Optimizer | None" = 
 
 
 def dots(A: np.ndarray, i: npt.ArrayLike | None, B: np.ndarray, j: npt.ArrayLike | None, *,
-         opt: "Optimizer | None" = None) -> np.ndarray:
+         opt: Optimizer | None = None) -> np.ndarray:
     r"""Return the dot products A[i] · B[j] of rows of A with rows of B, without copies of the rows.
 
     Let d of shape (k,) be the gradient with respect to the dot products. The gradient with respect to A is then
@@ -308,7 +306,7 @@ def _rows_of(name, rows_name, table, rows, opt):
 def _catch_up(opt, table, rows):
     names = [name for name, param in opt.params.items() if param is table]
     if not names:
-        raise ValueError(f"opt does not have this table; its tables are {listed(opt.params)}")
+        raise ValueError(f"opt has no such table; its tables are {listed(opt.params)}")
     if opt.missed == "replay":
         given = {name: rows if name == names[0] else [] for name in opt.params}
         opt.catch_up({"single": rows, "mapping": given, "sequence": list(given.values())}[opt._structure])

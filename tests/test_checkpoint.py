@@ -306,8 +306,8 @@ CHANGES = {
     "a schedule without a name": group_with(lr={"lr": 0.1}),
     **{f"a group's {key} gone": lambda header, _, key=key: [header["param_groups"][0].pop(key)]
        for key in ("params", "lr")},
-    "a table gone": lambda _, tensors: [_tensors.pop("params/user")],
-    "a state array gone": lambda _, tensors: [_tensors.pop("state/user/exp_avg")],
+    "a table gone": lambda _, tensors: [tensors.pop("params/user")],
+    "a state array gone": lambda _, tensors: [tensors.pop("state/user/exp_avg")],
     "a table more": arrays_with(params__more=np.ones(3)),
     "a state array more": arrays_with(state__user__more=np.ones(3)),
     "a table of another dtype": arrays_with(params__user=np.ones((20, 5), np.float64)),

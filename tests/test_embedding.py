@@ -180,7 +180,7 @@ TABLE = np.zeros((10, 4), np.float32)
     (lambda: gather(TABLE, [0.5]), TypeError, "rows"),
     (lambda: gather(TABLE.tolist(), [0]), TypeError, "table is a list"),
     (lambda: gather(TABLE.astype(int), [0]), TypeError, "table is a ndarray of shape .* and dtype int64"),
-    (lambda: gather(TABLE, [0], opt=so.Adam(TABLE.copy())), ValueError, "opt does not have this table; its tables are 0"),
+    (lambda: gather(TABLE, [0], opt=so.Adam(TABLE.copy())), ValueError, "opt has no such table; its tables are 0"),
     (lambda: dots(TABLE, [1], TABLE, [1, 2]), ValueError, r"i has shape \(1,\) and j has shape \(2,\)"),
     (lambda: dots(TABLE, [1], TABLE[:, :3], [1]), ValueError, "same dim and dtype"),
     (lambda: dots(TABLE, [1], TABLE.astype(float), [1]), ValueError, "same dim and dtype"),

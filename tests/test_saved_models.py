@@ -77,7 +77,7 @@ def fading(step):
 def test_a_rate_that_no_file_holds_is_handed_in_and_is_then_the_models(tmp_path):
     model = LogisticRegression(optimizer="SGD", lr=fading).fit(*DATA["LogisticRegression"])
     model.save(tmp_path / "model")
-    with pytest.raises(ValueError, match="pass one as lr="):
+    with pytest.raises(ValueError, match="hand one in as lr="):
         LogisticRegression.load(tmp_path / "model")
     again = LogisticRegression.load(tmp_path / "model", lr=fading)
     assert again.get_params() == model.get_params()
