@@ -114,7 +114,13 @@ def load(path: str | os.PathLike, optimizer: Optimizer | None = None, *,
 
     Examples
     --------
-    See `save`.
+    >>> import os, tempfile, sparseopt as so
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "checkpoint.safetensors")
+    ...     so.save(path, so.Adagrad(so.zeros((3, 2)), lr=0.1))
+    ...     opt = so.load(path, lr=0.05)
+    >>> opt.params[0].shape, opt.param_groups[0]["lr"]
+    ((3, 2), 0.05)
     """
     if optimizer is not None:
         _check_optimizer(optimizer)

@@ -1,7 +1,7 @@
 """Embedding layers: rows of a table, sums of bags of rows, dot products of pairs of rows, and random negatives.
 
-A bag of rows is a row of a sparse matrix X, and its sum is a row of `X @ table`. So the gradient with respect to the
-table is always a RowGradient, or a MatmulGradient with the same X. The order of each sum is fixed. So results are the
+A bag of rows is a row of a sparse matrix X, and its sum is a row of `X @ table`. So the gradient of a table
+is a RowGradient, or a MatmulGradient with the same X. The order of each sum is fixed. So results are the
 same to the bit for any number of threads.
 """
 
