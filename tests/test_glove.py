@@ -110,7 +110,7 @@ def test_counts_of_one_pair_add_up():
 
 
 def test_a_rate_beside_an_optimizer_that_has_one_is_refused(text):
-    with pytest.raises(ValueError, match="leave lr at None"):
+    with pytest.raises(ValueError, match="lr must be None"):
         GloVe(optimizer=so.Adam, lr=0.5).fit(text[1])
 
 

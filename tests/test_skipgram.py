@@ -181,7 +181,7 @@ def test_words_without_a_vector_are_as_if_not_there(text):
     ({"batch_size": True}, "batch_size is True"),
     ({"optimizer": "adan"}, "optimizer is 'adan'; it must be one of SGD"),
     ({"missed": "dense"}, "missed is 'dense'; it must be one of 'skip', 'replay'"),
-    ({"min_count": 10**9}, "X has 0 different words that are seen 1000000000 times"),
+    ({"min_count": 10**9}, "X has 0 different words that occur 1000000000 times"),
 ])
 def test_bad_settings_are_named(text, change, said):
     with pytest.raises(ValueError, match=said):

@@ -9,6 +9,6 @@ from .matrix_factorization import MatrixFactorization
 from .skipgram import SkipGram
 
 __all__ = [
-    "FactorizationMachineClassifier", "FactorizationMachineRegressor", "GloVe", "ImplicitFactorization", "LogisticRegression",
-    "MatrixFactorization", "Model", "Progress", "SkipGram",
+    "FactorizationMachineClassifier", "FactorizationMachineRegressor", "GloVe", "ImplicitFactorization",
+    "LogisticRegression", "MatrixFactorization", "Model", "Progress", "SkipGram",
 ]

@@ -1,72 +1,105 @@
-"""What the models share: scikit-learn's conventions, the choice of an optimizer, and the report to callbacks."""
+"""The base of all models: scikit-learn's conventions, the choice of an optimizer, and reports to callbacks."""
 
 import inspect
+import os
+from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from .. import checkpoint, schedules
 from .._text import listed, shown
-from ..optimizers import OPTIMIZERS
+from ..optimizers import OPTIMIZERS, Optimizer
 
-# SGD under the names of what it does besides.
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
+
+# Other names for SGD with some of its options.
 _MOMENTUM = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
 
 
 class Progress(NamedTuple):
-    """What a callback is told after every batch. What it returns ends the training if it is true."""
+    """The argument of a callback after every batch. If the callback returns a true value, the training ends."""
 
     model: Any
     epoch: int          # from 0
     done: int           # samples of this epoch so far
-    total: int          # samples of an epoch; None where nobody knows
+    total: int | None   # samples of an epoch, or None if the model cannot know
     loss: float         # mean over this epoch so far
 
     @property
-    def epoch_ends(self):
+    def epoch_ends(self) -> bool:
+        """Whether this batch was the last of its epoch."""
         return self.done == self.total
 
 
+# Types of the models' arguments.
+Callback = Callable[[Progress], Any]
+MakeOptimizer = Callable[[dict[str, np.ndarray]], Optimizer]
+Schedule = Callable[[int], float]
+Seed = int | np.random.Generator | np.random.RandomState
+
+
 class NotFittedError(ValueError, AttributeError):
-    """A model is asked for what only a fitted one has. scikit-learn's, where it is installed, is the same two exceptions."""
+    """The call needs a fitted model. If scikit-learn is installed, its class with the same two bases is raised."""
 
 
 class Model:
-    """An estimator in scikit-learn's sense, without scikit-learn: parameters are the constructor's, stored as they came."""
+    """An estimator with scikit-learn's conventions, which does not need scikit-learn.
 
-    # Rates at which each optimizer trains the model well; for those not in it, the optimizer's own default.
-    LEARNING_RATES: ClassVar = {}
-    # From the names of the tables to their axes: axes of one name are of one length.
-    _axes: ClassVar = {}
-    # Threads that an optimizer given by name steps on; None: `so.get_num_threads()`.
-    _threads = None
+    The parameters of the constructor become attributes and are not changed. `fit` checks them.
+    """
+
+    # Rates at which each optimizer trains the model well. An optimizer without an entry uses its own default.
+    LEARNING_RATES: ClassVar[dict[str, Any]] = {}
+    # Names of the tables and of their axes. Axes of the same name must have the same length.
+    _axes: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # Threads of an optimizer given by name; None stands for `so.get_num_threads()`.
+    _threads: int | None = None
+
+    optimizer_: Optimizer
+    loss_curve_: list[float]
 
     @classmethod
     def _names(cls):
         return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
 
-    def get_params(self, deep=True):
-        """Return the constructor's parameters as a dict. `deep` is scikit-learn's, and means nothing here."""
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters of the constructor as a dict.
+
+        Parameters
+        ----------
+        deep : bool
+            Part of scikit-learn's convention. There are no nested estimators, so both values do the same.
+        """
         return {name: getattr(self, name) for name in self._names()}
 
-    def set_params(self, **params):
-        """Set parameters of the constructor; returns the model. Raises ValueError for a name it has not."""
+    def set_params(self, **params: Any) -> "Self":
+        """Set parameters of the constructor, and return the model.
+
+        Raises
+        ------
+        ValueError
+            If the constructor has no parameter of such a name. No parameter is changed then.
+        """
         names = self._names()
         for name in params:
             if name not in names:
-                raise ValueError(f"{shown(name)} is no parameter of {type(self).__name__}; they are {', '.join(names)}")
+                raise ValueError(f"{shown(name)} is not a parameter of {type(self).__name__}; they are "
+                                 f"{', '.join(names)}")
         for name, value in params.items():
             setattr(self, name, value)
         return self
 
     def __repr__(self):
         defaults = inspect.signature(type(self).__init__).parameters
-        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name].default]
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items()
+                   if value is not defaults[name].default]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __sklearn_tags__(self):
-        """What scikit-learn asks of an estimator; nobody else calls it."""
+        """Return the tags of the estimator. Only scikit-learn calls this method."""
         from sklearn.utils import InputTags, Tags, TargetTags
 
         return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags(sparse=True))
@@ -91,15 +124,17 @@ class Model:
     def _check_numbers(self, *names, zero=False):
         for name in names:
             value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not (0 < value < np.inf or (zero and value == 0)):
-                raise ValueError(f"{name} is {shown(value)}; it must be finite and {'0 or more' if zero else 'above 0'}")
+            if not isinstance(value, Real) or isinstance(value, bool) or not (
+                    0 < value < np.inf or (zero and value == 0)):
+                raise ValueError(f"{name} is {shown(value)}; it must be finite and "
+                                 f"{'0 or more' if zero else 'above 0'}")
 
     def _check_one_of(self, name, *allowed):
         if getattr(self, name) not in allowed:
             raise ValueError(f"{name} is {shown(getattr(self, name))}; it must be one of {listed(allowed)}")
 
     def _rng(self, *more):
-        """Random numbers of this model; with more integers, another stream for each."""
+        """Return a random generator. Different integers in `more` give independent streams."""
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = seed.randint(2**31)
@@ -108,22 +143,24 @@ class Model:
         return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=more))
 
     def _make_optimizer(self, tables, hyper=None, **settings):
-        """The optimizer that the parameters `optimizer`, `lr` and `missed` ask for, with these tables.
+        """Return the optimizer that the parameters `optimizer`, `lr` and `missed` describe, with these tables.
 
-        With an optimizer given by name, `hyper` maps a table's name to hyper-parameters of its own, and `settings` are of all.
+        For an optimizer given by name, `hyper` maps the name of a table to its own hyper-parameters. `settings` hold
+        for all tables.
         """
         self._check_one_of("missed", "skip", "replay", *(["dense"] if hasattr(self, "_dense") else []))
         if callable(self.optimizer):
             if self.missed == "replay":
-                raise ValueError("missed is 'replay' and optimizer a callable, which says that itself; leave missed at 'skip'")
+                raise ValueError("missed is 'replay' and optimizer is a callable, which sets missed itself; missed "
+                                 "must be 'skip'")
             if self.lr is not None:
-                raise ValueError(f"lr is {shown(self.lr)} and optimizer a callable, which says the rate itself; leave lr "
-                                 "at None")
+                raise ValueError(f"lr is {shown(self.lr)} and optimizer is a callable, which sets the rate itself; lr "
+                                 "must be None")
             return self.optimizer(tables)
         name, momentum = self._check_optimizer()
         lr = self._default_rate(name) if self.lr is None else self.lr
         if lr is not None and self.lr is None and momentum:
-            lr *= 1 - momentum["momentum"]              # which adds up 1 / (1 - momentum) gradients
+            lr *= 1 - momentum["momentum"]              # momentum adds up 1 / (1 - momentum) gradients
         missed = "replay" if self.missed == "replay" else "skip"
         if hyper is not None:
             tables = [{"params": {key: table}, **hyper.get(key, {})} for key, table in tables.items()]
@@ -131,42 +168,57 @@ class Model:
         return OPTIMIZERS[name](tables, missed=missed, num_threads=self._threads, **momentum, **settings, **rate)
 
     def _check_optimizer(self):
-        """The class that the parameter `optimizer` names, and what it says besides; or raise."""
+        """Return the class name and the options that the parameter `optimizer` stands for, or raise."""
         names = {name.lower(): name for name in (*OPTIMIZERS, *_MOMENTUM)}
         if str(self.optimizer).lower() not in names:
-            raise ValueError(f"optimizer is {shown(self.optimizer)}; it must be one of {', '.join(names.values())}, or a "
-                             "callable")
+            raise ValueError(f"optimizer is {shown(self.optimizer)}; it must be one of {', '.join(names.values())}, or "
+                             "a callable")
         name = names[self.optimizer.lower()]
         return ("SGD", _MOMENTUM[name]) if name in _MOMENTUM else (name, {})
 
     def _schedule(self, lr):
-        """The rate, or what the model makes of it where it is a number."""
+        """Return the rate. A model can replace a number by a schedule."""
         return lr
 
     def _default_rate(self, name):
         return self.LEARNING_RATES.get(name)
 
     def _catch_up(self, rows=None):
-        """Under replay, before rows are read: a mapping from tables to row numbers, or all."""
+        """Under missed="replay", apply the missed steps of rows before they are read.
+
+        `rows` maps the names of tables to row numbers. None stands for all rows.
+        """
         if self.optimizer_.missed == "replay":
             self.optimizer_.catch_up(rows)
 
-    def save(self, path, **metadata):
-        """Save a checkpoint from which `load` resumes: the optimizer's, with this model's settings in its metadata.
+    def save(self, path: str | os.PathLike, **metadata: Any) -> None:
+        """Save a checkpoint of the optimizer, with the settings of this model in its metadata. `load` reads the model.
 
-        No file holds a callable that is none of `sparseopt.schedules`. So in place of an `optimizer` that is a callable,
-        `load` gives the name of the class of `optimizer_`, with its rate as `lr`. What else the callable says is lost to a
-        later `fit`, and only to that: `optimizer_` itself is stored whole. A generator as `random_state` becomes None.
+        `optimizer_` is stored completely, so `partial_fit` goes on as before. A later `fit` uses the parameters, and a
+        file cannot hold some of these:
+
+        | parameter                                             | value after `load`                          |
+        |-------------------------------------------------------|---------------------------------------------|
+        | `optimizer` is a callable                             | the class name and the rate of `optimizer_` |
+        | `lr` is a callable from outside `sparseopt.schedules` | the `lr` that is passed to `load`           |
+        | `random_state` is a generator                         | None                                        |
 
         Parameters
         ----------
         path : str or path
+            As in `sparseopt.save`.
         **metadata
-            What else to keep in `optimizer_.metadata`, the vocabulary for instance.
+            More entries for `optimizer_.metadata`: for instance, the vocabulary.
+
+        Raises
+        ------
+        ValueError, TypeError, OSError, RuntimeError
+            If the model is not fitted, and as in `sparseopt.save`.
         """
         self._check_fitted()
         before = dict(self.optimizer_.metadata)
-        self.optimizer_.metadata |= {"model": self._settings(), "model_type": type(self).__name__, **self._fitted(), **metadata}
+        self.optimizer_.metadata |= {"model": self._settings(), "model_type": type(self).__name__, **self._fitted(),
+                                     **metadata}
         try:
             checkpoint.save(path, self.optimizer_)
         except BaseException:
@@ -174,11 +226,25 @@ class Model:
             raise
 
     @classmethod
-    def load(cls, path, lr=None):
-        """Return the model that `save` saved; `partial_fit` goes on as if it had never stopped, to the bit.
+    def load(cls, path: str | os.PathLike, lr: float | Schedule | None = None) -> "Self":
+        """Return the model that `save` saved. `partial_fit` gives the same bits as if the run had not stopped.
 
-        Its parameters are those of the model that was saved, but for what no file holds: see `save`. `lr` takes the place
-        of the stored rate, as in `sparseopt.load`.
+        Parameters
+        ----------
+        path : str or path
+            A file that `save` wrote. `save` says which parameters a file cannot hold.
+        lr : None, float or callable
+            Replaces the stored learning rate, as in `sparseopt.load`.
+
+        Returns
+        -------
+        Model
+            An instance of this class.
+
+        Raises
+        ------
+        OSError, ValueError, TypeError
+            As in `sparseopt.load`, and if the file holds no model of this class.
         """
         optimizer = checkpoint.load(path, lr=lr)
         with checkpoint.refusing(path):
@@ -195,7 +261,7 @@ class Model:
         return model
 
     def _settings(self):
-        """The constructor's parameters as JSON can hold them, less an optimizer and a rate that it cannot."""
+        """Return the parameters of the constructor as JSON can hold them, without callables that JSON cannot hold."""
         settings = {name: _stored(value) for name, value in self.get_params().items()}
         settings["lr"] = schedules.to_json(settings["lr"])
         if not isinstance(self.optimizer, str):
@@ -205,7 +271,7 @@ class Model:
         return settings
 
     def _check_tables(self):
-        """Raise if the tables of a file are none of such a model."""
+        """Raise ValueError if the tables of a file do not fit this class."""
         lengths = {"one": 1}
         for name, axes in self._axes.items():
             table = self.optimizer_.params.get(name)
@@ -216,28 +282,28 @@ class Model:
                 raise ValueError(f"its table {name!r} is missing, or is no {type(self).__name__}'s")
 
     def _fitted(self):
-        """What belongs to a fitted model beside its tables, as JSON can hold it."""
+        """Return the fitted attributes, except for the tables, as JSON can hold them."""
         return {"losses": self.loss_curve_}
 
     def _restore(self, metadata):
-        """Set the fitted attributes from what `_fitted` returned."""
+        """Set the fitted attributes from the result of `_fitted`."""
         self.loss_curve_ = list(metadata["losses"])
 
 
 def _stored(value):
-    """A parameter as JSON can hold it; of generators of random numbers nothing, since they are where they are."""
+    """Return a parameter as JSON can hold it, and None for a random generator, whose state is not stored."""
     if isinstance(value, np.random.Generator | np.random.RandomState):
         return None
     return value.item() if isinstance(value, np.generic) else value
 
 
 def repeats(X):
-    """How many entries of a COO array have the place of another one."""
-    return X.nnz - X.tocsr().nnz        # in which they are added up
+    """Return how many entries of a COO array repeat the row and column of another entry."""
+    return X.nnz - X.tocsr().nnz        # `tocsr` adds up repeated entries
 
 
 def selection(values, columns, n_columns):
-    """A CSR array with one value a row: the selection of rows of a table, weighted."""
+    """Return a CSR array with one value per row. Its product with a table selects rows, each times its value."""
     from scipy.sparse import csr_array
 
     return csr_array((values, columns, np.arange(len(values) + 1)), shape=(len(values), n_columns))

@@ -1,37 +1,42 @@
-"""What the recommenders share: tables of users and items that grow, recommendations, and items that are alike."""
+"""The base of the recommenders: tables of users and items that can grow, recommendations, and similar items."""
 
 from numbers import Integral
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from .. import _memory, embedding
 from .._kernels import rowplan
 from .._text import shown
 from ..gradients import checked, row_numbers
-from ._base import Model
+from ._base import Callback, Model
 from .words import nearest
 
-_SCORES = 1 << 23           # at a time, where all items are scored
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
+
+_SCORES = 1 << 23           # scores that are computed at a time, which bounds the memory
 
 
 def grown(optimizer, tables):
-    """Return an optimizer with larger tables, whose first rows are those of the old one with their state, to the bit.
+    """Return an optimizer with larger tables. Their first rows and the state of these are those of the old optimizer.
 
-    The later rows keep what the tables hold, and have the state of rows that no step has touched. Under missed="replay" the
-    old rows are caught up first.
+    The later rows keep the values that `tables` has, and get the state of untouched rows. Under missed="replay", the
+    steps that old rows have missed are applied first.
 
     Parameters
     ----------
     optimizer : Optimizer
     tables : mapping from names to arrays
-        As those of the optimizer, with as many rows or more; the first ones are overwritten.
+        Arrays with the names, dims and dtypes of the optimizer's tables, and at least as many rows. The first rows are
+        overwritten.
 
     Returns
     -------
     Optimizer
-        A new one, of the same kind and settings.
+        A new optimizer of the same class and settings.
 
     Examples
     --------
@@ -47,14 +52,14 @@ def grown(optimizer, tables):
     if replays:
         optimizer.catch_up()
     old = optimizer.state_dict()
-    for name, table in old["params"].items():       # first, for Ftrl's first state depends on them
+    for name, table in old["params"].items():       # before the constructor: Ftrl's first state depends on the tables
         tables[name][:len(table)] = table
     groups = [{**group, "params": {name: tables[name] for name in group["params"]}} for group in old["param_groups"]]
     new = type(optimizer)(groups, num_threads=optimizer.num_threads, **old["options"])
     for name, arrays in old["state"].items():
         for key, array in arrays.items():
             target = new.state[name][key]
-            if replays and key == "step":           # a row that was there untouched would stand where all do
+            if replays and key == "step":           # untouched rows stand at the last step, as all rows do now
                 target[...] = array.max(initial=0)
             target[slice(len(array)) if array.ndim else ...] = array
     new.load_state_dict({**old, "params": dict(new.params), "state": dict(new.state)})
@@ -63,25 +68,31 @@ def grown(optimizer, tables):
 
 
 class Recommender(Model):
-    """A model with the tables "users", "items" and "item_bias", whose scores of items are products of their rows."""
+    """A model with the tables "users", "items" and "item_bias". A score is a product of two rows, plus a bias."""
 
     _axes: ClassVar = {"users": ("user", "dim"), "items": ("item", "dim"), "item_bias": ("item",)}
-    _spread = 1e-4          # of the products of new vectors, about
+    _spread = 1e-4          # approximate standard deviation of the product of two new vectors
 
-    def fit(self, X, callback=None):
+    def fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> "Self":
         """Train new vectors for the users and items of a matrix.
+
+        After an error the model is as before.
 
         Parameters
         ----------
         X : scipy sparse array, shape (n_users, n_items)
-            See the class.
+            As the class describes.
         callback : None or callable
-            Called after every batch with a `sparseopt.models.Progress`; training ends where it returns True.
+            Called after every batch with a `sparseopt.models.Progress`. A true result ends the training.
 
         Returns
         -------
-        Recommender
-            Itself.
+        self
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If X or a parameter of the model is not as described.
         """
         X = self._checked(X)
         self._check_settings(X)
@@ -91,25 +102,24 @@ class Recommender(Model):
                 break
         return self
 
-    def partial_fit(self, X, callback=None):
-        """Train one more epoch, from where the vectors are; users and items beyond those known so far get new vectors.
+    def partial_fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> "Self":
+        """Train the present vectors for one more epoch. New users and items get new vectors.
 
         Parameters
         ----------
         X : scipy sparse array, shape (n_users, n_items)
-            Its rows and columns are the users and items known so far, and below and to the right of them new ones.
+            The first rows and columns are the known users and items. Further rows and columns are new users and items.
         callback : None or callable
             As in `fit`.
 
         Returns
         -------
-        Recommender
-            Itself.
+        self
 
         Raises
         ------
-        TypeError, ValueError
-            If X is not as `fit` takes it, or has fewer users or items than there are.
+        TypeError, ValueError, IndexError
+            As in `fit`, and if X has fewer rows or columns than the model has users or items.
         """
         X = self._checked(X)
         self._check_settings(X)
@@ -117,39 +127,40 @@ class Recommender(Model):
             self._start(X)
         known = self._shape
         if X.shape[0] < known[0] or X.shape[1] < known[1]:
-            raise ValueError(f"X has shape {X.shape}; the model knows {known[0]} users and {known[1]} items, so it must have "
-                             "at least so many rows and columns")
+            raise ValueError(f"X has shape {X.shape}; the model knows {known[0]} users and {known[1]} items, so X must "
+                             "have at least as many rows and columns")
         if X.shape != known:
             self._grow(*X.shape)
         self._epoch(X, callback)
         return self
 
-    def recommend(self, users, n=10, seen=None):
-        """Return the items with the highest scores for users, and the scores, the highest first.
+    def recommend(self, users: npt.ArrayLike, n: int = 10,
+                  seen: sp.sparray | sp.spmatrix | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the n items with the highest scores for each user, and the scores. The highest comes first.
 
         Parameters
         ----------
         users : int, or array of integers, shape (k,)
         n : int
-            Items for each.
+            The number of items for each user, 1 or more.
         seen : None or scipy sparse array, shape (n_users, n_items)
-            What not to recommend: the stored entries of the users' rows. The X that was trained on, as a rule.
+            The stored entries of a user's row are not recommended to that user. Usually this is the X of the training.
 
         Returns
         -------
         items : array of integers, shape (n,) or (k, n)
-            -1 where a user has seen all others.
+            -1 stands at the end if fewer than n items are left for a user.
         scores : array of floats, of the same shape
-            As `predict` returns them; -inf where there is no item.
+            The scores of `predict`, and -inf beside -1.
 
         Raises
         ------
         TypeError, ValueError, IndexError
-            If something is not as said above.
+            If a parameter is not as described above, if there is no such user, or if the model is not fitted.
 
         Examples
         --------
-        See the class.
+        The examples of the class show a call.
         """
         self._check_fitted()
         n_items = self._shape[1]
@@ -157,8 +168,8 @@ class Recommender(Model):
         _check_count("n", n, n_items)
         if seen is not None:
             if not sp.issparse(seen) or seen.shape != self._shape:
-                raise TypeError(f"seen is a {type(seen).__name__} of shape {getattr(seen, 'shape', None)}; it must be a scipy "
-                                f"sparse array of shape {self._shape}")
+                raise TypeError(f"seen is a {type(seen).__name__} of shape {getattr(seen, 'shape', None)}; it must be "
+                                f"a scipy sparse array of shape {self._shape}")
             seen = checked(seen, "seen").tocsr()
         self._catch_up()
         items, scores = np.empty((len(numbers), n), np.int64), np.empty((len(numbers), n), np.float32)
@@ -173,18 +184,24 @@ class Recommender(Model):
         items[np.isneginf(scores)] = -1
         return (items[0], scores[0]) if single else (items, scores)
 
-    def similar_items(self, item, n=10):
-        """Return the items whose vectors are nearest to that of an item by cosine: (items, cosines), the nearest first.
+    def similar_items(self, item: int, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """Return the n items whose vectors have the highest cosine with the vector of an item. The nearest comes first.
 
         Parameters
         ----------
         item : int
         n : int
+            From 1 to the number of other items.
+
+        Returns
+        -------
+        items : array of integers, shape (n,)
+        cosines : array of floats, shape (n,)
 
         Raises
         ------
         TypeError, ValueError, IndexError
-            If there is no such item, or n is no count of others.
+            If there is no such item, if n is out of range, or if the model is not fitted.
         """
         self._check_fitted()
         if np.ndim(item):
@@ -202,7 +219,7 @@ class Recommender(Model):
         return len(tables["users"]), len(tables["items"])
 
     def _numbers(self, name, numbers):
-        """Users' or items' numbers, flat and checked."""
+        """Return the numbers of users or items, flat and checked."""
         flat = row_numbers(np.asarray(numbers), name)
         rowplan.check(name, name.rstrip("s"), flat, self._shape[0] if name.startswith("user") else self._shape[1])
         return flat
@@ -220,8 +237,8 @@ class Recommender(Model):
 
     def _make_optimizer(self, tables):
         if callable(self.optimizer) and self.weight_decay:
-            raise ValueError(f"weight_decay is {shown(self.weight_decay)} and optimizer a callable, which says the decay "
-                             "itself; leave weight_decay at 0")
+            raise ValueError(f"weight_decay is {shown(self.weight_decay)} and optimizer is a callable, which sets the "
+                             "decay itself; weight_decay must be 0")
         return super()._make_optimizer(tables, weight_decay=self.weight_decay)
 
     def _start(self, X):
@@ -229,7 +246,7 @@ class Recommender(Model):
         self.loss_curve_ = []
 
     def _new_tables(self, n_users, n_items, rng):
-        """Tables of rows that are still to be trained."""
+        """Return tables of untrained rows."""
         scale = np.sqrt(self._spread / np.sqrt(self.dim))
         return {"users": _memory.normal((n_users, self.dim), scale=scale, seed=rng),
                 "items": _memory.normal((n_items, self.dim), scale=scale, seed=rng),
@@ -246,7 +263,7 @@ class Recommender(Model):
         self.optimizer_ = grown(self.optimizer_, tables)
 
     def _scores(self, users):
-        """Of all items for these users, (k, n_items)."""
+        """Return the scores of all items for these users, shape (k, n_items)."""
         tables = self.optimizer_.params
         scores = embedding.gather(tables["users"], users) @ tables["items"].T
         scores += tables["item_bias"]
@@ -254,7 +271,7 @@ class Recommender(Model):
 
 
 def highest(scores, n):
-    """Columns and values of the n highest numbers of each row, the highest first; of equals the first column comes first."""
+    """Return columns and values of the n highest numbers of each row. Ties are in the order of their columns."""
     columns = np.argpartition(-scores, n - 1, axis=1)[:, :n]
     found = np.take_along_axis(scores, columns, 1)
     order = np.lexsort((columns, -found), axis=1)

@@ -1,42 +1,53 @@
-"""What models of sparse features and targets share: checks of X and y, the training loop, two classes or numbers as targets."""
+"""The base of models of sparse features: checks of X and y, the training loop, binary classification and regression."""
 
 import warnings
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.special import expit
 
 from .. import _memory
 from .._text import escaped, listed, shown
 from ..gradients import checked
-from ._base import Model, Progress
+from ._base import Callback, Model, Progress
 
-_WIDEST_CLASS = 1 << 20         # bytes, in a file
-_SCORED = 4096                  # rows that are scored at a time: a bound on the memory that it takes
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
+
+_WIDEST_CLASS = 1 << 20         # bytes of a class in a file
+_SCORED = 4096                  # rows that are scored at a time, which bounds the memory
 
 
 class Supervised(Model):
-    """Trains on batches of rows of X with their targets; a subclass says what a batch does to which tables."""
+    """Trains on batches of rows of X and their targets. A subclass defines the tables and the step on a batch."""
 
     _axes: ClassVar = {"weights": ("feature",), "intercept": ("one",)}
-    _by_feature = ("weights",)  # the tables with a row for each feature, that l2 acts on; l1 acts on the first
-    # More would save a tenth; and where cores are busy, wait for each other ten times as long as so small a step takes.
+    # The tables with one row per feature. l2 acts on all of these tables, and l1 on the first.
+    _by_feature: tuple[str, ...] = ("weights",)
+    # More threads would save a tenth of the time. On busy cores, threads would wait ten times as long as a step takes.
     _threads = 1
-    _canonical = False          # whether repeated columns of a row have to be summed before training
+    _canonical = False          # whether repeated columns of a row must be summed before training
 
-    def fit(self, X, y, sample_weight=None, callback=None):
+    n_features_in_: int
+
+    def fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
+            sample_weight: npt.ArrayLike | None = None, callback: Callback | None = None) -> "Self":
         """Train a new model.
+
+        After an error the model is as before.
 
         Parameters
         ----------
         X : scipy sparse array or array, shape (n_samples, n_features)
-            CSR of float32 is read as it stands, anything else is converted once. Repeated columns of a row add up.
+            Repeated columns of a row add up. CSR of float32 is used without a copy. All else is converted once.
         y : array, shape (n_samples,)
+            The targets.
         sample_weight : None or array of floats, shape (n_samples,)
-            What each sample counts, 0 or more; None is 1.
+            The factor of each sample in the loss: finite, 0 or more, and not all 0. None stands for 1.
         callback : None or callable
-            Called after every batch with a `sparseopt.models.Progress`; training ends where it returns True.
+            Called after every batch with a `sparseopt.models.Progress`. A true result ends the training.
 
         Returns
         -------
@@ -45,7 +56,7 @@ class Supervised(Model):
         Raises
         ------
         TypeError, ValueError, IndexError
-            If something is not as said above, or a parameter of the model is wrong. The model is then as before.
+            If an argument or a parameter of the model is not as described.
         """
         self._check_settings()
         X = self._checked_X(X, self.n_features)
@@ -58,7 +69,7 @@ class Supervised(Model):
         return self
 
     def _go_on(self, X, y, sample_weight, callback, **known):
-        """One more epoch, on these samples; the first begins a new model."""
+        """Train one more epoch on these samples. The first call begins a new model."""
         self._check_settings()
         begun = hasattr(self, "optimizer_")
         X = self._checked_X(X, self.n_features_in_ if begun else self.n_features)
@@ -101,15 +112,15 @@ class Supervised(Model):
         return ended
 
     def _tables(self, n_features):
-        """The tables of a new model, less the intercept."""
+        """Return the tables of a new model, without the intercept."""
         raise NotImplementedError
 
     def _step(self, X, features, y, weight):
-        """One step on a batch, whose columns are these features; returns the sum of its losses."""
+        """Take a step on a batch whose columns are these features. Return the sum of its losses."""
         raise NotImplementedError
 
     def _scores(self, X, features):
-        """What the model says of the rows of X, before the loss makes anything of it."""
+        """Return the scores of the rows of X, from which the loss computes predictions."""
         raise NotImplementedError
 
     def _score_all(self, X):
@@ -127,7 +138,7 @@ class Supervised(Model):
         self._catch_up(dict.fromkeys(self._by_feature, features))
 
     def _add_intercept(self, scores):
-        """Add it in place."""
+        """Add the intercept in place."""
         if "intercept" in self.optimizer_.params:
             scores += self.optimizer_.params["intercept"][0]
         return scores
@@ -136,11 +147,11 @@ class Supervised(Model):
         return {"intercept": slope.sum(keepdims=True)} if "intercept" in self.optimizer_.params else {}
 
     def _table(self, name):
-        """A table to be looked at."""
+        """Return a read-only view of a table, after all missed steps are applied."""
         self._check_fitted()
         self._catch_up()
         table = self.optimizer_.params[name].view()
-        table.flags.writeable = False           # for reading; weights are written into optimizer_.params
+        table.flags.writeable = False           # users who want to write must use optimizer_.params
         return table
 
     def _check_settings(self):
@@ -154,25 +165,25 @@ class Supervised(Model):
         try:
             self._rng(0)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"random_state is {shown(self.random_state)}; no seed of numpy.random.default_rng: "
-                             f"{escaped(str(error), 160)}") from error
+            raise ValueError(f"random_state is {shown(self.random_state)}; it must be a seed of "
+                             f"numpy.random.default_rng: {escaped(str(error), 160)}") from error
         for name in ("l1", "l2"):
             if getattr(self, name) and callable(self.optimizer):
-                raise ValueError(f"{name} is {shown(getattr(self, name))} and optimizer a callable, which says that itself; "
-                                 "leave it at 0")
+                raise ValueError(f"{name} is {shown(getattr(self, name))} and optimizer is a callable, which sets "
+                                 f"penalties itself; {name} must be 0")
         if self.l1 and str(self.optimizer).lower() != "ftrl":
-            raise ValueError(f"l1 is {self.l1!r} and optimizer is {shown(self.optimizer)}; only Ftrl makes weights exactly 0 "
-                             "by it; leave l1 at 0")
+            raise ValueError(f"l1 is {self.l1!r} and optimizer is {shown(self.optimizer)}; only Ftrl has an l1 "
+                             "penalty, so l1 must be 0")
 
     def _penalties(self, tables):
-        """The hyper-parameters of each table that l1 and l2 come to."""
+        """Return the hyper-parameters of each table that follow from l1 and l2."""
         l2 = {name: self.l2 if name in self._by_feature else 0.0 for name in tables}
         if str(self.optimizer).lower() == "ftrl":
             return {name: {"l1": self.l1 if name == self._by_feature[0] else 0.0, "l2": l2[name]} for name in tables}
         return {name: {"weight_decay": l2[name]} for name in tables}
 
     def _checked_X(self, X, n_features):
-        """X as CSR of float32 with all the features, checked whole: a batch in the midst of training does not fail any more."""
+        """Return X as CSR of float32 with all features. The check covers all of X, so no later batch can fail."""
         if sp.issparse(X):
             X = checked(X, "X").tocsr() if X.ndim == 2 else X
         else:
@@ -180,8 +191,8 @@ class Supervised(Model):
             if X.dtype.kind == "O":
                 X = X.astype(np.float64)
         if X.ndim != 2:
-            raise ValueError(f"X has shape {X.shape}; it must be (n_samples, n_features). Reshape your data: X.reshape(1, -1) "
-                             "if it is one sample, X.reshape(-1, 1) if one feature")
+            raise ValueError(f"X has shape {X.shape}; it must be (n_samples, n_features). Reshape your data: "
+                             "X.reshape(1, -1) if it is one sample, X.reshape(-1, 1) if one feature")
         if X.dtype.kind == "c":
             raise ValueError(f"X has dtype {X.dtype}; it must be of real numbers. Complex data not supported")
         if X.dtype.kind not in "fiub":
@@ -205,8 +216,8 @@ class Supervised(Model):
         if not finite.all():
             first = int(finite.argmin())
             row = int(np.searchsorted(X.indptr, first, side="right")) - 1
-            raise ValueError(f"X has {X.data[first]} at row {row}, column {X.indices[first]}; it must be finite in float32, "
-                             "without NaN and infinity")
+            raise ValueError(f"X has {X.data[first]} at row {row}, column {X.indices[first]}; it must be finite in "
+                             "float32, without NaN and infinity")
         return X
 
     def _fitted(self):
@@ -218,17 +229,23 @@ class Supervised(Model):
 
 
 class BinaryClassifier:
-    """Two classes: the score is the log-odds of the second, the loss the log-loss."""
+    """A model for two classes. The score is the log-odds of the second class, and the loss is the log-loss."""
 
-    def partial_fit(self, X, y, classes=None, sample_weight=None, callback=None):
-        """Train one more epoch from where the model is: on the next part of a stream, or the same data again.
+    classes_: np.ndarray
+
+    def partial_fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
+                    classes: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None,
+                    callback: Callback | None = None) -> "Self":
+        """Train the present model for one more epoch: on the next part of a stream, or on the same data again.
+
+        After an error the model is as before.
 
         Parameters
         ----------
         X, y, sample_weight, callback
-            As `fit`.
+            As in `fit`.
         classes : None or array, shape (2,)
-            Both classes; needed where the y of the first call has only one of them.
+            Both classes. The first call needs them if its y has only one class.
 
         Returns
         -------
@@ -237,32 +254,62 @@ class BinaryClassifier:
         Raises
         ------
         TypeError, ValueError, IndexError
-            As `fit`; and if X has other features, or y other classes, than the model. The model is then as before.
+            As in `fit`, and if X has other features or y has other classes than the model.
         """
         return self._go_on(X, y, sample_weight, callback, classes=classes)
 
-    def decision_function(self, X):
-        """Return the log-odds of the second class, shape (n_samples,)."""
+    def decision_function(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
+        """Return the log-odds of the second class, shape (n_samples,).
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If the model is not fitted, or X is not as in `fit`, or has other features than the model.
+        """
         return self._score_all(X)
 
-    def predict_proba(self, X):
-        """Return the probabilities of both classes, shape (n_samples, 2), in the order of `classes_`."""
+    def predict_proba(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
+        """Return the probabilities of both classes, shape (n_samples, 2), in the order of `classes_`.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As in `decision_function`.
+        """
         scores = self._score_all(X).astype(np.float64)
         return np.column_stack([expit(-scores), expit(scores)])
 
-    def predict(self, X):
-        """Return the more probable class of each row, shape (n_samples,)."""
+    def predict(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
+        """Return the more probable class of each row, shape (n_samples,).
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As in `decision_function`.
+        """
         second = self._score_all(X) > 0
         return self.classes_[second.astype(np.intp)]
 
-    def score(self, X, y, sample_weight=None):
-        """Return the share of rows whose class is predicted right."""
+    def score(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
+              sample_weight: npt.ArrayLike | None = None) -> float:
+        """Return the share of rows whose class is predicted correctly.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As in `decision_function`, and if y or sample_weight is not as in `fit`.
+        """
         predicted = self.predict(X)
         weight = _checked_weight(sample_weight, len(predicted))
         return float(np.average(predicted == _checked_target(self, y, len(predicted)), weights=weight))
 
     def _loss(self, score, y, weight):
-        """The sum of the losses, and the derivative by each score."""
+        """Return the sum of the losses, and its derivative with respect to each score."""
         score = score.astype(np.float64)
         small = np.exp(-np.abs(score))
         p = np.where(score >= 0, 1, small) / (1 + small)
@@ -272,15 +319,15 @@ class BinaryClassifier:
         return 0.0
 
     def _checked_y(self, y, n, begun=False, classes=None):
-        """y as 0 and 1, and the classes, where they were not known before."""
+        """Return y as 0 and 1, and the classes if the model did not know them before."""
         y = _checked_target(self, y, n)
         if y.dtype.kind in "fc" and not np.isfinite(y).all():
-            raise ValueError("y has a NaN or an infinity; each sample must have one of two classes. Input y contains NaN or "
-                             "infinity")
+            raise ValueError("y has a NaN or an infinity; each sample must have one of two classes. Input y contains "
+                             "NaN or infinity")
         if classes is not None:
             classes = np.unique(classes)
             if len(classes) != 2:
-                raise ValueError(f"classes has {len(classes)} different ones; they must be 2")
+                raise ValueError(f"classes has {len(classes)} different classes; there must be 2")
             if begun and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"classes is {listed(classes)}; the model has {listed(self.classes_)}")
         elif begun:
@@ -288,13 +335,14 @@ class BinaryClassifier:
         else:
             classes = np.unique(y)
             if y.dtype.kind == "f" and len(classes) > 2 and (classes % 1).any():
-                raise ValueError(f"y has {len(classes)} different numbers. Unknown label type: continuous; there must be 2 "
-                                 "classes")
+                raise ValueError(f"y has {len(classes)} different numbers. Unknown label type: continuous; there must "
+                                 "be 2 classes")
             if len(classes) == 1:
-                raise ValueError(f"y has only one class, {shown(classes[0])}; there must be 2 (partial_fit can be told both)")
+                raise ValueError(f"y has only one class, {shown(classes[0])}; there must be 2 (partial_fit takes both "
+                                 "as classes=)")
             if len(classes) > 2:
-                raise ValueError(f"y has {len(classes)} classes, {', '.join(map(shown, classes[:3]))}...; there must be 2. "
-                                 "Only binary classification is supported. The type of the target is multiclass.")
+                raise ValueError(f"y has {len(classes)} classes, {', '.join(map(shown, classes[:3]))}...; there must "
+                                 "be 2. Only binary classification is supported. The type of the target is multiclass.")
         second = y == classes[1]
         if not (second | (y == classes[0])).all():
             other = y[~(second | (y == classes[0]))][0]
@@ -322,15 +370,18 @@ class BinaryClassifier:
 
 
 class Regressor:
-    """Numbers: the score is the prediction, the loss half the squared error."""
+    """A model for numbers. The score is the prediction, and the loss is half the squared error."""
 
-    def partial_fit(self, X, y, sample_weight=None, callback=None):
-        """Train one more epoch from where the model is: on the next part of a stream, or the same data again.
+    def partial_fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
+                    sample_weight: npt.ArrayLike | None = None, callback: Callback | None = None) -> "Self":
+        """Train the present model for one more epoch: on the next part of a stream, or on the same data again.
+
+        After an error the model is as before.
 
         Parameters
         ----------
         X, y, sample_weight, callback
-            As `fit`.
+            As in `fit`.
 
         Returns
         -------
@@ -339,21 +390,43 @@ class Regressor:
         Raises
         ------
         TypeError, ValueError, IndexError
-            As `fit`; and if X has other features than the model. The model is then as before.
+            As in `fit`, and if X has other features than the model.
         """
         return self._go_on(X, y, sample_weight, callback)
 
-    def predict(self, X):
-        """Return the prediction for each row, shape (n_samples,)."""
+    def predict(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
+        """Return the prediction for each row, shape (n_samples,).
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If the model is not fitted, or X is not as in `fit`, or has other features than the model.
+        """
         return self._score_all(X)
 
-    def score(self, X, y, sample_weight=None):
-        """Return R²: 1 less the squared error over that of the mean; where y are all alike 0, or 1 if predicted to the bit."""
+    def score(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
+              sample_weight: npt.ArrayLike | None = None) -> float:
+        r"""Return R², the share of the variance of y that the predictions explain.
+
+        .. math:: R^2 = 1 - \frac{\sum_i s_i (y_i - \hat y_i)^2}{\sum_i s_i (y_i - \bar y)^2}
+
+        If all y are equal, the result is 1 if each prediction equals y to the bit, and 0 otherwise.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As in `predict`, and if y or sample_weight is not as in `fit`.
+        """
         predicted = self.predict(X)
         y = _checked_target(self, y, len(predicted)).astype(np.float64)
         weight = _checked_weight(sample_weight, len(predicted))
         counted = slice(None) if weight is None else weight > 0
-        if y[counted].min() == y[counted].max():            # where a variance would be that of rounding
+        if y[counted].min() == y[counted].max():            # the variance would be only rounding errors
             return float(np.array_equal(predicted[counted], y[counted]))
         mean = np.average(y, weights=weight)
         error, variance = (np.average((y - of) ** 2, weights=weight) for of in (predicted, mean))
@@ -373,7 +446,8 @@ class Regressor:
         with np.errstate(over="ignore"):
             y = y.astype(np.float32)
         if not np.isfinite(y).all():
-            raise ValueError(f"y has {y[~np.isfinite(y)][0]}; it must be finite in float32. Input y contains NaN or infinity")
+            raise ValueError(f"y has {y[~np.isfinite(y)][0]}; it must be finite in float32. Input y contains NaN or "
+                             "infinity")
         return y, {}
 
     def __sklearn_tags__(self):
@@ -387,9 +461,10 @@ class Regressor:
 
 
 class Compactor:
-    """Takes rows of X to the columns that occur in them: what is computed with them then fits into the processor's cache.
+    """Renumbers the columns of some rows of X, so that only the columns that occur are left.
 
-    Sorting would take several times as long. One number a feature is set aside, but only those of the rows are touched.
+    All that is computed from these rows then fits into the processor's cache. Sorting would take several times as long.
+    The memory is one number per feature, but only the numbers of occurring features are touched.
     """
 
     def __init__(self, n_features):
@@ -397,13 +472,14 @@ class Compactor:
         self.numbers = np.empty(0, np.int32)            # 0, 1, 2, ...
 
     def __call__(self, X, start, stop):
-        """The rows from start to stop, with as many columns as occur in them, and which features these are."""
+        """Return the rows from start to stop with only the columns that occur, and the features of these columns."""
         first, last = X.indptr[start], X.indptr[stop]
         if last - first > len(self.numbers):
             self.numbers = np.arange(last - first, dtype=np.int32)
         place, indices, position = self.place, X.indices[first:last].astype(np.intp), self.numbers[:last - first]
         place[indices] = position
-        features = indices.compress(place.take(indices, mode="clip") == position)      # the last that named each of them
+        # If a feature is repeated, only its last entry finds its own position in `place`.
+        features = indices.compress(place.take(indices, mode="clip") == position)
         place[features] = self.numbers[:len(features)]
         places = place.take(indices, mode="clip")
         bounds = (X.indptr[start:stop + 1] - first).astype(np.int32, copy=False)
@@ -443,12 +519,12 @@ def _checked_target(model, y, n):
     if y.ndim != 1:
         raise ValueError(f"y has shape {y.shape}; y should be a 1d array, ({n},)")
     if len(y) != n:
-        raise ValueError(f"X has {n} samples and y {len(y)}; they must be as many")
+        raise ValueError(f"X has {n} samples and y has {len(y)}; the numbers must be equal")
     return y
 
 
 def _conversion_warning():
-    """scikit-learn's category, where it is installed."""
+    """Return scikit-learn's category if scikit-learn is installed."""
     try:
         from sklearn.exceptions import DataConversionWarning
     except ImportError:

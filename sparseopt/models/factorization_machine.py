@@ -1,12 +1,13 @@
-"""Factorization machines of order 2: a weight for each feature, and for each pair of features the product of two vectors."""
+"""Factorization machines of order 2: a weight for each feature, and a product of vectors for each pair of features."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from .. import _memory
 from ..gradients import RowGradient
+from ._base import MakeOptimizer, Schedule, Seed
 from ._supervised import BinaryClassifier, Regressor, Supervised
 
 
@@ -15,12 +16,14 @@ class _FactorizationMachine(Supervised):
         "SGD": 0.003, "Adagrad": 0.02, "RowwiseAdagrad": 0.02, "Adadelta": 0.5, "RMSprop": 0.001, "Adam": 0.0015,
         "AdamW": 0.0015, "RowwiseAdam": 0.0015, "Adamax": 0.004, "NAdam": 0.0015, "Ftrl": 0.05, "Lion": 0.0003,
     }
-    _canonical = True           # in x², repeats are to be squared after they are summed
+    _canonical = True           # x² must be the square of the sum of repeated entries
     _axes: ClassVar = {**Supervised._axes, "factors": ("feature", "dim")}
     _by_feature = ("weights", "factors")
 
-    def __init__(self, dim=8, optimizer="Ftrl", lr=None, l1=0.0, l2=0.0, init_scale=0.01, epochs=5, batch_size=256,
-                 shuffle=True, fit_intercept=True, n_features=None, missed="skip", random_state=0):
+    def __init__(self, dim: int = 8, optimizer: str | MakeOptimizer = "Ftrl", lr: float | Schedule | None = None,
+                 l1: float = 0.0, l2: float = 0.0, init_scale: float = 0.01, epochs: int = 5, batch_size: int = 256,
+                 shuffle: bool = True, fit_intercept: bool = True, n_features: int | None = None,
+                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0) -> None:
         self.dim = dim
         self.optimizer = optimizer
         self.lr = lr
@@ -36,15 +39,15 @@ class _FactorizationMachine(Supervised):
         self.random_state = random_state
 
     @property
-    def coef_(self):
+    def coef_(self) -> np.ndarray:
         return self._table("weights")
 
     @property
-    def factors_(self):
+    def factors_(self) -> np.ndarray:
         return self._table("factors")
 
     @property
-    def intercept_(self):
+    def intercept_(self) -> np.ndarray:
         self._check_fitted()
         return self._add_intercept(_memory.zeros(1))
 
@@ -60,18 +63,18 @@ class _FactorizationMachine(Supervised):
     def _step(self, X, features, y, weight):
         score, factors, sums, squares = self._forward(X, features)
         loss, slope = self._loss(score, y, weight)
-        # of ½ (Σ x v)² - ½ Σ (x v)², summed over the batch: Xᵀ(slope · Xv) - v · (X∘X)ᵀ slope
+        # The gradient of ½ (Σ x v)² - ½ Σ (x v)², summed over the batch, is Xᵀ(slope · Xv) - v · (X∘X)ᵀ slope.
         gradient = X.T @ (slope[:, None] * np.column_stack([sums, np.ones(len(y))]))
         by_factor = gradient[:, :-1] - factors * (squares.T @ slope)[:, None]
-        self.optimizer_.step({"weights": RowGradient(features, gradient[:, -1]), "factors": RowGradient(features, by_factor),
-                              **self._intercept_gradient(slope)})
+        self.optimizer_.step({"weights": RowGradient(features, gradient[:, -1]),
+                              "factors": RowGradient(features, by_factor), **self._intercept_gradient(slope)})
         return loss
 
     def _scores(self, X, features):
         return self._forward(X, features)[0]
 
     def _forward(self, X, features):
-        """Scores, by Rendle's linear-time form, and what their gradient needs again."""
+        """Return scores by Rendle's linear-time form, and the parts that their gradient needs."""
         tables = self.optimizer_.params
         factors = tables["factors"][features]
         product = X @ np.column_stack([factors, tables["weights"][features]])
@@ -82,65 +85,73 @@ class _FactorizationMachine(Supervised):
 
 
 class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
-    r"""Factorization machine of order 2 for two classes: logistic regression that knows pairs of features.
+    r"""Factorization machine of order 2 for two classes: logistic regression with interactions of pairs of features.
 
     .. math:: P(y_i = 1) = \frac{1}{1 + e^{-z_i}}, \quad
               z_i = b + \sum_j x_{ij} w_j + \sum_{j < k} x_{ij} x_{ik} \langle v_j, v_k \rangle, \qquad
               \min_{w, b, v} \; -\sum_i s_i \log P(y_i)
 
-    The pairs cost as much as the features, as their sum is
-    :math:`\frac12 \sum_f \big((\sum_j x_{ij} v_{jf})^2 - \sum_j x_{ij}^2 v_{jf}^2\big)`; and a batch touches the rows of its
-    features alone, a gradient the size of the table is never formed. Gradients are sums over a batch, as in
+    The sum over all pairs costs no more than the sum over the features, because it equals
+    :math:`\frac12 \sum_f \big((\sum_j x_{ij} v_{jf})^2 - \sum_j x_{ij}^2 v_{jf}^2\big)`. A step on a batch touches only
+    the rows of the batch's features, so no gradient has the size of a table. Gradients are sums over a batch, as in
     `LogisticRegression`.
 
     Parameters
     ----------
     dim : int
-        Length of the vectors v.
+        The length of the vectors v, 1 or more.
     optimizer : str or callable
-        The name of an optimizer of this library, which then takes its steps on one thread, or a callable from a dict of tables
-        to one: `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
+        The name of an optimizer of this library, which then uses one thread. Or a callable that takes a dict of tables
+        and returns an optimizer: `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
-        The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this model, else the
-        optimizer's default.
+        The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for this
+        model. If that table has no rate, None stands for the optimizer's default.
     l1 : float
-        With Ftrl, λ1 of the weights w; the vectors are spared.
+        λ1 of Ftrl for the weights w, 0 or more. The vectors have no such penalty. Other optimizers need 0.
     l2 : float
-        With Ftrl λ2 of weights and vectors, with others their weight decay (decoupled where they have it so), on touched rows
-        under missed="skip" and on all under "replay". The intercept is spared.
+        λ2 of Ftrl for weights and vectors, 0 or more. For other optimizers by name, their weight decay, which some of
+        these decouple from the gradient. A step decays touched rows under missed="skip", and all rows under "replay".
+        The intercept has no penalty.
     init_scale : float
-        Standard deviation of the normal distribution that the vectors start from.
+        The vectors start with draws from a normal distribution. This is its standard deviation, above 0.
     epochs : int
-        Passes over the samples that `fit` makes.
+        Passes over the samples in `fit`, 0 or more.
     batch_size : int
-        Samples a step.
+        Samples per step, 1 or more.
     shuffle : bool
-        Whether the samples of an epoch are taken in random order. Without, batches are read where they lie, which is faster.
+        Whether an epoch takes the samples in random order. False is faster, because batches are read in place.
     fit_intercept : bool
-        Whether there is a b.
+        Whether the model has the intercept b.
     n_features : None or int
-        Rows of the tables; X may then have fewer columns. None: as the first X.
+        The number of rows of the tables. X may then have fewer columns. None stands for the number of columns of the
+        first X.
     missed : "skip" or "replay"
-        What happens to rows in the steps of batches without their features, with an optimizer given by name: nothing; or what
-        the dense optimizer does, caught up when a batch or a reader needs them.
+        How steps treat rows whose features are not in the batch. "skip" leaves them as they are. "replay" gives the
+        results of the dense optimizer: missed steps are applied before a row is read. A callable as optimizer needs
+        "skip".
     random_state : int, None, numpy.random.Generator or RandomState
-        Seed of the vectors' start and of the order of samples.
+        The seed of the first vectors and of the order of samples.
 
     Attributes
     ----------
     optimizer_ : Optimizer
-        With the tables: `optimizer_.params` has "weights" (n_features,), "factors" (n_features, dim) and "intercept" (1,), of
-        float32.
+        Holds the tables, all float32: `optimizer_.params` has "weights" (n_features,), "factors" (n_features, dim) and
+        "intercept" (1,).
     coef_ : array, shape (n_features,)
-        The weights w; read only.
+        The weights w. Read-only.
     factors_ : array, shape (n_features, dim)
-        The vectors v; read only.
+        The vectors v. Read-only.
     intercept_ : array, shape (1,)
     classes_ : array, shape (2,)
-        The labels, in their order; the second one is the 1 of the formula.
+        The sorted labels. The second label is the 1 of the formula.
     n_features_in_ : int
     loss_curve_ : list of float
-        Mean log-loss over each epoch, measured as it went on.
+        The mean log-loss of each epoch. The loss of a sample is measured before the step on its batch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        By `fit` and `partial_fit`, if a parameter is not as described above.
 
     Examples
     --------
@@ -161,24 +172,31 @@ class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
 
 
 class FactorizationMachineRegressor(Regressor, _FactorizationMachine):
-    r"""Factorization machine of order 2 for numbers: linear regression that knows pairs of features.
+    r"""Factorization machine of order 2 for numbers: linear regression with interactions of pairs of features.
 
     .. math:: \hat y_i = b + \sum_j x_{ij} w_j + \sum_{j < k} x_{ij} x_{ik} \langle v_j, v_k \rangle, \qquad
               \min_{w, b, v} \; \tfrac12 \sum_i s_i (\hat y_i - y_i)^2
 
-    b starts at the mean of the first y. Scale y if its standard deviation is far from 1: the rates are made for that.
+    The intercept b starts at the mean of the first y. The rates in `LEARNING_RATES` are for a y with a standard
+    deviation of about 1. Scale y if its deviation is far from 1.
 
     Parameters
     ----------
     dim, optimizer, lr, l1, l2, init_scale, epochs, batch_size, shuffle, fit_intercept, n_features, missed, random_state
-        As `FactorizationMachineClassifier`.
+        As in `FactorizationMachineClassifier`.
 
     Attributes
     ----------
     optimizer_, coef_, factors_, intercept_, n_features_in_
-        As `FactorizationMachineClassifier`.
+        As in `FactorizationMachineClassifier`.
     loss_curve_ : list of float
-        Mean of half the squared errors over each epoch, measured as it went on.
+        The mean of half the squared errors of each epoch. The error of a sample is measured before the step on its
+        batch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        By `fit` and `partial_fit`, if a parameter is not as described above.
 
     Examples
     --------

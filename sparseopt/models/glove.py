@@ -1,31 +1,36 @@
 """Word vectors from co-occurrence counts: GloVe."""
 
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from .. import _memory, embedding
 from ..gradients import MatmulGradient, RowGradient, _numbers, checked
-from ._base import Progress, repeats, selection
+from ._base import Callback, MakeOptimizer, Progress, Schedule, Seed, repeats, selection
 from .words import WordVectors
 
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
 
-def cooccurrence(tokens, words, window=10):
-    """Return how often words stand near each other: a pair at distance d counts 1/d, in both directions.
+
+def cooccurrence(tokens: Iterable[str], words: Sequence[str], window: int = 10) -> sp.csr_array:
+    """Return how often words occur near each other. A pair at distance d counts 1/d, in both directions.
 
     Parameters
     ----------
-    tokens : sequence of str
-        Words that are not among `words` are skipped, as if they were not in the text.
+    tokens : iterable of str
+        The text. Tokens that are not in `words` are removed before distances are counted.
     words : sequence of str
-        The vocabulary; its order is the order of rows and columns.
+        The vocabulary, in the order of rows and columns.
     window : int
         The largest distance.
 
     Returns
     -------
-    scipy.sparse.csr_array of float32, shape (len(words), len(words)), symmetric
+    scipy.sparse.csr_array of float32, shape (len(words), len(words))
+        A symmetric matrix.
 
     Examples
     --------
@@ -41,7 +46,8 @@ def cooccurrence(tokens, words, window=10):
     counts = sp.csr_array(shape, dtype=np.float32)
     for distance in range(1, min(window, len(numbers) - 1) + 1):
         left, right = numbers[:-distance], numbers[distance:]
-        counts = counts + sp.coo_array((np.full(len(left), 1 / distance, np.float32), (left, right)), shape=shape).tocsr()
+        each = np.full(len(left), 1 / distance, np.float32)
+        counts = counts + sp.coo_array((each, (left, right)), shape=shape).tocsr()
     return (counts + counts.T).tocsr()
 
 
@@ -51,39 +57,51 @@ class GloVe(WordVectors):
     .. math:: \min \sum_{ij} f(X_{ij}) \left(w_i \cdot \tilde w_j + b_i + \tilde b_j - \log X_{ij}\right)^2, \qquad
               f(x) = \min\left(1, (x / x_\text{max})^\alpha\right)
 
-    over the stored entries of X, in batches; a batch touches the vectors of its words alone.
+    The sum runs over the stored entries of X. A step on a batch of entries touches only the vectors of the batch's
+    words.
 
     Parameters
     ----------
     dim : int
-        Length of a vector.
+        The length of a vector, 1 or more.
     optimizer : str or callable
-        The name of an optimizer of this library, or a callable from a dict of tables to one:
+        The name of an optimizer of this library. Or a callable that takes a dict of tables and returns an optimizer:
         `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
-        The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this
-        model, else the optimizer's default.
+        The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for this
+        model. If that table has no rate, None stands for the optimizer's default.
     epochs : int
-        Passes over the entries that `fit` makes.
+        Passes over the entries in `fit`, 0 or more.
     batch_size : int
-        Entries a step.
+        Entries per step, 1 or more.
     x_max, alpha : float
-        Of the weight f; x_max of the paper is 100, for texts of billions of words.
+        The parameters of the weight f, above 0. The paper's x_max is 100, for texts of billions of words.
     missed : "skip", "replay" or "dense"
-        What happens to words in the steps of batches without them, with an optimizer given by name: nothing; what the dense
-        optimizer does, caught up when a batch or a reader needs them; or that very thing, by gradients of all rows, which
-        is slow and there to compare with.
-    random_state : int
-        Seed of the starting values and of the order of entries.
+        How steps treat words that are not in the batch, with an optimizer given by name. A callable as optimizer does
+        not allow "replay".
+
+        | missed   | words that are not in the batch                                                             |
+        |----------|---------------------------------------------------------------------------------------------|
+        | "skip"   | stay as they are                                                                            |
+        | "replay" | get the results of the dense optimizer: missed steps are applied before a word is read      |
+        | "dense"  | take part in every step with a gradient of 0; this is slow, and useful only for comparisons |
+    random_state : None, int, numpy.random.Generator or RandomState
+        The seed of the first values and of the order of entries.
 
     Attributes
     ----------
     optimizer_ : Optimizer
-        With the tables: `optimizer_.params` has "words" and "contexts" (n_words, dim), "word_bias" and "context_bias".
+        Holds the tables: `optimizer_.params` has "words" and "contexts" (n_words, dim), "word_bias" and "context_bias"
+        (n_words,).
     vectors_ : array, shape (n_words, dim)
-        The sum of a word's two vectors, as the paper has it.
+        The sums of the two vectors of each word, as in the paper.
     loss_curve_ : list of float
-        Mean of the weighted squared errors over each epoch, measured as it went on.
+        The mean weighted squared error of each epoch. The error of an entry is measured before the step on its batch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        By `fit` and `partial_fit`, if a parameter is not as described above.
 
     Examples
     --------
@@ -104,15 +122,16 @@ class GloVe(WordVectors):
     """
 
     LEARNING_RATES: ClassVar = {
-        "SGD": 0.002, "Adagrad": 0.1, "RowwiseAdagrad": 0.1, "Adadelta": 3.0, "RMSprop": 0.003, "Adam": 0.01, "AdamW": 0.01,
-        "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.2, "Lion": 0.001,
+        "SGD": 0.002, "Adagrad": 0.1, "RowwiseAdagrad": 0.1, "Adadelta": 3.0, "RMSprop": 0.003, "Adam": 0.01,
+        "AdamW": 0.01, "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.2, "Lion": 0.001,
     }
     _axes: ClassVar = {"words": ("word", "dim"), "contexts": ("word", "dim"),
                        "word_bias": ("word",), "context_bias": ("word",)}
-    _dense = True               # has missed="dense"
+    _dense = True               # this model allows missed="dense"
 
-    def __init__(self, dim=100, optimizer="Adagrad", lr=None, epochs=30, batch_size=4096, x_max=10.0, alpha=0.75,
-                 missed="skip", random_state=0):
+    def __init__(self, dim: int = 100, optimizer: str | MakeOptimizer = "Adagrad", lr: float | Schedule | None = None,
+                 epochs: int = 30, batch_size: int = 4096, x_max: float = 10.0, alpha: float = 0.75,
+                 missed: Literal["skip", "replay", "dense"] = "skip", random_state: Seed | None = 0) -> None:
         self.dim = dim
         self.optimizer = optimizer
         self.lr = lr
@@ -123,20 +142,24 @@ class GloVe(WordVectors):
         self.missed = missed
         self.random_state = random_state
 
-    def fit(self, X, callback=None):
+    def fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> "Self":
         """Train new vectors for the words of a co-occurrence matrix.
 
         Parameters
         ----------
         X : scipy sparse array, shape (n_words, n_words)
-            Positive counts; entries of 0 are left out. Several entries of one pair add up.
+            Counts, finite and 0 or more. Entries of 0 are ignored. Several entries of one pair add up.
         callback : None or callable
-            Called after every batch with a `sparseopt.models.Progress`; training ends where it returns True.
+            Called after every batch with a `sparseopt.models.Progress`. A true result ends the training.
 
         Returns
         -------
-        GloVe
-            Itself.
+        self
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If X or a parameter of the model is not as described.
         """
         X = _checked(X)
         self._check_settings()
@@ -146,22 +169,38 @@ class GloVe(WordVectors):
                 break
         return self
 
-    def partial_fit(self, X, callback=None):
-        """Train one more epoch on the matrix, from where the vectors are. Parameters as `fit`."""
+    def partial_fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> "Self":
+        """Train the present vectors for one more epoch on a matrix.
+
+        Parameters
+        ----------
+        X, callback
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As in `fit`, and if X has another number of words than the model.
+        """
         X = _checked(X)
         self._check_settings()
         if not hasattr(self, "optimizer_"):
             self._start(X.shape[0])
         n_words = len(self.optimizer_.params["words"])
         if X.shape[0] != n_words:
-            raise ValueError(f"X has shape {X.shape}; the vectors are of {n_words} words")
+            raise ValueError(f"X has shape {X.shape}; the model has vectors of {n_words} words, so X must have shape "
+                             f"{(n_words, n_words)}")
         self._epoch(X, callback)
         return self
 
     def _check_settings(self):
         self._check_integers(dim=1, epochs=0, batch_size=1)
         self._check_numbers("x_max", "alpha")
-        self._rng(0)                                    # or raise
+        self._rng(0)                                    # raises if random_state is no seed
 
     def _start(self, n_words):
         rng = self._rng()
@@ -191,13 +230,13 @@ class GloVe(WordVectors):
         return False
 
     def _step(self, i, j, target, weight):
-        """One step on the entries (i, j); returns the sum of their losses."""
+        """Take a step on the entries (i, j). Return the sum of their losses."""
         tables = self.optimizer_.params
         n_words = len(tables["words"])
         self._catch_up({"words": i, "contexts": j, "word_bias": i, "context_bias": j})
         word, context = embedding.gather(tables["words"], i), embedding.gather(tables["contexts"], j)
         error = np.einsum("bd,bd->b", word, context) + tables["word_bias"][i] + tables["context_bias"][j] - target
-        slope = weight * error                  # of half the loss, as in the paper's code
+        slope = weight * error                  # the derivative of half the loss, as in the paper's code
         gradients = {
             "words": MatmulGradient(selection(slope, i, n_words), context),
             "contexts": MatmulGradient(selection(slope, j, n_words), word),
@@ -211,20 +250,27 @@ class GloVe(WordVectors):
         self.optimizer_.step(gradients)
         return float(slope @ error)
 
-    def score(self, X):
-        """Return how well the vectors fit counts: minus the mean weighted squared error over the entries of X.
+    def score(self, X: sp.sparray | sp.spmatrix) -> float:
+        """Return minus the mean weighted squared error over the entries of X. Higher is better, and 0 is the best.
 
         Parameters
         ----------
         X : scipy sparse array, shape (n_words, n_words)
-            Of counts that were not trained on, for instance.
+            Counts, for instance from another text.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If the model is not fitted, X is not as in `fit`, or X has another number of words than the model.
         """
         self._check_fitted()
         X = _checked(X)
         self._catch_up()
         tables, total = self.optimizer_.params, 0.0
         if X.shape[0] != len(tables["words"]):
-            raise ValueError(f"X has shape {X.shape}; the vectors are of {len(tables['words'])} words")
+            n_words = len(tables["words"])
+            raise ValueError(f"X has shape {X.shape}; the model has vectors of {n_words} words, so X must have shape "
+                             f"{(n_words, n_words)}")
         rows, columns = X.coords
         for start in range(0, X.nnz, 65536):
             i, j, x = (array[start:start + 65536] for array in (rows, columns, X.data))
@@ -234,7 +280,7 @@ class GloVe(WordVectors):
         return -total / X.nnz
 
     @property
-    def vectors_(self):
+    def vectors_(self) -> np.ndarray:
         self._check_fitted()
         self._catch_up()
         return self.optimizer_.params["words"] + self.optimizer_.params["contexts"]
@@ -242,8 +288,8 @@ class GloVe(WordVectors):
 
 def _checked(X):
     if not sp.issparse(X) or X.ndim != 2 or X.shape[0] != X.shape[1]:
-        raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a square scipy sparse "
-                        "array")
+        raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a square scipy "
+                        "sparse array")
     X = checked(X, "X").tocoo()
     with np.errstate(over="ignore"):
         X = sp.coo_array((_numbers(X.data, "X").astype(np.float32), X.coords), shape=X.shape)

@@ -1,16 +1,19 @@
-"""Recommendations from what users turned to: matrix factorization by ranking losses."""
+"""Recommendations from implicit feedback (clicks, purchases): matrix factorization with ranking losses."""
+
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from .. import embedding
 from .._text import shown
 from ..gradients import RowGradient, _numbers, checked
-from ._base import Progress
+from ._base import MakeOptimizer, Progress, Schedule, Seed
 from ._recommender import Recommender
 
-_ALL = 1 << 14              # items up to which softmax takes all of them
-# What parameters that are None come to.
+_ALL = 1 << 14              # up to this number of items, softmax uses all items
+# The values of parameters that are None.
 _DEFAULTS = {
     "softmax": {"negatives": 2048, "popularity": 0.5, "regularization": 0.2},
     "bpr": {"negatives": 1, "popularity": 0.5, "regularization": 0.03},
@@ -19,69 +22,83 @@ _DEFAULTS = {
 
 
 class ImplicitFactorization(Recommender):
-    r"""Recommendations from what users turned to: scores s = p_u · q_i + b_i, higher for the items of a user than for others.
+    r"""Recommendations from implicit feedback. A user's own items get higher scores than other items.
 
-    For the pairs (u, i) of the matrix, with weights w (its entries) and I_u the items of u, the loss is one of the following.
-    What is not in the matrix counts as not chosen: `partial_fit` wants all pairs too, not the new ones alone. The weights of
-    a pair with several entries add up: each purchase may be an entry of its own.
+    The score of an item i for a user u is :math:`s_{ui} = p_u \cdot q_i + b_i`.
+
+    The stored entries of X are the pairs (u, i) of users with their items. The entry is the weight w of the pair. If a
+    pair has several entries, the weights add up: each purchase may be an entry. I_u are the items of u. All other items
+    count as not chosen. So `partial_fit` needs all pairs too, not only the new pairs. The loss is one of these:
 
     .. math::
         \text{softmax:} \quad & -\sum w_{ui} \log \frac{e^{s_{ui}}}{e^{s_{ui}} + \sum_{j \notin I_u} e^{s_{uj}}} \\
         \text{bpr:} \quad & -\sum w_{ui} \operatorname*{mean}_{j \notin I_u} \log \sigma(s_{ui} - s_{uj}) \\
         \text{warp:} \quad & \sum w_{ui} \log\left(\text{rank}_{ui}\right) \max(0, 1 - s_{ui} + s_{uj})
 
-    - **softmax**, the best as a rule: a step takes some users whole, and all items, or where these are more than 16,384 some
-      that are drawn, each counted by one over the probability of its draw (log Q correction).
-    - **bpr**: a step takes some pairs, each beside items that are drawn; those of the user are left out.
-    - **warp**: a step takes some pairs, and for each the first item drawn that is not of the user and less than 1 behind; the
-      rank is estimated as ⌊(n_items - 1) / number of draws⌋. Pairs that find none take no part.
+    | loss    | a step takes            | negatives j, never items of the user                                        |
+    |---------|-------------------------|-----------------------------------------------------------------------------|
+    | softmax | all pairs of some users | all items; or drawn items, if there are more than 16,384 items              |
+    | bpr     | some pairs              | drawn items for each pair                                                   |
+    | warp    | some pairs              | for each pair, the first drawn item with 1 - s_ui + s_uj > 0; a pair        |
+    |         |                         | without such an item is left out                                            |
+
+    softmax usually gives the best recommendations. It divides the exponential of a drawn item by the probability of the
+    draw (log Q correction). warp estimates the rank as ⌊(n_items - 1) / number of draws⌋.
 
     Parameters
     ----------
     loss : "softmax", "bpr" or "warp"
     dim : int
-        Length of a vector.
+        The length of a vector, 1 or more.
     optimizer : str or callable
-        The name of an optimizer of this library, or a callable from a dict of tables to one:
-        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`. With softmax, one given by name steps on one thread,
-        beside the threads of BLAS.
+        The name of an optimizer of this library. Or a callable that takes a dict of tables and returns an optimizer:
+        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`. With softmax, an optimizer given by name uses one
+        thread, because BLAS uses the other cores.
     lr : None, float or callable
-        The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for each loss of this
-        model, else the optimizer's default.
+        The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for each
+        loss of this model. If that table has no rate, None stands for the optimizer's default.
     epochs : int
-        Passes over the pairs that `fit` makes.
+        Passes over the pairs in `fit`, 0 or more.
     batch_size : int
-        Pairs a step; softmax takes the users whose pairs come to about as many.
+        Pairs per step, 1 or more. softmax takes users who have about so many pairs together.
     negatives : None, int or "batch"
-        bpr: items drawn for each pair (None: 1). warp: the most items drawn for each pair (None: 32). softmax: items drawn for
-        all users of a step (None: 2048 of more than 16,384 items, else all), or "batch": the items of all its users.
+        How many items are drawn, 1 or more.
+
+        | loss    | an integer                    | None                               | "batch"                  |
+        |---------|-------------------------------|------------------------------------|--------------------------|
+        | softmax | items for all users of a step | 2048 if n_items > 16,384, else all | the items of these users |
+        | bpr     | items for each pair           | 1                                  | not allowed              |
+        | warp    | the most items for each pair  | 32                                 | not allowed              |
     popularity : None or float
-        Items are drawn in proportion to 1 + the number of their pairs, to this power; 0 is all alike. None is 0.5 for softmax
-        and bpr, 0 for warp. To be left at None where none are drawn.
+        The probability of an item is proportional to (1 + the number of its pairs) to this power: 0 or more. With 0,
+        all items are equally likely. None stands for 0.5 with softmax and bpr, and for 0 with warp. If no items are
+        drawn, popularity must be None.
     regularization : None or float
-        λ: ½ λ w (‖p_u‖² + ‖q_i‖²) is part of the loss of a pair, and ½ λ w ‖q_j‖² for an item drawn for it (not by
-        softmax, which draws for all). None is 0.2 for softmax, 0.03 for bpr, 0.1 for warp.
+        λ, 0 or more. The loss of a pair includes ½ λ w (‖p_u‖² + ‖q_i‖²). With bpr and warp, the loss also includes ½ λ
+        w ‖q_j‖² for an item j drawn for the pair. None stands for 0.2 with softmax, 0.03 with bpr, and 0.1 with warp.
     weight_decay : float
-        That of the optimizer, with one given by name: AdamW's is decoupled, for each step that touches a row (under
-        missed="replay" for every step).
+        The weight decay of an optimizer given by name, 0 or more; AdamW's is decoupled. A row decays at each step that
+        touches the row. Under missed="replay", a row decays at every step.
     missed : "skip" or "replay"
-        What happens to users and items in the steps of batches without them, with an optimizer given by name: nothing, or
-        what the dense optimizer does, caught up when a batch or a reader needs them.
+        How steps treat users and items that are not in the batch. "skip" leaves them as they are. "replay" gives the
+        results of the dense optimizer: missed steps are applied before a row is read. A callable as optimizer needs
+        "skip".
     random_state : None, int, numpy.random.Generator or RandomState
-        Of the starting values and of all that is drawn. Training with the same integer gives the same bits, whatever
-        `so.get_num_threads()` is.
+        The seed of the first values and of all draws. The same integer gives the same bits, for any number of threads
+        of this library.
 
     Attributes
     ----------
     optimizer_ : Optimizer
-        With the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim) and "item_bias".
+        Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim) and "item_bias"
+        (n_items,).
     loss_curve_ : list of float
-        Mean loss of a pair over each epoch without the decay, measured as it went on.
+        The mean loss of a pair in each epoch, without the decay. The loss is measured before the step on its batch.
 
     Raises
     ------
     TypeError, ValueError
-        By `fit` and `partial_fit`, if X or a parameter is not as said above; the model is then as before.
+        By `fit` and `partial_fit`, if X or a parameter is not as described above. The model is then as before.
 
     Examples
     --------
@@ -94,19 +111,17 @@ class ImplicitFactorization(Recommender):
     >>> items, scores = model.recommend(3, n=5, seen=X)
     >>> items % 2, X[[3]].toarray()[0, items]
     (array([1, 1, 1, 1, 1]), array([False, False, False, False, False]))
-    >>> newcomer = sp.csr_array(([1.0, 1.0], ([0, 0], [0, 2])), shape=(1, 50))    # has turned to items 0 and 2
+    >>> newcomer = sp.csr_array(([1.0, 1.0], ([0, 0], [0, 2])), shape=(1, 50))    # a new user who chose items 0 and 2
     >>> X = sp.vstack([X, newcomer], format="csr")
     >>> for _ in range(5):
     ...     model = model.partial_fit(X)
     >>> model.recommend(200, n=5, seen=X)[0] % 2
     array([0, 0, 0, 0, 0])
 
-    References
-    ----------
-    bpr: Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback". warp: Weston, Bengio and Usunier
-    2011, "WSABIE: Scaling Up To Large Vocabulary Image Annotation". softmax: Bengio and Senécal 2008, "Adaptive Importance
-    Sampling to Accelerate Training of a Neural Probabilistic Language Model"; Rendle 2021, "Item Recommendation from Implicit
-    Feedback".
+    References ---------- bpr: Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback". warp:
+    Weston, Bengio and Usunier 2011, "WSABIE: Scaling Up To Large Vocabulary Image Annotation". softmax: Bengio and
+    Senécal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model"; Rendle
+    2021, "Item Recommendation from Implicit Feedback".
     """
 
     LEARNING_RATES = {  # noqa: RUF012
@@ -114,12 +129,16 @@ class ImplicitFactorization(Recommender):
                     "AdamW": 0.05, "RowwiseAdam": 0.05, "Adamax": 0.1, "NAdam": 0.05, "Ftrl": 0.3, "Lion": 0.02},
         "bpr": {"SGD": 0.1, "Adagrad": 0.1, "RowwiseAdagrad": 0.05, "Adadelta": 3.0, "RMSprop": 0.01, "Adam": 0.01,
                 "AdamW": 0.01, "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.3, "Lion": 0.003},
-        "warp": {"SGD": 0.003, "Adagrad": 0.03, "RowwiseAdagrad": 0.02, "Adadelta": 1.0, "RMSprop": 0.003, "Adam": 0.003,
-                 "AdamW": 0.003, "RowwiseAdam": 0.003, "Adamax": 0.006, "NAdam": 0.003, "Ftrl": 0.1, "Lion": 0.001},
+        "warp": {"SGD": 0.003, "Adagrad": 0.03, "RowwiseAdagrad": 0.02, "Adadelta": 1.0, "RMSprop": 0.003,
+                 "Adam": 0.003, "AdamW": 0.003, "RowwiseAdam": 0.003, "Adamax": 0.006, "NAdam": 0.003, "Ftrl": 0.1,
+                 "Lion": 0.001},
     }
 
-    def __init__(self, loss="softmax", dim=64, optimizer="Adagrad", lr=None, epochs=20, batch_size=4096, negatives=None,
-                 popularity=None, regularization=None, weight_decay=0.0, missed="skip", random_state=0):
+    def __init__(self, loss: Literal["softmax", "bpr", "warp"] = "softmax", dim: int = 64,
+                 optimizer: str | MakeOptimizer = "Adagrad", lr: float | Schedule | None = None, epochs: int = 20,
+                 batch_size: int = 4096, negatives: int | Literal["batch"] | None = None,
+                 popularity: float | None = None, regularization: float | None = None, weight_decay: float = 0.0,
+                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0) -> None:
         self.loss = loss
         self.dim = dim
         self.optimizer = optimizer
@@ -133,8 +152,10 @@ class ImplicitFactorization(Recommender):
         self.missed = missed
         self.random_state = random_state
 
-    def predict(self, users, items):
-        """Return the scores of pairs of a user and an item: higher is better, and only differences for one user mean anything.
+    def predict(self, users: npt.ArrayLike, items: npt.ArrayLike) -> np.ndarray:
+        """Return the scores of pairs of a user and an item. Higher is better.
+
+        Only differences between the scores of one user have a meaning.
 
         Parameters
         ----------
@@ -147,7 +168,7 @@ class ImplicitFactorization(Recommender):
         Raises
         ------
         TypeError, ValueError, IndexError
-            If there is no such user or item, or the lengths differ.
+            If there is no such user or item, if the lengths differ, or if the model is not fitted.
         """
         users, items = self._pairs(users, items)
         self._catch_up({"users": users, "items": items, "item_bias": items})
@@ -162,8 +183,9 @@ class ImplicitFactorization(Recommender):
         if self.popularity is not None:
             self._check_numbers("popularity", zero=True)
             if self.negatives == "batch" or self._takes_all(X.shape[1]):
-                raise ValueError(f"popularity is {self.popularity!r} and negatives {shown(self.negatives)}, with which softmax "
-                                 f"draws none of {X.shape[1]} items; leave popularity at None, or make negatives a number")
+                raise ValueError(f"popularity is {self.popularity!r} and negatives is {shown(self.negatives)}, with "
+                                 f"which softmax draws none of the {X.shape[1]} items; popularity must be None, or "
+                                 "negatives an integer")
 
     def _takes_all(self, n_items):
         return self.loss == "softmax" and self.negatives is None and n_items <= _ALL
@@ -177,13 +199,15 @@ class ImplicitFactorization(Recommender):
 
     def _checked(self, X):
         if not sp.issparse(X) or X.ndim != 2:
-            raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy sparse array "
-                            "(n_users, n_items)")
+            raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy "
+                            "sparse array (n_users, n_items)")
         X = checked(X, "X").tocsr()
         with np.errstate(over="ignore"):
-            X = sp.csr_array((_numbers(X.data, "X").astype(np.float32), X.indices.copy(), X.indptr.copy()), shape=X.shape)
+            data = _numbers(X.data, "X").astype(np.float32)
+        X = sp.csr_array((data, X.indices.copy(), X.indptr.copy()), shape=X.shape)
         if X.nnz and not (np.isfinite(X.data).all() and X.data.min() >= 0):
-            raise ValueError(f"X has entries from {X.data.min()} to {X.data.max()}; weights must be finite and 0 or more")
+            raise ValueError(f"X has entries from {X.data.min()} to {X.data.max()}; weights must be finite and 0 or "
+                             "more")
         X.sum_duplicates()
         X.eliminate_zeros()
         if not X.nnz:
@@ -192,13 +216,13 @@ class ImplicitFactorization(Recommender):
 
     @property
     def _threads(self):
-        return 1 if self.loss == "softmax" else None        # beside those of BLAS
+        return 1 if self.loss == "softmax" else None        # with softmax, BLAS has its own threads
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
         rng = self._rng(epoch)
         counts = np.bincount(X.indices, minlength=X.shape[1])
-        negatives = embedding.Alias((counts + 1)**self._setting("popularity"))      # + 1: any item can be drawn
+        negatives = embedding.Alias((counts + 1)**self._setting("popularity"))      # + 1 so that any item can be drawn
         batches = self._of_users if self.loss == "softmax" else self._of_pairs
         for pairs, loss in batches(X, counts, negatives, rng):
             done += pairs
@@ -209,15 +233,15 @@ class ImplicitFactorization(Recommender):
         self.loss_curve_.append(total / done)
         return False
 
-    # Softmax: users whole, so that one product of matrices has all their scores.  BLAS has the cores for these; all else here
-    # is on one thread, since threads of two kinds that wait for each other's work take longer than the work.
+    # Softmax takes all pairs of a user together, so one matrix product gives all scores. BLAS uses all cores for this
+    # product. All else here uses one thread: two groups of threads that wait for each other take longer than the work.
 
     def _of_users(self, X, counts, negatives, rng):
-        """Steps on all pairs of some users at a time; yields the number of pairs and the loss of each."""
+        """Take steps, each on all pairs of some users. Yield the number of pairs and the loss of each step."""
         users = np.flatnonzero(np.diff(X.indptr))
         rng.shuffle(users)
         ends = np.cumsum(np.diff(X.indptr)[users])
-        batch = (ends - 1) // self.batch_size           # by where a user's last pair falls
+        batch = (ends - 1) // self.batch_size           # a user belongs to the batch of the user's last pair
         everything, negatives_each = self._takes_all(X.shape[1]), self._setting("negatives")
         share = counts if negatives_each == "batch" else (counts + 1)**self._setting("popularity")
         log_share = np.log(np.maximum(share, np.finfo(np.float64).tiny) / share.sum())
@@ -229,12 +253,15 @@ class ImplicitFactorization(Recommender):
                 drawn = theirs.indices if negatives_each == "batch" else negatives.draw(negatives_each, rng)
                 items, times = np.unique(np.concatenate([drawn, theirs.indices]), return_inverse=True)
                 times = np.bincount(times[:len(drawn)], minlength=len(items))
-                with np.errstate(divide="ignore"):      # -inf: one that was not drawn is nobody's negative
+                with np.errstate(divide="ignore"):      # the weight -inf excludes an item that was not drawn
                     weight = (np.log(times) - np.log(len(drawn)) - log_share[items]).astype(np.float32)
             yield theirs.nnz, self._softmax_step(some, theirs, items, weight)
 
     def _softmax_step(self, users, X, items, weight):
-        """One step on the pairs X of these users beside these items, each counted e^weight times; returns the loss."""
+        """Take a step on the pairs X of these users. The items are negatives, each counted e^weight times.
+
+        Return the loss.
+        """
         self._catch_up({"users": users, "items": items, "item_bias": items})
         tables = self.optimizer_.params
         p = tables["users"][users]
@@ -245,7 +272,7 @@ class ImplicitFactorization(Recommender):
         scores += tables["item_bias"][items]
         own = scores[row, column]
         scores += weight
-        scores[row, column] = -np.inf                   # no item of a user is a negative of the user's others
+        scores[row, column] = -np.inf                   # a user's own items are not negatives
         top = np.maximum(scores.max(axis=1), np.maximum.reduceat(own, X.indptr[:-1]))
         scores -= top[:, None]
         others = np.exp(scores, out=scores)
@@ -264,10 +291,10 @@ class ImplicitFactorization(Recommender):
                               "item_bias": RowGradient(items, slope.sum(axis=0))})
         return loss
 
-    # BPR and WARP: pairs in any order, each against an item of its own.
+    # BPR and WARP take pairs in random order, each with its own negatives.
 
     def _of_pairs(self, X, counts, negatives, rng):
-        """Steps on some pairs at a time; yields the number of pairs and the loss of each."""
+        """Take steps, each on some pairs. Yield the number of pairs and the loss of each step."""
         users = np.repeat(np.arange(X.shape[0], dtype=np.int32), np.diff(X.indptr))
         keys = users * np.int64(X.shape[1]) + X.indices
         order = rng.permutation(X.nnz)
@@ -276,7 +303,7 @@ class ImplicitFactorization(Recommender):
             yield len(batch), self._pairs_step(users[batch], X.indices[batch], X.data[batch], keys, negatives, rng)
 
     def _pairs_step(self, users, items, weights, keys, negatives, rng):
-        """One step on these pairs, where `keys` has all there are; returns the loss."""
+        """Take a step on these pairs, and return the loss. `keys` holds all pairs of the matrix."""
         each = self._setting("negatives")
         drawn = negatives.draw((len(users), each), rng)
         compared = self._bpr if self.loss == "bpr" else self._warp
@@ -296,18 +323,25 @@ class ImplicitFactorization(Recommender):
         return loss
 
     def _bpr(self, users, items, weights, drawn, keys):
-        """Triplets (user, item, other item) with their weights, and the loss: -log σ(score - other score), and its slope."""
+        """Return triplets (user, item, other item), with their weights and slopes, and the sum of their losses.
+
+        The loss of a triplet is -log σ(score - other score).
+        """
         each = drawn.shape[1]
-        users, items, weights = np.repeat(users, each), np.repeat(items, each), np.repeat(weights / np.float32(each), each)
+        users, items = np.repeat(users, each), np.repeat(items, each)
+        weights = np.repeat(weights / np.float32(each), each)
         others = drawn.reshape(-1)
         kept = ~_among(keys, users, others, self._shape[1])
         users, items, weights, others = users[kept], items[kept], weights[kept], others[kept]
         ahead = self.predict(users, items) - self.predict(users, others)
-        wrong = np.exp(-np.logaddexp(0, ahead))         # σ(-ahead)
+        wrong = np.exp(-np.logaddexp(0, ahead))         # σ(-ahead) without overflow
         return users, items, others, weights, weights * wrong, float(weights @ np.logaddexp(0, -ahead))
 
     def _warp(self, users, items, weights, drawn, keys):
-        """The same of the first item drawn that is no more than 1 behind: log(estimated rank) · (1 - score + other score)."""
+        """Return the same as `_bpr`, for the first drawn item that is not the user's and has a positive loss.
+
+        The loss of a triplet is log(estimated rank) · (1 - score + other score).
+        """
         tables = self.optimizer_.params
         behind = 1 - self.predict(users, items)[:, None]
         behind = behind + embedding.dots(embedding.gather(tables["users"], users), None, tables["items"], drawn)
@@ -324,7 +358,7 @@ class ImplicitFactorization(Recommender):
 
 
 def _among(keys, users, items, n_items):
-    """Which pairs (user, item) are among those with these rising keys, user · n_items + item."""
+    """Return which pairs (user, item) have their key user · n_items + item among the sorted `keys`."""
     wanted = users * np.int64(n_items) + items
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return keys[place] == wanted

@@ -1,66 +1,70 @@
-"""Ratings as products: matrix factorization with biases."""
+"""Predictions of ratings: matrix factorization with biases."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from .. import _memory, embedding
 from ..gradients import RowGradient, _numbers, checked
-from ._base import Progress, repeats
+from ._base import MakeOptimizer, Progress, Schedule, Seed, repeats
 from ._recommender import Recommender
 
 
 class MatrixFactorization(Recommender):
-    r"""Ratings of items by users, predicted from a vector and a bias of each.
+    r"""Predicts the ratings of items by users, from a vector and a bias for each user and each item.
 
     .. math:: \min \tfrac12 \sum_{(u, i) \in X} \left(r_{ui} - \hat r_{ui}\right)^2
                    + \lambda \left(\|p_u\|^2 + \|q_i\|^2 + b_u^2 + b_i^2\right), \qquad
               \hat r_{ui} = \mu + b_u + b_i + p_u \cdot q_i
 
-    over the stored entries of X, in batches; a batch touches its users and items alone. μ is the mean of the ratings that the
-    model first saw. **Every stored entry is a rating, a stored 0 a rating of 0**; what is not stored is not known. For clicks
-    and purchases see `ImplicitFactorization`.
+    The sum runs over the stored entries of X. A step on a batch of entries touches only the users and items of the
+    batch. μ is the mean of the ratings in the first X. **Every stored entry is a rating: a stored 0 is a rating of 0.**
+    All other ratings are unknown. For clicks and purchases, use `ImplicitFactorization`.
 
-    A pair with several entries is refused: nobody can say which of its ratings counts.
+    An X with several entries for one pair is refused, because it does not say which of the ratings counts.
 
     Parameters
     ----------
     dim : int
-        Length of a vector.
+        The length of a vector, 1 or more.
     optimizer : str or callable
-        The name of an optimizer of this library, or a callable from a dict of tables to one:
+        The name of an optimizer of this library. Or a callable that takes a dict of tables and returns an optimizer:
         `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
-        The learning rate, with an optimizer given by name; None is that of `LEARNING_RATES`, chosen for this model.
+        The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for this
+        model.
     epochs : int
-        Passes over the ratings that `fit` makes.
+        Passes over the ratings in `fit`, 0 or more.
     batch_size : int
-        Ratings a step.
+        Ratings per step, 1 or more.
     regularization : float
-        λ: decay that is part of the loss, for each rating; what is rated often decays more often.
+        λ, 0 or more: a decay as part of the loss of each rating. So users and items with many ratings decay more often.
     weight_decay : float
-        That of the optimizer, with one given by name: AdamW's is decoupled, for each step that touches a row (under
-        missed="replay" for every step).
+        The weight decay of an optimizer given by name, 0 or more; AdamW's is decoupled. A row decays at each step that
+        touches the row. Under missed="replay", a row decays at every step.
     missed : "skip" or "replay"
-        What happens to users and items in the steps of batches without them, with an optimizer given by name: nothing, or
-        what the dense optimizer does, caught up when a batch or a reader needs them.
+        How steps treat users and items that are not in the batch. "skip" leaves them as they are. "replay" gives the
+        results of the dense optimizer: missed steps are applied before a row is read. A callable as optimizer needs
+        "skip".
     random_state : None, int, numpy.random.Generator or RandomState
-        Of the starting values and of the order of ratings. Training with the same integer gives the same bits.
+        The seed of the first values and of the order of ratings. The same integer gives the same bits.
 
     Attributes
     ----------
     optimizer_ : Optimizer
-        With the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim), "user_bias" and "item_bias".
+        Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim), "user_bias" (n_users,)
+        and "item_bias" (n_items,).
     mean_ : float
         μ.
     loss_curve_ : list of float
-        Mean squared error over each epoch, measured as it went on.
+        The mean squared error of each epoch. The error of a rating is measured before the step on its batch.
 
     Raises
     ------
     TypeError, ValueError
-        By `fit` and `partial_fit`, if X or a parameter is not as said above; the model is then as before.
+        By `fit` and `partial_fit`, if X or a parameter is not as described above. The model is then as before.
 
     Examples
     --------
@@ -82,14 +86,17 @@ class MatrixFactorization(Recommender):
     """
 
     LEARNING_RATES = {  # noqa: RUF012
-        "SGD": 0.02, "Adagrad": 0.02, "RowwiseAdagrad": 0.03, "Adadelta": 1.0, "RMSprop": 0.003, "Adam": 0.003, "AdamW": 0.003,
-        "RowwiseAdam": 0.003, "Adamax": 0.008, "NAdam": 0.003, "Ftrl": 0.08, "Lion": 0.002,
+        "SGD": 0.02, "Adagrad": 0.02, "RowwiseAdagrad": 0.03, "Adadelta": 1.0, "RMSprop": 0.003, "Adam": 0.003,
+        "AdamW": 0.003, "RowwiseAdam": 0.003, "Adamax": 0.008, "NAdam": 0.003, "Ftrl": 0.08, "Lion": 0.002,
     }
 
     _axes: ClassVar = {**Recommender._axes, "user_bias": ("user",)}
 
-    def __init__(self, dim=64, optimizer="Adam", lr=None, epochs=20, batch_size=1024, regularization=0.1, weight_decay=0.0,
-                 missed="skip", random_state=0):
+    mean_: float
+
+    def __init__(self, dim: int = 64, optimizer: str | MakeOptimizer = "Adam", lr: float | Schedule | None = None,
+                 epochs: int = 20, batch_size: int = 1024, regularization: float = 0.1, weight_decay: float = 0.0,
+                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0) -> None:
         self.dim = dim
         self.optimizer = optimizer
         self.lr = lr
@@ -100,8 +107,8 @@ class MatrixFactorization(Recommender):
         self.missed = missed
         self.random_state = random_state
 
-    def predict(self, users, items):
-        """Return the ratings that the model expects, of pairs of a user and an item.
+    def predict(self, users: npt.ArrayLike, items: npt.ArrayLike) -> np.ndarray:
+        """Return the predicted ratings of pairs of a user and an item.
 
         Parameters
         ----------
@@ -110,12 +117,12 @@ class MatrixFactorization(Recommender):
         Returns
         -------
         array of float32, shape (k,)
-            Not limited to the range of the ratings.
+            The predictions can lie outside the range of the ratings.
 
         Raises
         ------
         TypeError, ValueError, IndexError
-            If there is no such user or item, or the lengths differ.
+            If there is no such user or item, if the lengths differ, or if the model is not fitted.
         """
         users, items = self._pairs(users, items)
         self._catch_up({"users": users, "items": items, "user_bias": users, "item_bias": items})
@@ -123,8 +130,8 @@ class MatrixFactorization(Recommender):
         return (embedding.dots(tables["users"], users, tables["items"], items)
                 + tables["user_bias"][users] + tables["item_bias"][items] + np.float32(self.mean_))
 
-    def score(self, X):
-        """Return minus the root mean squared error of the stored ratings of a matrix: higher is better, 0 the best.
+    def score(self, X: sp.sparray | sp.spmatrix) -> float:
+        """Return minus the root mean squared error of the stored ratings. Higher is better, and 0 is the best.
 
         Parameters
         ----------
@@ -132,8 +139,8 @@ class MatrixFactorization(Recommender):
 
         Raises
         ------
-        TypeError, ValueError
-            If X is not as in `fit`, or has not the model's shape.
+        TypeError, ValueError, IndexError
+            If X is not as in `fit`, if its shape differs from the model's, or if the model is not fitted.
         """
         self._check_fitted()
         X = self._checked(X)
@@ -144,8 +151,8 @@ class MatrixFactorization(Recommender):
 
     def _checked(self, X):
         if not sp.issparse(X) or X.ndim != 2:
-            raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy sparse array "
-                            "(n_users, n_items)")
+            raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy "
+                            "sparse array (n_users, n_items)")
         X = checked(X, "X").tocoo()
         with np.errstate(over="ignore"):
             X = sp.coo_array((_numbers(X.data, "X").astype(np.float32), X.coords), shape=X.shape)
@@ -158,8 +165,8 @@ class MatrixFactorization(Recommender):
                              f"{X.coords[0][again]}, column {X.coords[1][again]}; a pair must have one rating")
         if not np.isfinite(X.data).all():
             first = int(np.isfinite(X.data).argmin())
-            raise ValueError(f"X has {X.data[first]} at row {X.coords[0][first]}, column {X.coords[1][first]}; ratings must be "
-                             "finite")
+            raise ValueError(f"X has {X.data[first]} at row {X.coords[0][first]}, column {X.coords[1][first]}; ratings "
+                             "must be finite")
         return X
 
     def _start(self, X):
@@ -184,7 +191,7 @@ class MatrixFactorization(Recommender):
         return False
 
     def _step(self, u, i, rating):
-        """One step on the ratings of items i by users u; returns the sum of their squared errors."""
+        """Take a step on the ratings of items i by users u. Return the sum of their squared errors."""
         tables, decay = self.optimizer_.params, np.float32(self.regularization)
         self._catch_up({"users": u, "items": i, "user_bias": u, "item_bias": i})
         p, q = embedding.gather(tables["users"], u), embedding.gather(tables["items"], i)
