@@ -131,7 +131,7 @@ class Reader:
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"no complete safetensors file ({error})") from error
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError("no complete safetensors file (its metadata are no texts)")
+            raise ValueError("no complete safetensors file (its metadata are not texts)")
 
     def check(self):
         """Compare the header with its checksum and with the size of the file."""
@@ -182,7 +182,7 @@ def parsed(text):
     except RecursionError:
         raise ValueError("its JSON is nested too deeply") from None
     if not isinstance(found, dict):
-        raise ValueError(f"its JSON is a {type(found).__name__}, no object")
+        raise ValueError(f"its JSON is a {type(found).__name__}; it must be an object")
     return found
 
 

@@ -1,8 +1,8 @@
 """Embedding layers: rows of a table, sums of bags of rows, dot products of pairs of rows, and random negatives.
 
-A bag of rows is a row of a sparse matrix X, and its sum is a row of `X @ table`. So the gradient of a table
-is a RowGradient, or a MatmulGradient with the same X. The order of each sum is fixed. So results are the
-same to the bit for any number of threads.
+A bag of rows is a row of a sparse matrix X, and its sum is a row of `X @ table`. So the gradient of a table is a
+RowGradient, or a MatmulGradient with the same X. Each sum has a fixed order, so results are the same to the bit for any
+number of threads.
 """
 
 from typing import Literal
@@ -152,7 +152,8 @@ def bags(indices: npt.ArrayLike, offsets: npt.ArrayLike | None = None, *, n_rows
     else:
         bounds = np.append(_integers(offsets, "offsets"), len(indices))
         if bounds[0] != 0 or (np.diff(bounds) < 0).any():
-            raise ValueError(f"offsets must rise from 0 to at most {len(indices)}, the number of indices")
+            raise ValueError(f"offsets are {shown(offsets)}; they must be sorted, begin with 0, and be at most "
+                             f"{len(indices)}, the number of indices")
     if weights is None:
         weights = np.ones(len(indices), np.float32)
     else:
@@ -165,7 +166,7 @@ def bags(indices: npt.ArrayLike, offsets: npt.ArrayLike | None = None, *, n_rows
     if mode == "mean":
         sums = np.bincount(np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)), weights, len(bounds) - 1)
         if not sums[np.diff(bounds) > 0].all():
-            raise ValueError("weights of a bag sum to 0; a bag must have another sum to have a mean")
+            raise ValueError("weights of a bag sum to 0; with mode 'mean' no sum may be 0")
         weights = (weights / np.repeat(sums, np.diff(bounds))).astype(weights.dtype)
     X = sp.csr_array((len(bounds) - 1, n_rows), dtype=weights.dtype)
     X.data, X.indices, X.indptr = weights, indices, bounds.astype(indices.dtype)

@@ -204,7 +204,7 @@ def _product(gradient, shape, dim, dtype, what):
         raise ValueError(f"{what} has X of shape {X.shape}; the table has {shape[0]} rows, so X must have shape "
                          f"{(X.shape[0], shape[0])}")
     if width != dim:
-        raise ValueError(f"{what} has dY of shape {dY.shape}; the table has shape {shape}, so it must have shape "
+        raise ValueError(f"{what} has dY of shape {dY.shape}; the table has shape {shape}, so dY must have shape "
                          f"{(len(dY), dim)}")
     values, (weights, *numbers) = _readable(dY, dtype, what), _parts(X, what)
     weights = _readable(_numbers(weights, what), dtype, what)
@@ -427,7 +427,7 @@ def _native(array, what="rows"):
         too_large = array > np.iinfo(np.int64).max if array.dtype.kind == "u" else np.zeros(1, np.bool_)
         if too_large.any():
             at = too_large.argmax()
-            raise IndexError(f"{what} has {array[at]} at position {at}; no table has that many")
+            raise IndexError(f"{what} has {array[at]} at position {at}; no table has so many rows")
         array = array.astype(np.int64)
     return np.require(array, requirements="CA")
 

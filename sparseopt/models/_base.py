@@ -279,7 +279,7 @@ class Model:
                 continue
             if table is None or table.dtype != np.float32 or len(axes) != table.ndim or any(
                     lengths.setdefault(axis, n) != n for axis, n in zip(axes, table.shape, strict=True)):
-                raise ValueError(f"its table {name!r} is missing, or is no {type(self).__name__}'s")
+                raise ValueError(f"its table {name!r} is missing, or does not fit a {type(self).__name__}")
 
     def _fitted(self):
         """Return the fitted attributes, except for the tables, as JSON can hold them."""

@@ -228,7 +228,7 @@ class Recommender(Model):
         self._check_fitted()
         users, items = self._numbers("users", users), self._numbers("items", items)
         if len(users) != len(items):
-            raise ValueError(f"users has {len(users)} numbers and items {len(items)}; they must be pairs")
+            raise ValueError(f"users has {len(users)} numbers and items has {len(items)}; they must be pairs")
         return users, items
 
     def _check_settings(self, X):

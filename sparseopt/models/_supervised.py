@@ -356,7 +356,7 @@ class BinaryClassifier:
         super()._restore(metadata)
         dtype = np.dtype(metadata["classes_dtype"])
         if len(metadata["classes"]) != 2 or dtype.itemsize > _WIDEST_CLASS:
-            raise ValueError(f"its classes are {metadata['classes']!r} of dtype {dtype}; they must be 2")
+            raise ValueError(f"its classes are {metadata['classes']!r} of dtype {dtype}; there must be 2")
         self.classes_ = np.array(metadata["classes"], dtype=dtype)
 
     def __sklearn_tags__(self):

@@ -145,7 +145,8 @@ class MatrixFactorization(Recommender):
         self._check_fitted()
         X = self._checked(X)
         if X.shape != self._shape:
-            raise ValueError(f"X has shape {X.shape}; the model has {self._shape[0]} users and {self._shape[1]} items")
+            raise ValueError(f"X has shape {X.shape}; the model has {self._shape[0]} users and {self._shape[1]} items, "
+                             "so X must have as many rows and columns")
         error = self.predict(*X.coords) - X.data
         return -float(np.sqrt(np.mean(np.square(error, dtype=np.float64))))
 
