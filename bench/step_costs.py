@@ -1,4 +1,4 @@
-"""What a step costs in two builds of sparseopt, in turns: on one row, on a mapping of four tables, and on 100,000 rows.
+"""The cost of a step in two builds of sparseopt, in turns: on one row, on four tables, and on 100,000 rows.
 
     pip install --no-deps --target OLD .        # at the one commit, and NEW at the other
     python bench/step_costs.py OLD NEW [rounds, 9]

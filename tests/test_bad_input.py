@@ -1,4 +1,4 @@
-"""What is wrong with an input is said with its name and its place, before anything has been written."""
+"""Errors name the wrong input and the place of the fault, and are raised before anything is written."""
 
 import functools
 import math
@@ -205,7 +205,7 @@ def index_cases():
 
 
 def indptr_cases():
-    """Of three entries each; `lines` is what the array is compressed along."""
+    """Arrays of three entries each; `lines` is the length of the axis along which the array is compressed."""
     arrays = {
         "csr": (ITEMS, "row", lambda **wrong: malformed(cells("csr", [0, 1, 2], [0, 1, 2]), **wrong)),
         "csc": (DIM, "column", lambda **wrong: malformed(cells("csc", [0, 1, 2], [0, 1, 2]), **wrong)),

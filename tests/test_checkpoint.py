@@ -1,4 +1,4 @@
-"""A resumed run gives the bits of one that never stopped, and no accident with a file leaves half of anything."""
+"""A resumed run gives the bits of a run without a stop, and no failure leaves half of a file or of an optimizer."""
 
 import copy
 import json
@@ -346,7 +346,7 @@ def test_a_file_of_another_format_says_so(path):
     assert_refused(path, match="format 1; this version of sparseopt reads only format 2")
 
 
-# What a stranger may have written: its checksums are right.
+# Files that a stranger may have written, with correct checksums.
 
 def sealed(header, data=b""):
     """A file with this header, an object or bytes, and a right checksum of it."""

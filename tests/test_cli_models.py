@@ -13,7 +13,7 @@ from sparseopt.models import SkipGram
 
 
 def run(capsys, *arguments):
-    """What a command prints, in one line, after it has ended well."""
+    """Run a command, check that it succeeds, and return its output in one line."""
     status = cli.main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     assert status == 0, captured.err

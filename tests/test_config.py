@@ -1,4 +1,4 @@
-"""Threads, instruction sets, and what is said about them; each in a fresh process where it is settled at import."""
+"""Threads, instruction sets and their report. A setting that is read at import is tested in a new process."""
 
 import os
 import platform

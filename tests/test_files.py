@@ -1,4 +1,4 @@
-"""A file that is written holds the old content or the new, and nothing stays beside it."""
+"""A path holds the old file or the new file, and no temporary file stays beside it."""
 
 import os
 import socket

@@ -105,7 +105,7 @@ def test_uniform_draws_are_numpys_stretched_to_the_interval(dtype):
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (1000.0, 1001.0), (-1001.0, -1000.0), (1.0, 1.0 + 2**-20)])
 @each_dtype
 def test_uniform_draws_are_below_high(low, high, dtype):
-    # Where float32 is coarse beside the interval, rounding takes draws near its end to the end itself.
+    # If the interval is small for float32, rounding moves draws near `high` to `high` itself.
     array = so.uniform(200_000, dtype, low=low, high=high, seed=0)
     assert array.min() >= low
     assert array.max() < high

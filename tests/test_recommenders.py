@@ -1,4 +1,4 @@
-"""Matrix factorization, of ratings and of what users turned to."""
+"""Matrix factorization of ratings and of implicit feedback."""
 
 from pathlib import Path
 

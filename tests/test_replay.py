@@ -1,4 +1,4 @@
-"""missed="replay": every row that has been caught up is where the dense optimizer would have it."""
+"""missed="replay": after a catch-up, every row has the values that the dense optimizer gives."""
 
 import copy
 import math

@@ -82,7 +82,7 @@ def test_a_rate_that_no_file_holds_is_handed_in_and_is_then_the_models(tmp_path)
     again = LogisticRegression.load(tmp_path / "model", lr=fading)
     assert again.get_params() == model.get_params()
     assert tables(again.fit(*DATA["LogisticRegression"])) == tables(model.fit(*DATA["LogisticRegression"]))
-    # Where the optimizer has a rate of its own that a file holds, that one comes back.
+    # If the optimizer has a rate that a file can hold, `load` returns this rate.
     model = LogisticRegression(optimizer="SGD", lr=0.25).fit(*DATA["LogisticRegression"]).set_params(lr=fading)
     model.save(tmp_path / "model")
     assert LogisticRegression.load(tmp_path / "model").lr == 0.25

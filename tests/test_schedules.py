@@ -1,4 +1,4 @@
-"""Schedules have the values that their formulas say at their landmarks, and torch's at every step; files keep them."""
+"""Schedules against their formulas at chosen steps, and against torch at every step; checkpoints keep schedules."""
 
 import dataclasses
 import json

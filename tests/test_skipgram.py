@@ -94,7 +94,7 @@ def test_every_pair_is_visited_once_an_epoch_in_mixed_order(text, monkeypatch):
     assert len(taken) == -(-n_words // 100) > 82            # of 8,200 words together
     sizes = [len(inputs) for inputs, _ in taken[:82]]
     assert max(sizes) - min(sizes) <= 1
-    # Where the first pairs of the text are visited: not all in the first step.
+    # The first pairs of the text must not all be in the first step.
     first = set(expected[:sizes[0]])
     assert sum(pair in first for pair in visited[:sizes[0]]) < 0.5 * sizes[0]
 

@@ -412,7 +412,7 @@ class Calls(RuleBasedStateMachine):
     def arrays(self):
         return [*self.opt.params.values(), *(array for state in self.opt.state.values() for array in state.values())]
 
-    # What holds after each call.
+    # Invariants after each call.
 
     @invariant()
     def it_holds_the_bits_of_its_twin(self):

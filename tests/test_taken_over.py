@@ -1,4 +1,4 @@
-"""A run goes on as if it had never changed hands: from torch's state, from a copy, from a pickle."""
+"""A run from torch's state, from a copy or from a pickle goes on like the original run."""
 
 import copy
 import math

@@ -101,7 +101,7 @@ os.execv(sys.executable, [sys.executable, "-c", "import os; print(os.environ.get
 
 
 def spins(done):
-    """What GNU's OpenMP says that it has read, once for each copy of the library."""
+    """Return the spin counts that GNU's OpenMP reports, one for each copy of the library."""
     found = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
     if not found:
         pytest.skip("OpenMP is not GNU's")

@@ -1,4 +1,4 @@
-"""What stands around a training loop: plateaus as torch's, stopping early, gradients of several batches in one step."""
+"""Tools for training loops: the plateau against torch, early stopping, and gradient accumulation."""
 
 import json
 import math

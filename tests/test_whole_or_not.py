@@ -57,7 +57,7 @@ def numbers(opt):
 
 
 def future(opt):
-    """What is to be read of it, and what becomes of it: counts and histories show in later steps."""
+    """Return the numbers of the optimizer now and after more steps, which depend on counts and histories."""
     now = numbers(opt)
     opt.step(gradients_of(100))
     then = numbers(opt)

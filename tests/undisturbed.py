@@ -73,7 +73,7 @@ class Course:
         return {"user": rng.zipf(1.2, n) % users, "item": rng.integers(0, items, n)}
 
     def gradients(self, opt, k, rows):
-        """Of what the tables hold, so that no difference is lost; each in a form by turns, some with a NaN."""
+        """Return gradients that depend on the tables, so no difference is lost. Forms alternate; some have NaNs."""
         user, item, (i, j) = opt.params["user"], opt.params["item"], rows.values()
         rng = np.random.default_rng([self.seed, k, 1])
         weights = rng.standard_normal(len(j))
@@ -299,7 +299,7 @@ class Interrupt:
 
 
 def differences(one, other, name="state_dict"):
-    """What differs between two state_dicts, to the bit."""
+    """Return the differences between two state_dicts, to the bit."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if set(one) != set(other):
             return [f"{name}: {sorted(map(str, one))} and {sorted(map(str, other))}"]
