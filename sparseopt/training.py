@@ -557,8 +557,7 @@ def _copied(gradient, parameter):
         return np.array(gradient, dtype)
     gradient = checked(gradient, parameter.what).tocoo()
     rows, columns = (*gradient.coords, np.zeros(gradient.nnz, np.int32))[:2]
-    values = np.array(gradient.data, dtype)
-    return sp.coo_array((values, (rows.copy(), columns.copy())), shape=(parameter.shape[0], dim))
+    return sp.coo_array((np.array(gradient.data, dtype), (rows.copy(), columns.copy())), shape=(parameter.shape[0], dim))
 
 
 def _with(parts, gradient):
