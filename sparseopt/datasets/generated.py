@@ -1,0 +1,141 @@
+"""A click log drawn from a known model."""
+
+import math
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.special import expit
+
+from .. import embedding
+from .._text import shown
+
+
+class ClickLog:
+    r"""A click log made by a known model: so it is known how well the best possible model predicts it.
+
+    A row has one value for each field (a site, an advertisement, a city), drawn from a Zipf distribution and hashed to a
+    feature. Its click is drawn with the probability
+
+    .. math:: p = \frac{1}{1 + e^{-z}}, \qquad z = b + \sum_{j} w_j + \sum_{j < k} \langle v_j, v_k \rangle
+
+    over its features j, where most w are 0, and the pairs, of some fields, are there only if asked for.
+
+    Parameters
+    ----------
+    n_features : int
+        Columns of X, to which the values of all fields are hashed; some collide.
+    fields : int
+        Values a row. The fields have from 10 to 100,000 different values.
+    zipf : float
+        The value of rank r is drawn in proportion to r^-zipf.
+    density : float
+        Share of features whose w is not 0.
+    scale : float
+        Standard deviation of the sum of a row's w.
+    click_rate : float
+        Mean of p, about; b is set so.
+    dim : int
+        Length of the v; 0 for a model without pairs.
+    crossed : int
+        The pairs are those of the first so many fields.
+    seed : int
+        Of the model. Rows of one model are drawn with seeds of their own.
+
+    Raises
+    ------
+    ValueError
+        If something is not as said above.
+
+    Attributes
+    ----------
+    weights : array of floats, shape (n_features,)
+        The w.
+    factors : array of floats, shape (n_features, dim)
+        The v.
+    intercept : float
+        The b.
+
+    Examples
+    --------
+    >>> from sparseopt import datasets
+    >>> log = datasets.ClickLog(n_features=1000, fields=5)
+    >>> for X, y, p in log.rows(20_000, chunk=10_000, seed=1):
+    ...     print(X.shape, X.nnz, abs(y.mean() - p.mean()) < 0.02)
+    (10000, 1000) 50000 True
+    (10000, 1000) 50000 True
+    """
+
+    def __init__(self, n_features=2**20, fields=30, zipf=1.5, density=0.2, scale=1.2, click_rate=0.2, dim=0, crossed=6, seed=0):
+        integers = {"n_features": (n_features, 1), "fields": (fields, 1), "dim": (dim, 0), "crossed": (crossed, 2)}
+        for name, (value, least) in integers.items():
+            if not value >= least or value != int(value):
+                raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {least}")
+        if not 0 < density <= 1:
+            raise ValueError(f"density is {shown(density)}; it must be above 0 and at most 1")
+        if not 0 < click_rate < 1:
+            raise ValueError(f"click_rate is {shown(click_rate)}; it must be above 0 and below 1")
+        for name, value in (("zipf", zipf), ("scale", scale)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {shown(value)}; it must be finite and 0 or more")
+        if dim and crossed > fields:
+            raise ValueError(f"crossed is {crossed}; there are {fields} fields, so it must be at most that")
+        rng = np.random.default_rng(seed)
+        self.seed, self.crossed = seed, crossed
+        sizes = np.geomspace(10, 100_000, fields).astype(int)
+        self._columns = [rng.integers(n_features, size=size, dtype=np.int32) for size in sizes]
+        self._values = [embedding.Alias(np.arange(1, size + 1) ** -float(zipf)) for size in sizes]
+        self.weights = rng.standard_normal(n_features) * scale / math.sqrt(fields * density)
+        self.weights[rng.random(n_features) >= density] = 0
+        pairs = crossed * (crossed - 1) / 2         # whose sum has a standard deviation of 1
+        self.factors = rng.standard_normal((n_features, dim)) * (pairs * max(dim, 1)) ** -0.25
+        self.intercept = 0.0
+        scores = self._scores(self._draw(20_000, rng))
+        low, high = -50.0, 50.0
+        for _ in range(50):
+            self.intercept = (low + high) / 2
+            too_low = expit(scores + self.intercept).mean() < click_rate
+            low, high = (self.intercept, high) if too_low else (low, self.intercept)
+
+    def rows(self, n_rows, chunk=100_000, seed=1):
+        """Yield rows of the log, chunk by chunk: (X, y, p).
+
+        Parameters
+        ----------
+        n_rows : int
+        chunk : int
+            Rows at a time. Other chunks are other rows.
+        seed : int
+            The same rows for the same seed; others for another, by the same model.
+
+        Yields
+        ------
+        X : scipy.sparse.csr_array of float32, shape (chunk, n_features)
+            Ones; two values of a row that collide are two entries.
+        y : array of int8, shape (chunk,)
+            1 for a click, else 0.
+        p : array of float64, shape (chunk,)
+            The probability with which that was drawn.
+        """
+        if not 1 <= chunk * len(self._columns) < 2**31:
+            raise ValueError(f"chunk is {shown(chunk)}; it must be at least 1, and make fewer than 2**31 values")
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, seed)))
+        for start in range(0, n_rows, chunk):
+            columns = self._draw(min(chunk, n_rows - start), rng)
+            p = expit(self._scores(columns) + self.intercept)
+            yield self._ones(columns), (rng.random(len(p)) < p).astype(np.int8), p
+
+    def _draw(self, n, rng):
+        fields = zip(self._columns, self._values, strict=True)
+        return np.column_stack([columns[values.draw(n, rng)] for columns, values in fields])
+
+    def _ones(self, columns):
+        n, fields = columns.shape
+        bounds = np.arange(0, columns.size + 1, fields, dtype=np.int32)
+        return sp.csr_array((np.ones(columns.size, np.float32), columns.ravel(), bounds), shape=(n, len(self.weights)))
+
+    def _scores(self, columns):
+        scores = self.weights[columns].sum(axis=1)
+        if self.factors.shape[1]:
+            vectors = self.factors[columns[:, :self.crossed]]
+            scores += ((vectors.sum(axis=1) ** 2).sum(axis=1) - (vectors**2).sum(axis=(1, 2))) / 2
+        return scores
