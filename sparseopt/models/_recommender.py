@@ -12,7 +12,7 @@ from .._kernels import rowplan
 from .._text import shown
 from ..gradients import checked, row_numbers
 from ._base import Callback, Model
-from .words import nearest
+from ._neighbours import nearest
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11
