@@ -1,6 +1,9 @@
-"""Sparse optimizers for NumPy tables: Adam, Adagrad and their family, applied only to the rows that a gradient touches."""
+"""Sparse optimizers for NumPy tables: Adam, Adagrad and their family update only the rows that a gradient touches."""
 
-from . import embedding, schedules, training
+import importlib
+from typing import TYPE_CHECKING
+
+from . import checkpoint, embedding, gradients, optimizers, schedules, training
 from ._config import get_num_threads, set_num_threads, show_config
 from ._memory import empty, normal, uniform, zeros
 from ._version import __version__ as __version__
@@ -24,6 +27,21 @@ from .optimizers import (
 
 __all__ = [
     "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "MatmulGradient", "NAdam", "Optimizer",
-    "RMSprop", "RowGradient", "RowwiseAdagrad", "RowwiseAdam", "embedding", "empty", "get_num_threads", "load", "normal",
-    "save", "schedules", "set_num_threads", "show_config", "training", "uniform", "zeros",
+    "RMSprop", "RowGradient", "RowwiseAdagrad", "RowwiseAdam", "checkpoint", "datasets", "embedding", "empty",
+    "evaluation", "get_num_threads", "gradients", "load", "models", "normal", "optimizers", "save", "schedules",
+    "set_num_threads", "show_config", "training", "uniform", "zeros",
 ]
+
+if TYPE_CHECKING:           # __getattr__ would have a type checker accept every name
+    from . import datasets, evaluation, models
+else:
+    # A program that only steps does not pay for importing these.
+    _IMPORTED_WHEN_USED = "datasets", "evaluation", "models"
+
+    def __getattr__(name):
+        if name in _IMPORTED_WHEN_USED:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *_IMPORTED_WHEN_USED})

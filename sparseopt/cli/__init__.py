@@ -3,8 +3,9 @@
 import argparse
 import sys
 
-from .. import __version__, _config
+from .. import _config
 from .._text import escaped
+from .._version import __version__
 from . import bench, clicks, compare, ratings, words
 
 
