@@ -15,7 +15,8 @@ import pytest
 import sparseopt as so
 from sparseopt import _config, _kernels
 from sparseopt._bench import peers
-from sparseopt._bench.steps import AXES, Batch, Case, Race
+from sparseopt._bench.cases import AXES, Batch, Case
+from sparseopt._bench.race import Race
 
 ALL = [
     *(Case(rule=rule, threads=threads) for rule in ("SGD", "Adagrad", "RowwiseAdagrad", "Adam", "Ftrl")

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 
 from sparseopt import _kernels, cli
-from sparseopt._bench import steps
-from sparseopt._bench.steps import Case, Race
+from sparseopt._bench import race as race_module
+from sparseopt._bench.cases import FORMS, PER_SAMPLE, Case
+from sparseopt._bench.race import Race
 
 SMALL = {"table": 500, "rows": 60, "dim": 8}
 
 
 @pytest.fixture(autouse=True)
 def _few_batches(monkeypatch):
-    monkeypatch.setattr(steps, "_MOST_BATCHES", 16)     # small ones would be thousands
+    monkeypatch.setattr(race_module, "_MOST_BATCHES", 16)     # small ones would be thousands
 
 
-@pytest.mark.parametrize("form", steps.FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("zipf", [0.0, 1.1])
 def test_a_batch_is_the_same_gradient_in_every_form(form, zipf):
     case = Case(**SMALL, form=form, zipf=zipf, order="random")
@@ -32,7 +33,7 @@ def test_a_batch_is_the_same_gradient_in_every_form(form, zipf):
     again = np.zeros_like(dense)
     if form == "matmul":
         assert gradient.X.shape == (case.rows, case.table)
-        assert np.diff(gradient.X.indptr).tolist() == [steps.PER_SAMPLE] * case.rows
+        assert np.diff(gradient.X.indptr).tolist() == [PER_SAMPLE] * case.rows
     else:
         np.add.at(again, batch.drawn, batch.values)
         np.testing.assert_allclose(dense, again, rtol=1e-5)
@@ -72,7 +73,7 @@ def test_the_limit_of_a_dense_gradient_touches_all_rows():
 
 
 def test_gradients_are_made_before_anything_is_timed():
-    for form in steps.FORMS:
+    for form in FORMS:
         race = Race(Case(**SMALL, form=form), [])
         assert all("gradient" in vars(batch) for batch in race.batches), form
 

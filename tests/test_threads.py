@@ -142,7 +142,8 @@ import numpy as np
 import scipy.sparse as sp
 import sparseopt as so
 from sparseopt import evaluation, models, training
-from sparseopt._bench import steps
+from sparseopt._bench.cases import Case
+from sparseopt._bench.race import Race
 
 n, dim = 150_000, 4         # enough that several threads look at rows, sort them, and step on them
 rng = np.random.default_rng(0)
@@ -202,7 +203,7 @@ def saved():
     return bytes_of(loaded)
 
 def touched():
-    race = steps.Race(steps.Case(table=4000, rows=4000, dim=16, threads=2, order="rising"), [])
+    race = Race(Case(table=4000, rows=4000, dim=16, threads=2, order="rising"), [])
     for contestant in race.contestants.values():
         contestant.step(race.batches[0])
     return b"".join(array.tobytes() for array in race.arrays)

@@ -5,7 +5,10 @@ import os
 from pathlib import Path
 
 from .. import _kernels
-from .._bench import peers, steps
+from .._bench import peers
+from .._bench.cases import AXES, FORMS, Case
+from .._bench.race import measure
+from .._bench.report import draw, report
 from ..optimizers import OPTIMIZERS
 from ._common import check_picture, count, flag, list_of
 
@@ -21,13 +24,13 @@ def add(commands):
                     "cells and products have no limit, and no peers but our own step on the same gradient as rows, or as the "
                     "product.")
     bench.set_defaults(run=_bench)
-    default = steps.Case()
+    default = Case()
     axes = {
         "rule": (str, "rules: the optimizers' names, or all"), "dim": (int, "lengths of a row"),
         "table": (int, "rows of the table"),
         "rows": (int, "rows drawn a step; matmul: samples of 100 rows; dense: the rows that are not zero"),
         "zipf": (float, "exponent of Zipf's law for the draws; 0: every row once"), "order": (str, "rising or random"),
-        "form": (str, f"of the gradient: {', '.join(steps.FORMS)}"), "dtype": (str, "float32 or float64"),
+        "form": (str, f"of the gradient: {', '.join(FORMS)}"), "dtype": (str, "float32 or float64"),
         "threads": (int, "threads of a step"), "isa": (str, f"instruction sets: {', '.join(_kernels.available)}"),
         "missed": (str, "skip, or replay: after 3,000 steps; then also the same step under skip, and catch_up() of all rows"),
     }
@@ -50,15 +53,15 @@ def _bench(options):
         raise ValueError(f"--peers names {unknown[0]!r}; there are {', '.join(peers.PEERS)}, and none")
     if options.picture:
         check_picture(options.picture)
-    cases = [steps.Case(**dict(zip(steps.AXES, values, strict=True)))
-             for values in itertools.product(*(getattr(options, axis) for axis in steps.AXES))]
+    cases = [Case(**dict(zip(AXES, values, strict=True)))
+             for values in itertools.product(*(getattr(options, axis) for axis in AXES))]
     absent = [name for name in wanted if name not in peers.installed()]
-    varying = [axis for axis in steps.AXES if len(getattr(options, axis)) > 1]
-    fixed = ", ".join(f"{axis} {getattr(cases[0], axis)}" for axis in steps.AXES
+    varying = [axis for axis in AXES if len(getattr(options, axis)) > 1]
+    fixed = ", ".join(f"{axis} {getattr(cases[0], axis)}" for axis in AXES
                       if axis not in (*varying, "rule") and (axis, getattr(cases[0], axis)) != ("missed", "skip"))
     print(f"{fixed}; {os.cpu_count()} cores" + (f"; not installed: {', '.join(absent)}" if absent else ""))
-    results = steps.report((steps.measure(case, wanted, options.repeats) for case in cases), varying)
+    results = report((measure(case, wanted, options.repeats) for case in cases), varying)
     if options.picture:
-        steps.draw(results, options.picture)
+        draw(results, options.picture)
         print(f"drawn: {options.picture}")
     return 0

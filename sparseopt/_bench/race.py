@@ -1,4 +1,4 @@
-"""How fast a step is: beside the touch limit, beside other libraries, on the same gradients, in turns, in one process.
+"""The same step by several contestants, in turns: our step, the touch limit and other libraries.
 
 The touch limit is a compiled loop that only adds the gradient to the arrays which the rule reads and writes: the least that
 memory has to do. `_kernels/reference.pxi` has it.
@@ -11,26 +11,21 @@ not counted, nor are row numbers.
 import gc
 import importlib
 import itertools
-import math
 import statistics
 import time
 import tracemalloc
-from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from .. import _config, _kernels, _memory
-from .._files import save_picture
-from ..gradients import MatmulGradient, RowGradient
+from ..gradients import RowGradient
 from ..optimizers import OPTIMIZERS
 from . import peers
+from .cases import Batch, Case
 from .peers import PEERS, Contestant
 
-FORMS = "rows", "csr", "csc", "coo", "dense", "matmul"
-PER_SAMPLE = 100            # nonzeros in each sample of the form "matmul"
 _OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times what a cache holds
 _MOST_BATCHES = 4096
 _EARLIER = 3000             # steps taken before, where missed steps are replayed: the first hundreds cost more
@@ -38,107 +33,6 @@ _EARLIER = 3000             # steps taken before, where missed steps are replaye
 _DISTANCES = ((8, 4, False, 0, 0), (16, 4, False, 0, 0), (16, 8, False, 8, 0), (64, 0, False, 0, 0), (64, 0, False, 0, 64),
               (32, 8, True, 0, 16), (16, 4, True, 0, 4), (16, 4, True, 8, 4), (8, 3, True, 0, 3), (4, 2, True, 0, 2))
 _IN_PLACE = 16, 4, True, 0, 0
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured: one point on every axis.
-
-    `rows` counts draws from the table's rows: unique ones, or, with an exponent `zipf`, Zipf's, the row number being the rank.
-    In the form "matmul" it is the number of samples, each with 100 draws.
-    """
-
-    rule: str = "Adam"
-    dim: int = 64
-    table: int = 1_000_000
-    rows: int = 100_000
-    zipf: float = 0.0
-    order: str = "rising"           # or "random"
-    form: str = "rows"
-    dtype: str = "float32"
-    threads: int = 1
-    isa: str = _kernels.isa
-    missed: str = "skip"            # or "replay"
-
-    def __post_init__(self):
-        allowed = {"rule": tuple(OPTIMIZERS), "order": ("rising", "random"), "form": FORMS,
-                   "dtype": ("float32", "float64"), "isa": tuple(_kernels.available), "missed": ("skip", "replay")}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(values)}")
-        for name in ("dim", "table", "rows", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        _config.check_num_threads("threads", self.threads)
-        if not 0 <= self.zipf < math.inf:
-            raise ValueError(f"zipf is {self.zipf}; it must be 0 (unique rows) or more")
-        if not self.zipf and self.rows > self.table and self.form != "matmul":
-            raise ValueError(f"rows is {self.rows}; unique rows are at most as many as the table has, {self.table}")
-
-
-class Batch:
-    """One gradient, in whatever form a contestant takes it."""
-
-    def __init__(self, case, rng, values):
-        self.case = case
-        n = case.rows * PER_SAMPLE if case.form == "matmul" else case.rows
-        if case.zipf:
-            self.drawn = _zipf(case.table, case.zipf, n, rng)
-        elif case.form == "matmul":
-            self.drawn = rng.integers(case.table, size=n)
-        else:
-            self.drawn = rng.choice(case.table, n, replace=False)
-        if case.order == "rising" and case.form != "matmul":
-            self.drawn.sort()
-        self.values = values
-
-    @cached_property
-    def gradient(self):
-        """As the case's form says."""
-        case, shape = self.case, (self.case.table, self.case.dim)
-        if case.form == "rows":
-            return RowGradient(self.drawn, self.values)
-        if case.form == "matmul":
-            indptr = np.arange(0, len(self.drawn) + 1, PER_SAMPLE)
-            ones = np.ones(len(self.drawn), dtype=self.values.dtype)
-            return MatmulGradient(sp.csr_array((ones, self.drawn, indptr), shape=(case.rows, case.table)), self.values)
-        if case.form == "dense":
-            dense = np.zeros(shape, dtype=self.values.dtype)
-            np.add.at(dense, self.drawn, self.values)
-            return dense
-        columns = np.tile(np.arange(case.dim), len(self.drawn))
-        cells = sp.coo_array((self.values.reshape(-1), (np.repeat(self.drawn, case.dim), columns)), shape=shape)
-        return cells.asformat(case.form)
-
-    @cached_property
-    def unique(self):
-        """The rows touched, rising."""
-        return np.unique(self.drawn)
-
-    @cached_property
-    def grouped(self):
-        """What the limit adds: the rows touched, the values in their order, and where each row's values begin.
-
-        Unique rows in random order stay in it.
-        """
-        if self.case.form == "dense":
-            return None, self.gradient, None
-        if not self.case.zipf:
-            return self.drawn, self.values, None
-        rows, starts, order = self.segments
-        return rows, self.values[order], starts
-
-    @cached_property
-    def segments(self):
-        """The rows touched, rising, where each one's entries begin, and the order of the entries."""
-        order = np.argsort(self.drawn, kind="stable")
-        rows, starts = np.unique(self.drawn[order], return_index=True)
-        return rows, np.append(starts, len(order)), order
-
-
-def _zipf(n_rows, exponent, size, rng):
-    weight = np.cumsum(np.arange(1, n_rows + 1, dtype=np.float64) ** -exponent)
-    return np.searchsorted(weight, rng.random(size) * weight[-1])
 
 
 class Race:
@@ -329,69 +223,3 @@ class Result(NamedTuple):
     @property
     def peers(self):
         return [name for name in self.times if name not in ("step", "check", "limit")]
-
-
-AXES = [field.name for field in fields(Case)]
-
-
-def report(results, varying=(), write=print):
-    """Write a table of results, a line as each comes, with the axes that vary; returns them as a list."""
-    done, columns = [], None
-    for result in results:
-        done.append(result)
-        seconds = result.seconds()
-        axes = {axis: getattr(result.case, axis) for axis in varying if axis != "rule"}
-        cells = {"rule": f"{result.case.rule:<14}"} | axes | {
-            "µs/step": f"{seconds * 1e6:,.1f}", "ns/row": f"{seconds / result.touched * 1e9:,.1f}",
-            "GB/s": f"{result.bytes / seconds / 1e9:.1f}",
-            "of limit": f"{result.ratio('limit'):.2f}" if "limit" in result.times else "-",
-            "check": f"{(result.ratio('check') - 1) * 100:+.0f} %", "extra MB": f"{result.extra_memory / 1e6:.3f}"}
-        cells |= {name: f"{result.ratio(name):.3g}x" for name in result.peers}
-        if columns != list(cells):
-            columns = list(cells)
-            write("  ".join(f"{name:>{_width(name)}}" for name in columns))
-        write("  ".join(f"{cells[name]!s:>{_width(name)}}" for name in columns))
-    return done
-
-
-def _width(name):
-    return max(len(name), {"rule": 14, "table": 8, "isa": 8, "µs/step": 9}.get(name, 7))
-
-
-_LABELS = {"rows": "rows drawn a step", "table": "rows of the table", "dim": "numbers in a row"}
-
-
-def draw(results, path):
-    """A picture of results: time a step over the one number that varies, or, where none does, the share of the limit."""
-    from matplotlib.figure import Figure
-
-    varying = [axis for axis in AXES if len({getattr(r.case, axis) for r in results}) > 1]
-    figure = Figure(figsize=(7.2, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    if len(varying) == 1 and not isinstance(getattr(results[0].case, varying[0]), str):
-        axis = varying[0]
-        results = sorted(results, key=lambda r: getattr(r.case, axis))
-        for name in dict.fromkeys(name for r in results for name in ("step", "limit", *r.peers) if name in r.times):
-            have = [r for r in results if name in r.times]
-            x, y = [getattr(r.case, axis) for r in have], [r.seconds(name) * 1e3 for r in have]
-            style = {"linestyle": "--", "color": "0.5"} if name == "limit" else {}
-            label = {"step": f"sparseopt {results[0].case.rule}", "limit": "touch limit"}.get(name, name)
-            axes.plot(x, y, label=label, marker="o", markersize=4, **style)
-        axes.set(xscale="log" if getattr(results[0].case, axis) > 0 else "linear", yscale="log", xlabel=_LABELS.get(axis, axis),
-                 ylabel="ms a step")
-        axes.legend()
-    else:
-        labels = [" ".join(str(getattr(r.case, axis)) for axis in varying) or r.case.rule for r in results]
-        limited = all("limit" in r.times for r in results)
-        bars = axes.barh(labels, [r.ratio("limit") if limited else r.seconds() * 1e3 for r in results])
-        axes.bar_label(bars, fmt="%.2f", padding=3)
-        if limited:
-            axes.axvline(1, color="0.5", linestyle="--")
-        axes.invert_yaxis()
-        axes.margins(x=0.15)
-        axes.set(xlabel="share of the touch limit" if limited else "ms a step")
-    fixed = {axis: getattr(results[0].case, axis) for axis in AXES if axis not in varying}
-    axes.set_title(", ".join(f"{axis} {value:,}" if isinstance(value, int) else f"{axis} {value}"
-                             for axis, value in fixed.items() if axis != "zipf" or value), fontsize=8)
-    axes.grid(alpha=0.3)
-    save_picture(figure, path)
