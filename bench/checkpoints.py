@@ -107,7 +107,8 @@ def main():
         print(f"{'':12s}  {'save s':>19s}  {'load s':>19s}  {'save extra':>10s}  {'load extra':>10s}")
         for name, turns in times.items():
             save, save_extra, load, load_extra = zip(*turns, strict=True)
-            spread = "  ".join(f"{statistics.median(one):7.2f} ({min(one):.2f}, {max(one):.2f})" for one in (save, load))
+            spread = "  ".join(f"{statistics.median(one):7.2f} ({min(one):.2f}, {max(one):.2f})"
+                               for one in (save, load))
             print(f"{name:12s}  {spread}  {max(save_extra):10.3f}  {max(load_extra):10.3f}")
         print(f"{refused_flips(folder, options.flips):,} of {options.flips:,} files with one flipped bit are refused")
 

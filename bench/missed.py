@@ -1,8 +1,8 @@
-"""Train word vectors with missed="skip", "replay" and "dense" from one start: loss curves, times, and how far they part.
+"""Train word vectors with missed="skip", "replay" and "dense" from one start: loss curves, times and differences.
 
     python bench/missed.py [--epochs N] [--optimizer NAME] [--picture FILE] [FILE ...]
 
-Without a file, on the documentation that every Python carries. Needs the extra `cli` for the picture.
+Without a file, the text is the documentation that every Python carries. The picture needs the extra `cli`.
 """
 
 import argparse
@@ -53,7 +53,8 @@ def draw(models, options):
 
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
-    styles = {"dense": dict(linewidth=5, alpha=0.35), "replay": dict(linestyle="--", color="k"), "skip": dict(marker=".")}
+    styles = {"dense": dict(linewidth=5, alpha=0.35), "replay": dict(linestyle="--", color="k"),
+              "skip": dict(marker=".")}
     for missed, model in models.items():
         axes.plot(np.arange(1, options.epochs + 1), model.loss_curve_, label=missed, **styles[missed])
     axes.set(xlabel="epoch", ylabel="mean weighted squared error", yscale="log",

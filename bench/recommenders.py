@@ -1,10 +1,11 @@
-"""Recommenders on MovieLens beside others: NDCG@10 of films that users will like, and the error of predicted ratings.
+"""Recommenders on MovieLens beside other libraries: NDCG@10 of liked films, and the error of predicted ratings.
 
     python bench/recommenders.py FILE [--seeds N] [--losses LOSS,...] [--optimizers NAME,...] [--validate]
 
-FILE is ratings.csv of ml-latest-small (grouplens.org/datasets/movielens). Ratings of 4 and more say that a user likes a film;
-each user's last fifth of these is held out. With --validate the last fifth of the rest is, on which settings were chosen.
-Others take part where they are installed: pip install implicit lightfm scikit-surprise. Seconds are those of training alone.
+FILE is ratings.csv of ml-latest-small (grouplens.org/datasets/movielens). A user likes a film from a rating of
+4 on. The last fifth of the films that each user likes is held out. With --validate, the last fifth of the remaining
+films is held out instead: the settings were chosen on that part. Seconds are those of training alone.
+Other libraries take part where they are installed: pip install implicit lightfm scikit-surprise.
 """
 
 import argparse
@@ -41,8 +42,9 @@ def films(ratings, options):
         fit, held_out = fit[first], fit[last]
     train, test = liked.matrix(fit), liked.matrix(held_out)
     train.data[:] = 1
-    print(f"{train.shape[0]:,} users, {train.shape[1]:,} films, {train.nnz:,} pairs to train on and {test.nnz:,} held out"
-          f"{' (validation)' if options.validate else ''}; {os.cpu_count()} cores, {so.get_num_threads()} threads")
+    print(f"{train.shape[0]:,} users, {train.shape[1]:,} films, {train.nnz:,} pairs to train on and "
+          f"{test.nnz:,} held out{' (validation)' if options.validate else ''}; "
+          f"{os.cpu_count()} cores, {so.get_num_threads()} threads")
     print(f"{'':38}  {'NDCG@10':>15}  {'seconds':>7}")
     counts = np.asarray(train.sum(axis=0), dtype=np.float64)
     show("what is popular", [(ranked(np.tile(counts, (train.shape[0], 1)), train, test), 0.0)])
@@ -50,7 +52,8 @@ def films(ratings, options):
         for optimizer in options.optimizers.split(","):
             for missed in ("skip", "replay"):
                 show(f"{loss}, {optimizer}, {missed}",
-                     [ours(train, test, seed, loss=loss, optimizer=optimizer, missed=missed) for seed in range(options.seeds)])
+                     [ours(train, test, seed, loss=loss, optimizer=optimizer, missed=missed)
+                      for seed in range(options.seeds)])
     if "softmax" in options.losses:
         for settings in ({"negatives": 1024}, {"negatives": "batch"}, {"dim": 128}, {"lr": 0.2, "epochs": 12}):
             said = ", ".join(f"{name} {value}" for name, value in settings.items())
@@ -112,7 +115,7 @@ def implicit_model(module, cls, **settings):
     def train_one(train, test, seed):
         import importlib
 
-        with warnings.catch_warnings():             # it asks for one thread of BLAS
+        with warnings.catch_warnings():             # implicit warns of several threads of BLAS
             warnings.simplefilter("ignore")
             model = getattr(importlib.import_module(f"implicit.{module}"), cls)(random_state=seed, **settings)
         _, seconds = timed(lambda: model.fit(sp.csr_matrix(train), show_progress=False))
@@ -123,7 +126,7 @@ def implicit_model(module, cls, **settings):
 
 def lightfm(loss):
     def train_one(train, test, seed):
-        with warnings.catch_warnings():             # where it was built without OpenMP
+        with warnings.catch_warnings():             # LightFM warns where it was built without OpenMP
             warnings.simplefilter("ignore")
             from lightfm import LightFM
         model = LightFM(32, loss=loss, random_state=seed)
@@ -153,7 +156,8 @@ def surprise_svd(ratings, fit, held_out, seed):
         by_item.setdefault(i, []).append((u, value))
     train = Trainset(by_user, by_item, len(by_user), len(by_item), len(fit), (0.5, 5), *numbers)
     model, seconds = timed(lambda: SVD(random_state=seed).fit(train))
-    error = [model.predict(ratings.users[at], ratings.items[at], clip=False).est - ratings.values[at] for at in held_out]
+    error = [model.predict(ratings.users[at], ratings.items[at], clip=False).est - ratings.values[at]
+             for at in held_out]
     return float(np.sqrt(np.mean(np.square(error)))), seconds
 
 

@@ -3,7 +3,7 @@
     pip install --no-deps --target OLD .        # at the one commit, and NEW at the other
     python bench/step_costs.py OLD NEW [rounds, 9]
 
-Each round starts a process for each build; a figure is the least time of a process, the table has medians over the rounds.
+Each round starts a process for each build. A figure is the least time of a process; the table has medians over rounds.
 """
 
 import json
@@ -55,8 +55,8 @@ def main(old, new, rounds=9):
     for _ in range(int(rounds)):
         for build, path in builds.items():
             environment = {**os.environ, "PYTHONPATH": os.path.abspath(path)}
-            run = subprocess.run([sys.executable, "-P" if sys.version_info >= (3, 11) else "-I", __file__], env=environment,
-                                 capture_output=True, text=True, check=True)
+            run = subprocess.run([sys.executable, "-P" if sys.version_info >= (3, 11) else "-I", __file__],
+                                 env=environment, capture_output=True, text=True, check=True)
             for step, micros in json.loads(run.stdout).items():
                 times.setdefault(step, {name: [] for name in builds})[build].append(micros)
     print(f"{'Adam, dim 64, float32':40}{'before, µs':>12}{'after, µs':>12}{'after / before':>16}")

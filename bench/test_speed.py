@@ -1,7 +1,7 @@
-"""Every rule, its limit and its peers as benchmarks of their own: `pytest bench`, with pytest-benchmark's options.
+"""A benchmark of each rule, its limit and its peers: `pytest bench`, with pytest-benchmark's options.
 
-A group holds all who do the same step, so its table compares them; --benchmark-autosave and --benchmark-compare compare runs.
-Absolute times vary by machine and hour: shares and ratios that are measured in turns come from `sparseopt bench`.
+A group holds all contestants of one step; --benchmark-autosave and --benchmark-compare compare runs. Absolute times
+vary with the machine and the hour. `sparseopt bench` measures shares and ratios in turns.
 """
 
 import gc
@@ -26,13 +26,15 @@ ALL = [
     Case(order="random"), Case(zipf=1.05, order="random"), Case(dtype="float64"),
     *(Case(form=form, rows=1_000) for form in ("csr", "csc", "coo")),
     Case(form="matmul", rows=4096, zipf=1.05),
-    *(Case(isa=isa) for isa in _kernels.available[1:]), Case(missed="replay"), Case(missed="replay", zipf=1.05, order="random"),
+    *(Case(isa=isa) for isa in _kernels.available[1:]), Case(missed="replay"),
+    Case(missed="replay", zipf=1.05, order="random"),
 ]
 
 
 def title(case):
     plain = Case()
-    return " ".join(str(getattr(case, axis)) if isinstance(getattr(case, axis), str) else f"{axis}={getattr(case, axis)}"
+    return " ".join(str(getattr(case, axis)) if isinstance(getattr(case, axis), str)
+                    else f"{axis}={getattr(case, axis)}"
                     for axis in AXES if axis == "rule" or getattr(case, axis) != getattr(plain, axis))
 
 
@@ -49,7 +51,7 @@ def test_one_row_of_each_table_of_a_mapping(benchmark, tables):
 @pytest.mark.parametrize("n_rows", [1_000_000, 10_000_000])
 @pytest.mark.parametrize("form", ["rows", "csc", "coo", "matmul"])
 def test_the_same_rows_of_a_larger_table(benchmark, form, n_rows):
-    # Among the first million: rows all over a larger table lie on more pages, which costs any form as much as the limit.
+    # All rows are among the first million: rows spread over a larger table lie on more pages, which slows every form.
     case = Case(form=form, rows=10 if form == "matmul" else 1000)
     rng = np.random.default_rng(0)
     batches = [Batch(case, rng, rng.random((case.rows, case.dim), dtype=np.float32)) for _ in range(100)]

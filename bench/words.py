@@ -1,6 +1,7 @@
-"""Word vectors of the same sentences by gensim's Word2Vec and by SkipGram: time, words a second, and what people say of pairs.
+"""gensim's Word2Vec and SkipGram on the same sentences: time, words per second, and agreement with people's judgement.
 
-    python bench/words.py FILE... [--epochs 5,8,20] [--gensim 5,20] [--seeds 3] [--threads 1,2] [--optimizers SGD,Adagrad]
+    python bench/words.py FILE... [--epochs 5,8,20] [--gensim 5,20] [--seeds 3] [--threads 1,2]
+        [--optimizers SGD,Adagrad]
 """
 
 import argparse

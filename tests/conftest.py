@@ -1,4 +1,4 @@
-"""How many random examples a property is tried on, unless it says otherwise: HYPOTHESIS_PROFILE=thorough takes many more."""
+"""The number of random examples of a property that sets none itself; HYPOTHESIS_PROFILE=thorough takes many more."""
 
 import os
 

@@ -1,7 +1,7 @@
 """Every optimizer in a few lines of NumPy, and the table that the tests cross with properties.
 
-A reference is the rule as its paper has it, for the k-th step of one array, in float64: `step(w, g, s, k, **hyper)` changes w
-and the state dict s in place. It shares nothing with the library.
+A reference is the rule as its paper has it, for the k-th step of one array, in float64: `step(w, g, s, k, **hyper)`
+changes w and the state dict s in place. It shares nothing with the library.
 """
 
 import contextlib
@@ -102,7 +102,8 @@ class Case:
     reference: callable
     torch: type | None = None
     hyper: dict = field(default_factory=dict)               # as ours and torch take it
-    reference_hyper: dict = field(default_factory=dict)     # in place of or beside it, for the reference; None: not for it
+    # For the reference alone: replaces or extends the hyperparameters above; a None removes one.
+    reference_hyper: dict = field(default_factory=dict)
     coupled: bool = True                                    # whether weight_decay is added to the gradient
 
     def __str__(self):
@@ -142,14 +143,16 @@ CASES = [
     Case("Adadelta", so.Adadelta, adadelta, torch.optim.Adadelta, dict(lr=0.5, rho=0.8, eps=1e-5)),
     Case("RMSprop", so.RMSprop, rmsprop, torch.optim.RMSprop, dict(lr=0.01)),
     Case("RMSprop momentum", so.RMSprop, rmsprop, torch.optim.RMSprop, dict(lr=0.01, momentum=0.8, alpha=0.9)),
-    Case("RMSprop centered", so.RMSprop, rmsprop, torch.optim.RMSprop, dict(lr=0.01, centered=True, alpha=0.9, eps=1e-3)),
+    Case("RMSprop centered", so.RMSprop, rmsprop, torch.optim.RMSprop,
+         dict(lr=0.01, centered=True, alpha=0.9, eps=1e-3)),
     Case("RMSprop centered momentum", so.RMSprop, rmsprop, torch.optim.RMSprop,
          dict(lr=0.01, centered=True, momentum=0.5, alpha=0.9, eps=1e-3)),
     Case("Adam", so.Adam, adam, torch.optim.Adam, dict(lr=0.01)),
     Case("Adam betas", so.Adam, adam, torch.optim.Adam, dict(lr=0.01, betas=(0.5, 0.9), eps=1e-3)),
     Case("Adam amsgrad", so.Adam, adam, torch.optim.Adam, dict(lr=0.01, betas=(0.9, 0.9), amsgrad=True)),
     Case("AdamW", so.AdamW, adam, torch.optim.AdamW, dict(lr=0.01), coupled=False),
-    Case("AdamW amsgrad", so.AdamW, adam, torch.optim.AdamW, dict(lr=0.01, amsgrad=True, betas=(0.9, 0.9)), coupled=False),
+    Case("AdamW amsgrad", so.AdamW, adam, torch.optim.AdamW, dict(lr=0.01, amsgrad=True, betas=(0.9, 0.9)),
+         coupled=False),
     Case("RowwiseAdam", so.RowwiseAdam, adam, hyper=dict(lr=0.01), reference_hyper=dict(square=mean_square)),
     Case("Adamax", so.Adamax, adamax, torch.optim.Adamax, dict(lr=0.01)),
     Case("NAdam", so.NAdam, nadam, torch.optim.NAdam, dict(lr=0.01, momentum_decay=0.1)),

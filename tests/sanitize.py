@@ -6,9 +6,10 @@
 
 In an environment where the test extra is installed; needs Linux. The build goes to a temporary folder.
 
-ThreadSanitizer needs clang, its runtime, LLVM's OpenMP and Python's headers, in Debian `clang libclang-rt-dev libomp-dev
-python3-dev` (of one version of LLVM): gcc's knows nothing of the barriers of its own OpenMP. It can only be the sanitizer of a
-program, not of modules that one loads, so that a `python` is built, too. LLVM 14 does not see what memcpy reads and writes.
+ThreadSanitizer needs clang, its runtime, LLVM's OpenMP and Python's headers, in Debian `clang libclang-rt-dev
+libomp-dev python3-dev` (of one version of LLVM): gcc's knows nothing of the barriers of its own OpenMP. It can only be
+the sanitizer of a program, not of modules that one loads, so that a `python` is built, too. LLVM 14 does not see what
+memcpy reads and writes.
 """
 
 import os
@@ -22,7 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TESTS = ["tests/test_gradients.py", "tests/test_bad_input.py", "tests/test_properties.py", "tests/test_replay.py",
          "tests/test_config.py::test_what_suits_a_processor_changes_no_bit",
-         "-k", "not torchs and not papers and not very_many"]         # long runs, which reach no code that others do not
+         # The tests left out run long, and reach no code that the rest does not.
+         "-k", "not torchs and not papers and not very_many"]
 PYTHON = """
 #include <Python.h>
 int main(int argc, char **argv) { return Py_BytesMain(argc, argv); }
@@ -31,10 +33,11 @@ RACED = 66          # the exit status of a program in which ThreadSanitizer has 
 
 
 def built(folder, **environment):
-    """Where the library lies, built from a copy: objects left in the project's build/ would be taken for a plain build's."""
+    """Build from a copy, and return the folder: a plain build would take objects left in build/ for its own."""
     source, target = folder / "source", folder / "target"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns("build", ".*", "*.egg-info"))
-    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(target), str(source)],
+    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target",
+                    str(target), str(source)],
                    env={**os.environ, **environment}, check=True)
     return target
 
@@ -58,16 +61,20 @@ def threads(folder):
                    CFLAGS="-fsanitize=thread -fno-vectorize -fno-slp-vectorize -g -O1")
     (folder / "python.c").write_text(PYTHON)
     lib, version = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDVERSION")
-    subprocess.run([clang, "-fsanitize=thread", "-g", folder / "python.c", f"-I{sysconfig.get_paths()['include']}", f"-L{lib}",
-                    f"-lpython{version}", f"-Wl,-rpath,{lib}", "-o", folder / "python"], check=True)
-    environment = {**os.environ, "PYTHONHOME": sys.base_prefix, "PYTHONPATH": f"{target}:{sysconfig.get_paths()['purelib']}",
+    subprocess.run([clang, "-fsanitize=thread", "-g", folder / "python.c",
+                    f"-I{sysconfig.get_paths()['include']}", f"-L{lib}", f"-lpython{version}", f"-Wl,-rpath,{lib}",
+                    "-o", folder / "python"], check=True)
+    environment = {**os.environ, "PYTHONHOME": sys.base_prefix,
+                   "PYTHONPATH": f"{target}:{sysconfig.get_paths()['purelib']}",
                    "LD_LIBRARY_PATH": str(library), "OMP_TOOL_LIBRARIES": str(archer), "OPENBLAS_NUM_THREADS": "1",
                    "SPARSEOPT_ISA": "baseline"}
 
     def run(*arguments, options=""):
         options = {"TSAN_OPTIONS": f"ignore_noninstrumented_modules=1 exitcode={RACED} {options}"}
-        command = ["setarch", "-R", folder / "python", ROOT / "tests" / "threaded.py", *arguments]     # its addresses are fixed
-        return subprocess.run(command, env={**environment, **options}, capture_output=bool(arguments), check=False).returncode
+        # setarch -R: ThreadSanitizer needs fixed addresses.
+        command = ["setarch", "-R", folder / "python", ROOT / "tests" / "threaded.py", *arguments]
+        return subprocess.run(command, env={**environment, **options}, capture_output=bool(arguments),
+                              check=False).returncode
 
     status = run("race", options="halt_on_error=1")
     if status != RACED:
@@ -80,14 +87,15 @@ def threads(folder):
 
 
 def llvm():
-    """clang, its tool that tells ThreadSanitizer of OpenMP's barriers, and the folder of its OpenMP; or say what is missing."""
+    """The paths of clang, of the tool that tells ThreadSanitizer of OpenMP's barriers, and of its OpenMP's folder."""
     for name in ("clang", *(f"clang-{version}" for version in range(30, 13, -1))):
         clang = shutil.which(name)
         if clang is None:
             continue
         library = Path(clang).resolve().parents[1] / "lib"
         runtime = subprocess.check_output([clang, "-print-file-name=libclang_rt.tsan-x86_64.a"], text=True).strip()
-        missing = [package for package, path in (("libclang-rt-dev", Path(runtime)), ("libomp-dev", library / "libarcher.so"))
+        missing = [package for package, path in (("libclang-rt-dev", Path(runtime)),
+                                                 ("libomp-dev", library / "libarcher.so"))
                    if not path.is_absolute() or not path.exists()]
         if missing:
             sys.exit(f"{clang} lacks what the packages {' and '.join(missing)} of its version have")

@@ -843,7 +843,8 @@ def test_one_bad_number_is_found_wherever_it_stands(shape, dtype, mark):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_one_bad_number_is_found_among_many(threads):
-    opt = so.SGD(so.zeros((3_000, 65)), nonfinite="raise", num_threads=threads)      # more than two blocks of the search
+    # more than two blocks of the search
+    opt = so.SGD(so.zeros((3_000, 65)), nonfinite="raise", num_threads=threads)
     values = np.zeros((3_000, 65), np.float32)
     rng = np.random.default_rng(0)
     for i in [0, values.size - 1, *rng.integers(values.size, size=300)]:

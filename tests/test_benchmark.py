@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: contestants do the same step, the limit touches the same rows, the traffic adds up."""
+"""The benchmark measures the same step of all contestants, a limit on the same rows, and the traffic of both."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,8 @@ def test_a_batch_is_the_same_gradient_in_every_form(form, zipf):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("threads", "order"), [(1, "random"), (3, "rising")])
 def test_the_limit_adds_the_gradient_to_all_that_the_rule_writes(rule, zipf, dtype, threads, order):
-    race = Race(Case(table=5000, rows=2000, dim=24, threads=threads, rule=rule, zipf=zipf, dtype=dtype, order=order), [])
+    race = Race(Case(table=5000, rows=2000, dim=24, threads=threads, rule=rule, zipf=zipf, dtype=dtype,
+                     order=order), [])
     batch = race.batches[0]
     expected = np.zeros((5000, 24), dtype)
     np.add.at(expected, batch.drawn, batch.values)
@@ -175,14 +176,14 @@ def test_replay_runs_beside_skip_and_a_catch_up_of_all_rows():
 
 def test_the_command_prints_a_line_a_case_and_draws(tmp_path, capsys):
     picture = tmp_path / "bench.png"
-    status = cli.main(["bench", "--rule", "Adam,SGD", "--table", "1000", "--rows", "10,100", "--dim", "8", "--repeats", "1",
-                       "--peers", "numpy", "--picture", str(picture)])
+    status = cli.main(["bench", "--rule", "Adam,SGD", "--table", "1000", "--rows", "10,100", "--dim", "8",
+                       "--repeats", "1", "--peers", "numpy", "--picture", str(picture)])
     assert status == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("dim 8, table 1000, zipf 0.0, order rising, form rows, dtype float32, threads 1, isa ")
     lines = [line.split() for line in out[1:]]
-    assert [line[:2] for line in lines if line[0] in ("Adam", "SGD")] == [["Adam", "10"], ["Adam", "100"], ["SGD", "10"],
-                                                                         ["SGD", "100"]]
+    assert [line[:2] for line in lines if line[0] in ("Adam", "SGD")] == [
+        ["Adam", "10"], ["Adam", "100"], ["SGD", "10"], ["SGD", "100"]]
     assert picture.stat().st_size > 5000
     status = cli.main(["bench", "--table", "1000", "--rows", "10,100", "--repeats", "1", "--peers", "none", "--picture",
                        str(picture)])
@@ -192,7 +193,8 @@ def test_the_command_prints_a_line_a_case_and_draws(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--peers", "numpi"], "--peers names 'numpi'; there are forms, torch, fbgemm, numpy, and none"),
     (["--rule", "Adan"], "rule is 'Adan'"),
-    (["--picture", "no/such/folder.png"], "--picture is no/such/folder.png; it must be a file name in a folder that exists"),
+    (["--picture", "no/such/folder.png"],
+     "--picture is no/such/folder.png; it must be a file name in a folder that exists"),
     (["--picture", "bench.xyz"], "--picture is bench.xyz"),
 ])
 def test_the_command_says_what_is_wrong(arguments, said, capsys):

@@ -367,7 +367,8 @@ def parts(raw):
 
 def sums(header, data):
     places = {name: slice(*entry["data_offsets"]) for name, entry in header.items() if name != "__metadata__"}
-    header["__metadata__"]["checksums"] = json.dumps({name: f"{zlib.crc32(data[place]):08x}" for name, place in places.items()})
+    header["__metadata__"]["checksums"] = json.dumps({name: f"{zlib.crc32(data[place]):08x}"
+                                                      for name, place in places.items()})
     return sealed(header, data)
 
 
@@ -441,9 +442,11 @@ STRANGERS = {
     "a table twice": replaced('"params/user":', '"params/":'),
     "a name that is a number": replaced('\\"params\\": [\\"user\\"', '\\"params\\": [3'),
     "a name that is a list": replaced('\\"params\\": [\\"user\\"', '\\"params\\": [[]'),
-    "no UTF-8": lambda header, data: sealed(json.dumps(header).encode().replace(b"params/user", b"params/us\xff"), data),
+    "no UTF-8": lambda header, data: sealed(
+        json.dumps(header).encode().replace(b"params/user", b"params/us\xff"), data),
     "metadata that are no texts": lambda header, data: sealed(
-        {"__metadata__": {**header["__metadata__"], "n": 3}, **{k: v for k, v in header.items() if k != "__metadata__"}}, data),
+        {"__metadata__": {**header["__metadata__"], "n": 3},
+         **{k: v for k, v in header.items() if k != "__metadata__"}}, data),
     "a number beyond all": replaced('\\"lr\\": 0.001', '\\"lr\\": 1e999'),
     "a rate of infinity": replaced('\\"lr\\": 0.001', '\\"lr\\": Infinity'),
     "a rate that is no number": replaced('\\"lr\\": 0.001', '\\"lr\\": NaN'),
@@ -453,7 +456,8 @@ STRANGERS = {
     "a list of tables": replaced('\\"lists\\": {}', '\\"lists\\": {\\"a\\": \\"table\\"}'),
     "checksums that are gone": lambda header, data: sealed({**header, "__metadata__": {
         key: value for key, value in header["__metadata__"].items() if key != "checksums"}}, data),
-    "a header that is longer than the file": lambda header, data: (10**9).to_bytes(8, "little") + sealed(header, data)[8:],
+    "a header that is longer than the file": lambda header, data:
+        (10**9).to_bytes(8, "little") + sealed(header, data)[8:],
     "a header of exabytes": lambda header, data: b"\xff" * 8 + sealed(header, data)[8:],
 }
 
@@ -490,7 +494,8 @@ def test_a_name_that_is_no_text_is_refused_before_anything_is_written(path, tmp_
 
 def test_changes_at_random_end_in_a_value_error_or_a_whole_optimizer(path):
     rng = random.Random(0)
-    values = [None, True, -1, 0, 1, 2**31 - 2, 2**63, 1.5, math.inf, "", "F32", [], {}, [0], [2**40, 0], {"a": 1}, "replay"]
+    values = [None, True, -1, 0, 1, 2**31 - 2, 2**63, 1.5, math.inf, "", "F32", [], {}, [0], [2**40, 0],
+              {"a": 1}, "replay"]
     wholes = []
     for case in (CASES["mapping"], CASES["nameless groups"], (so.AdamW, one(), {"missed": "replay"})):
         opt = train(build(case), (0, 3))
@@ -782,7 +787,8 @@ def fails(what):
 
 
 @pytest.mark.parametrize(("breaks", "existing"), [
-    *((breaks, existing) for breaks in ("metadata", "replace", "fsync", "write", "interrupt") for existing in (True, False)),
+    *((breaks, existing) for breaks in ("metadata", "replace", "fsync", "write", "interrupt")
+      for existing in (True, False)),
     ("chmod", True),        # a new file is created with its permissions
 ])
 def test_a_failed_save_leaves_the_old_file_and_no_other(path, tmp_path, monkeypatch, breaks, existing):

@@ -14,8 +14,8 @@ NOVELS = Path(__file__).parents[2] / "shared" / "data" / "novels"
 
 
 def run(*arguments, folder):
-    return subprocess.run([Path(sys.executable).with_name("sparseopt"), *map(str, arguments)], cwd=folder, capture_output=True,
-                          text=True, timeout=900, check=False)
+    return subprocess.run([Path(sys.executable).with_name("sparseopt"), *map(str, arguments)], cwd=folder,
+                          capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,8 @@ def test_resuming_on_another_text_is_refused(trained, tmp_path, capsys):
 def test_resuming_takes_no_settings_that_the_checkpoint_has(trained, tmp_path, capsys):
     folder, _ = trained
     checkpoint = str(folder / "words" / "checkpoint.safetensors")
-    for flag, value in (("--dim", "8"), ("--lr", "9"), ("--optimizer", "adam"), ("--window", "3"), ("--random-state", "1")):
+    for flag, value in (("--dim", "8"), ("--lr", "9"), ("--optimizer", "adam"), ("--window", "3"),
+                        ("--random-state", "1")):
         assert cli.main(["train", "words", "--output", str(tmp_path / "w"), "--resume", checkpoint, flag, value]) == 1
         assert f"{flag} does not go with --resume" in capsys.readouterr().err
 

@@ -88,7 +88,8 @@ def test_click_models_are_trained_resumed_and_judged(clicks, tmp_path, capsys):
                "--output", tmp_path / "linear")
     assert "8,000 rows, progressive loss" in said
     first = float(re.search(r"4,000 │ [\d.]+% │ ([\d.]+)", said)[1])
-    again = run(capsys, "evaluate", "clicks", tmp_path / "linear" / "checkpoint.safetensors", clicks)      # reads as trained
+    # reads as trained
+    again = run(capsys, "evaluate", "clicks", tmp_path / "linear" / "checkpoint.safetensors", clicks)
     assert float(re.search(r"4,000 │ [\d.]+% │ ([\d.]+)", again)[1]) == first < 0.42
     said = run(capsys, "train", "clicks", clicks, "--resume", tmp_path / "linear" / "checkpoint.safetensors",
                "--output", tmp_path / "more", "--test", clicks)
@@ -104,7 +105,8 @@ def test_recommenders_are_trained_judged_and_recommend_what_was_not_seen(ratings
     assert float(re.search(r"precision at 10 │ ([\d.]+)", said)[1]) > 0.15
     (tmp_path / "titles.csv").write_text("movieId,title\n" + "\n".join(f"{1000 + 3 * i},Film {i}" for i in range(40)))
     checkpoint = tmp_path / "implicit" / "checkpoint.safetensors"
-    said = run(capsys, "recommend", checkpoint, 101, 104, "--seen", ratings, "--titles", tmp_path / "titles.csv", "-n", 4)
+    said = run(capsys, "recommend", checkpoint, 101, 104, "--seen", ratings, "--titles",
+               tmp_path / "titles.csv", "-n", 4)
     films = [int(film) for film in re.findall(r"Film (\d+)", said)]
     assert len(films) == 8
     assert sum(film % 2 == 1 for film in films[:4]) >= 3
@@ -123,7 +125,8 @@ def test_recommenders_are_trained_judged_and_recommend_what_was_not_seen(ratings
 def test_explicit_ratings_are_foreseen_and_new_users_join(ratings, tmp_path, capsys):
     lines = ratings.read_text().split("\n")
     old, everything = tmp_path / "old.csv", tmp_path / "all.csv"
-    old.write_text("\n".join(line for line in lines if not line.startswith("15")))      # users from 150 to 159 come later
+    # users from 150 to 159 come later
+    old.write_text("\n".join(line for line in lines if not line.startswith("15")))
     everything.write_text("\n".join(lines))
     run(capsys, "train", "ratings", old, "--model", "explicit", "--dim", 4, "--epochs", 20, "--batch-size", 16,
         "--output", tmp_path / "old")
@@ -198,8 +201,8 @@ def test_the_last_of_several_ratings_of_a_pair_counts_and_the_command_says_so(tm
     (tmp_path / "twice.csv").write_text("\n".join([head, *earlier, *lines]))
     losses = []
     for name in ("once", "twice"):
-        said = run(capsys, "train", "ratings", tmp_path / f"{name}.csv", "--model", "explicit", "--dim", 2, "--epochs", 2,
-                   "--output", tmp_path / name)
+        said = run(capsys, "train", "ratings", tmp_path / f"{name}.csv", "--model", "explicit", "--dim", 2,
+                   "--epochs", 2, "--output", tmp_path / name)
         assert ("twice.csv: 2 ratings are left out: the same user has rated the same item again later" in said) == (
             name == "twice")
         assert "36 ratings of 6 items by 6 users" in said
@@ -220,7 +223,8 @@ def test_brackets_in_words_are_words(tmp_path, capsys):
 def test_a_truncated_archive_is_named(clicks, tmp_path, capsys):
     packed = gzip.compress(clicks.read_bytes())
     (tmp_path / "cut.csv.gz").write_bytes(packed[:len(packed) // 2])
-    assert cli.main(["train", "clicks", str(tmp_path / "cut.csv.gz"), "--label", "click", "--output", str(tmp_path)]) == 1
+    assert cli.main(["train", "clicks", str(tmp_path / "cut.csv.gz"), "--label", "click", "--output",
+                     str(tmp_path)]) == 1
     assert "cut.csv.gz, line" in capsys.readouterr().err
 
 

@@ -141,7 +141,8 @@ def test_pairs_are_learnt_where_there_are_some():
     log = datasets.ClickLog(n_features=2**12, fields=8, zipf=1.5, dim=2, crossed=4, seed=1)
     (X, y, _), = log.rows(100_000, seed=1)
     (X_test, y_test, p), = log.rows(20_000, seed=2)
-    loss = {model: evaluation.log_loss(y_test, model(epochs=3).fit(X, y).predict_proba(X_test)[:, 1]) for model in CLASSIFIERS}
+    loss = {model: evaluation.log_loss(y_test, model(epochs=3).fit(X, y).predict_proba(X_test)[:, 1])
+            for model in CLASSIFIERS}
     best = evaluation.log_loss(y_test, p)
     assert loss[FactorizationMachineClassifier] - best < 0.5 * (loss[LogisticRegression] - best)
 
@@ -159,13 +160,14 @@ def test_under_replay_the_model_is_the_one_of_dense_gradients(model, optimizer, 
     """Zeros stored for all features touch every row in every step: then nothing is ever missed."""
     X, y = some_rows(200, 30)
     y = (y == "yes").astype(float)
-    all_touched = sp.csr_array((X.toarray().ravel(), np.tile(np.arange(30), 200), np.arange(0, 6001, 30)), shape=X.shape)
+    all_touched = sp.csr_array((X.toarray().ravel(), np.tile(np.arange(30), 200), np.arange(0, 6001, 30)),
+                               shape=X.shape)
     settings = dict(optimizer=optimizer, l2=l2, batch_size=7, epochs=2)
     replayed = model(missed="replay", **settings).fit(X, y)
     dense = model(**settings).fit(all_touched, y)
     skipped = model(**settings).fit(X, y)
-    assert_allclose(replayed.predict(X) if model is FactorizationMachineRegressor else replayed.decision_function(X),
-                    dense.predict(X) if model is FactorizationMachineRegressor else dense.decision_function(X), atol=1e-4)
+    scores = "predict" if model is FactorizationMachineRegressor else "decision_function"
+    assert_allclose(getattr(replayed, scores)(X), getattr(dense, scores)(X), atol=1e-4)
     assert_allclose(replayed.coef_, dense.coef_, atol=1e-5)
     if optimizer != "Ftrl":
         assert np.abs(skipped.coef_ - dense.coef_).max() > 1e-3
@@ -246,8 +248,8 @@ def test_a_callback_sees_every_batch_and_can_end_training():
     X, y = some_rows(100)
     seen = []
     model = LogisticRegression(batch_size=30, epochs=3).fit(X, y, callback=seen.append)
-    assert [(report.epoch, report.done, report.total) for report in seen[:5]] == [(0, 30, 100), (0, 60, 100), (0, 90, 100),
-                                                                               (0, 100, 100), (1, 30, 100)]
+    assert [(report.epoch, report.done, report.total) for report in seen[:5]] == [
+        (0, 30, 100), (0, 60, 100), (0, 90, 100), (0, 100, 100), (1, 30, 100)]
     assert [report.loss for report in seen if report.epoch_ends] == model.loss_curve_
     stopped = LogisticRegression(batch_size=30, epochs=3).fit(X, y, callback=lambda report: report.done == 60)
     assert stopped.loss_curve_ == [seen[1].loss]
@@ -281,7 +283,8 @@ BROKEN.indices[1] = 7
 def test_a_score_takes_weights_that_count(model):
     y = Y == "yes"
     fitted = model().fit(X, y)
-    assert fitted.score(X, y, [1, 2, 0, 3, 0, 0]) == pytest.approx(fitted.score(X[[0, 1, 1, 3, 3, 3]], y[[0, 1, 1, 3, 3, 3]]))
+    assert fitted.score(X, y, [1, 2, 0, 3, 0, 0]) == pytest.approx(
+        fitted.score(X[[0, 1, 1, 3, 3, 3]], y[[0, 1, 1, 3, 3, 3]]))
     with pytest.raises(ValueError, match="sample_weight is zero"):
         fitted.score(X, y, [0] * 6)
 

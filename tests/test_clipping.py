@@ -41,14 +41,16 @@ def projected(table, rows, max_norm):
 
 def coo(rng, shape, dtype, k):
     """Repeated cells included."""
-    return sp.coo_array((rng.standard_normal(k).astype(dtype), tuple(rng.integers(0, size, k) for size in shape)), shape)
+    return sp.coo_array((rng.standard_normal(k).astype(dtype),
+                         tuple(rng.integers(0, size, k) for size in shape)), shape)
 
 
 FORMS = {
     # name: a gradient of a table (N, dim), from a generator of random numbers
     "rows": lambda rng, dim, dtype: so.RowGradient(rng.permutation(N)[:5], rng.standard_normal((5, dim)).astype(dtype)),
     "rising rows": lambda rng, dim, dtype: so.RowGradient(np.arange(2, 9), rng.standard_normal((7, dim)).astype(dtype)),
-    "repeats": lambda rng, dim, dtype: so.RowGradient(rng.integers(0, N, 20), rng.standard_normal((20, dim)).astype(dtype)),
+    "repeats": lambda rng, dim, dtype: so.RowGradient(rng.integers(0, N, 20),
+                                                      rng.standard_normal((20, dim)).astype(dtype)),
     "dense": lambda rng, dim, dtype: rng.standard_normal((N, dim)).astype(dtype),
     "COO": lambda rng, dim, dtype: coo(rng, (N, dim), dtype, 3 * dim),
     "CSR": lambda rng, dim, dtype: coo(rng, (N, dim), dtype, 3 * dim).tocsr(),
@@ -180,7 +182,8 @@ def test_norms_whose_squares_overflow_are_right(dtype, large):
 
 @each_dtype
 @pytest.mark.parametrize("bounds", [{"clip_value": 0.5}, {"max_row_norm": 0.5}, {"max_norm": 0.5},
-                                    {"clip_value": 0.5, "max_row_norm": 0.5, "max_norm": 0.5}], ids=lambda b: ", ".join(b))
+                                    {"clip_value": 0.5, "max_row_norm": 0.5, "max_norm": 0.5}],
+                         ids=lambda b: ", ".join(b))
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_an_allowed_nan_stays_in_its_row_and_is_never_hidden(bad, bounds, dtype):
     g = np.ones((3, 4), dtype)
@@ -205,7 +208,8 @@ def test_groups_have_bounds_of_their_own_and_the_global_norm_is_taken_after_them
     grads = [rng.standard_normal((4, 3)) for _ in range(3)]
     tables = [np.zeros((4, 3)) for _ in range(3)]
     opt = so.SGD([{"params": {"a": tables[0]}, "clip_value": 0.3}, {"params": {"b": tables[1]}, "max_row_norm": 0.5},
-                  {"params": {"c": tables[2]}, "clip_value": None, "max_norm": 0.2}], lr=1.0, clip_value=0.9, max_grad_norm=1.0)
+                  {"params": {"c": tables[2]}, "clip_value": None, "max_norm": 0.2}],
+                 lr=1.0, clip_value=0.9, max_grad_norm=1.0)
     opt.step(dict(zip("abc", grads, strict=True)))
     own = [clipped(grads[:1], clip_value=0.3)[0], clipped(grads[1:2], clip_value=0.9, max_row_norm=0.5)[0], grads[2]]
     exact = [-g for g in clipped(own, max_grad_norm=1.0)]
@@ -252,7 +256,8 @@ def test_under_replay_rows_are_projected_where_missed_steps_move_no_weight(cls, 
     rng = np.random.default_rng(6)
     start = rng.standard_normal((6, 3)).astype(dtype)
     tables = [start.copy(), start.copy()]
-    opts = [cls(table, lr=0.5, max_norm=0.7, missed=missed) for table, missed in zip(tables, ("skip", "replay"), strict=True)]
+    opts = [cls(table, lr=0.5, max_norm=0.7, missed=missed)
+            for table, missed in zip(tables, ("skip", "replay"), strict=True)]
     for _ in range(6):
         gradient = so.RowGradient(rng.integers(0, 4, 3), rng.standard_normal((3, 3)).astype(dtype))
         for opt in opts:
@@ -279,7 +284,8 @@ def test_under_replay_max_norm_is_refused_where_missed_steps_move_weights(cls):
 
 @pytest.mark.parametrize("name", ["clip_value", "max_row_norm", "max_norm", "max_grad_norm"])
 @pytest.mark.parametrize(("value", "error"), [
-    (0, ValueError), (0.0, ValueError), (-1, ValueError), (math.nan, ValueError), (math.inf, ValueError), (10**400, ValueError),
+    (0, ValueError), (0.0, ValueError), (-1, ValueError), (math.nan, ValueError), (math.inf, ValueError),
+    (10**400, ValueError),
     ("1", TypeError), (True, TypeError), ([1.0], TypeError), (1j, TypeError)], ids=lambda x: str(x)[:9])
 def test_a_bound_that_is_none_is_refused_by_its_name(name, value, error):
     with pytest.raises(error, match=rf"{name} is .*; it must be .*finite and above 0"):

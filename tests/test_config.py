@@ -94,7 +94,8 @@ def test_an_unknown_instruction_set_is_an_import_error_that_names_it_and_those_t
 PROCESSOR = """
 import functools, hashlib, importlib.util, os, sys
 from pathlib import Path
-found = importlib.util.find_spec("sparseopt")       # of a package not yet imported: its kernels ask the processor when they are
+# The package is not imported yet: its kernels ask the processor when they are.
+found = importlib.util.find_spec("sparseopt")
 name = "sparseopt._kernels.cpu"
 spec = next(spec for path in Path(found.origin).parent.glob("_kernels/cpu.*")
             if (spec := importlib.util.spec_from_file_location(name, path)) and path.suffix in (".so", ".pyd"))
@@ -111,11 +112,13 @@ sums = hashlib.sha256()
 for dtype in (np.float32, np.float64):
     for dim in (1, 8, 16, 17, 32, 48, 64, 128, 300, 1100):
         for rule in (so.SGD, so.RowwiseAdagrad, so.Adagrad, so.Adam, functools.partial(so.Adam, missed="replay")):
-            for n_rows, threads in ((6000, 3), ((3 << 27) // (dim * np.dtype(dtype).itemsize) + 1, 1)):  # past `kept`, `reach`
+            # The second table is larger than `kept` and `reach`.
+            for n_rows, threads in ((6000, 3), ((3 << 27) // (dim * np.dtype(dtype).itemsize) + 1, 1)):
                 table = so.zeros((n_rows, dim), dtype=dtype)
                 opt = rule(table, lr=0.1, num_threads=threads)
                 some = rng.choice(6000, 3000, replace=False)        # worth several threads from 16 numbers on
-                for rows in (np.sort(some), some, some.astype(np.int32), rng.integers(0, 90, 500), np.arange(100, 450), [7]):
+                for rows in (np.sort(some), some, some.astype(np.int32), rng.integers(0, 90, 500),
+                             np.arange(100, 450), [7]):
                     opt.step(so.RowGradient(rows, rng.standard_normal((len(rows), dim)).astype(dtype)))
                 for array in (table, *opt.state[0].values()):
                     sums.update(array[:6000].tobytes())

@@ -56,7 +56,8 @@ def test_values_keep_their_digits(tmp_path):
 def test_a_parquet_file_of_ratings_is_read_as_the_same_lines(tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
     parquet = pytest.importorskip("pyarrow.parquet")
-    columns = {"title": ["a", "b"], "rating": [4.5, 1.0], "movieId": [7, 9], "userId": [20, 3], "timestamp": [100.0, 50.0]}
+    columns = {"title": ["a", "b"], "rating": [4.5, 1.0], "movieId": [7, 9], "userId": [20, 3],
+               "timestamp": [100.0, 50.0]}
 
     def read(changes):
         parquet.write_table(pyarrow.table(columns | changes), tmp_path / "ratings.parquet")
@@ -66,7 +67,8 @@ def test_a_parquet_file_of_ratings_is_read_as_the_same_lines(tmp_path):
     found = read({})
     for name in ("users", "items", "values", "times", "user_ids", "item_ids"):
         assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
-    for changes, message in (({"userId": [None, 3]}, "row 1: .* an integer, an integer, a finite.*; its userId is None"),
+    for changes, message in (({"userId": [None, 3]},
+                              "row 1: .* an integer, an integer, a finite.*; its userId is None"),
                              ({"timestamp": [1.0, 2.5]}, "row 2: .* its timestamp is 2.5"),
                              ({"movieId": [1.0, 1e300]}, "row 2: .* its movieId is 1e"),
                              ({"rating": [1.0, float("nan")]}, "row 2: .* its rating is nan"),
@@ -75,7 +77,8 @@ def test_a_parquet_file_of_ratings_is_read_as_the_same_lines(tmp_path):
             read(changes)
     for table in (pyarrow.table({"userId": [1]}), pyarrow.table([[1]] * 5, [*HEAD.strip().split(","), "userId"])):
         parquet.write_table(table, tmp_path / "ratings.parquet")
-        with pytest.raises(ValueError, match="its columns: expected userId,movieId,rating,timestamp, each once; it has userId"):
+        with pytest.raises(ValueError,
+                           match="its columns: expected userId,movieId,rating,timestamp, each once; it has userId"):
             read_ratings(tmp_path / "ratings.parquet")
     (tmp_path / "ratings.parquet").write_text(HEAD)
     with pytest.raises(ValueError, match=r"ratings.parquet: not a Parquet file: "):

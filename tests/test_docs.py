@@ -233,7 +233,8 @@ def test_the_core_imports_numpy_and_scipy_alone():
         if path.name in extras or {"integrations", "cli"} & set(path.parts):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        in_functions = {inner for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
+        in_functions = {inner for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+                        for inner in ast.walk(node)}
         for node in set(ast.walk(tree)) - in_functions:         # an extra is imported where it is used
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:

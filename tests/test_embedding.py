@@ -1,4 +1,4 @@
-"""Between a table and its gradient: against NumPy and scipy in float64, for every instruction set and number of threads."""
+"""Products with a table, against NumPy and scipy in float64, for every instruction set and number of threads."""
 
 import numpy as np
 import pytest
@@ -96,9 +96,10 @@ def test_bags_sum_and_average_as_torchs_do():
     weights = rng.random(100, dtype=np.float32)
     functional = torch.nn.functional.embedding_bag
     arguments = torch.from_numpy(indices), torch.from_numpy(table), torch.from_numpy(offsets)
-    assert_allclose(matmul(bags(indices, offsets, n_rows=40), table), functional(*arguments, mode="sum").numpy(), atol=1e-5)
-    assert_allclose(matmul(bags(indices, offsets, n_rows=40, mode="mean"), table), functional(*arguments, mode="mean").numpy(),
-                    atol=1e-5)
+    assert_allclose(matmul(bags(indices, offsets, n_rows=40), table),
+                    functional(*arguments, mode="sum").numpy(), atol=1e-5)
+    assert_allclose(matmul(bags(indices, offsets, n_rows=40, mode="mean"), table),
+                    functional(*arguments, mode="mean").numpy(), atol=1e-5)
     assert_allclose(matmul(bags(indices, offsets, n_rows=40, weights=weights), table),
                     functional(*arguments, mode="sum", per_sample_weights=torch.from_numpy(weights)).numpy(), atol=1e-5)
 
@@ -157,7 +158,8 @@ def test_alias_draws_by_weight():
     assert chi2 < large.sum() + 5 * np.sqrt(2 * large.sum())
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1e-300, 1e-300], [0, 5, 0], [1, 1e-17, 1e17], np.ones(37), np.r_[np.ones(9), 0]])
+@pytest.mark.parametrize("weights",
+                         [[1.0], [1e-300, 1e-300], [0, 5, 0], [1, 1e-17, 1e17], np.ones(37), np.r_[np.ones(9), 0]])
 def test_alias_never_draws_a_weight_of_zero(weights):
     drawn = Alias(weights).draw((100, 50), seed=0)
     assert drawn.shape == (100, 50)
@@ -229,7 +231,8 @@ def test_the_parts_of_a_csr_array_must_fit_its_shape_and_may_be_of_any_integer_t
         other = X.copy()
         other.indices, other.indptr = X.indices.astype(dtype), X.indptr.astype(dtype)
         assert_array_equal(matmul(other, TABLE), expected)
-    for indptr in (np.concatenate([X.indptr, np.full(1000, 3, np.int32)]), np.array([0, 3], np.int32), np.array([], np.int32)):
+    for indptr in (np.concatenate([X.indptr, np.full(1000, 3, np.int32)]), np.array([0, 3], np.int32),
+                   np.array([], np.int32)):
         other = X.copy()
         other.indptr = indptr
         with pytest.raises(ValueError, match="X is a malformed csr array"):

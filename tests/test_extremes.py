@@ -1,4 +1,4 @@
-"""Numbers at the ends of what a float holds: squares that overflow, averages that fade, counts and rates at their bounds."""
+"""Numbers at the ends of the range of a float: squares that overflow, averages that fade, counts at their bounds."""
 
 import threading
 import tracemalloc
@@ -87,7 +87,8 @@ def test_state_that_fades_under_skip_becomes_zero_and_never_subnormal(case, dtyp
             np.testing.assert_array_equal(np.sign(opt.state[0][name][:, 1:]), np.sign(first[:, 1:]))
         else:
             assert not left.any(), name
-    if case.ours is so.Lion and dtype == np.float64:        # there the reference itself underflows, and its sign becomes 0
+    # there the reference itself underflows, and its sign becomes 0
+    if case.ours is so.Lion and dtype == np.float64:
         return
     with np.errstate(under="ignore"):
         exact = case.run_reference(start, gradients)
@@ -134,7 +135,7 @@ def test_a_step_leaves_the_arithmetic_of_every_thread_as_it_was(dtype, options):
 
 
 class Ftrl:
-    """The paper's Algorithm 1 in float64; z of a weight that is not 0 is what it has to be for that weight to come out."""
+    """The paper's Algorithm 1 in float64; z of a weight that is not 0 is the value that gives this weight."""
 
     def __init__(self, shape, beta=1.0, l1=0.0, l2=0.0, shrinkage=0.0):
         self.beta, self.l1, self.l2, self.shrinkage = beta, l1, l2, shrinkage
@@ -170,7 +171,8 @@ def close(table, exact):
 
 @each_dtype
 @each_missed
-@pytest.mark.parametrize("hyper", [{}, {"l1": 0.3}, {"l2": 0.5}, {"l1": 0.1, "l2": 0.2, "beta": 0.5}, {"beta": 0.0}], ids=str)
+@pytest.mark.parametrize("hyper",
+                         [{}, {"l1": 0.3}, {"l2": 0.5}, {"l1": 0.1, "l2": 0.2, "beta": 0.5}, {"beta": 0.0}], ids=str)
 def test_weights_of_ftrl_stay_what_they_were_set_to_until_something_moves_them(hyper, dtype, options):
     rng = np.random.default_rng(1)
     table = so.normal((5, 4), dtype, seed=2)
@@ -218,7 +220,8 @@ def test_ftrl_goes_on_from_the_weights_in_the_table_by_the_papers_rule(hyper, sh
 
 @each_dtype
 @each_missed
-@pytest.mark.parametrize("schedule", [so.schedules.Linear(0.0, 0.5, steps=5), so.schedules.Cosine(0.5, steps=12, warmup=4),
+@pytest.mark.parametrize("schedule",
+                         [so.schedules.Linear(0.0, 0.5, steps=5), so.schedules.Cosine(0.5, steps=12, warmup=4),
                                       lambda step: 0.0 if step % 3 == 0 else 0.4], ids=["line", "cosine", "on and off"])
 @pytest.mark.parametrize("hyper", [{}, {"l1": 0.2, "l2": 0.1}], ids=str)
 def test_a_rate_of_0_moves_no_weight_of_ftrl_and_later_rates_do(hyper, schedule, dtype, options):

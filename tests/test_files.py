@@ -40,7 +40,7 @@ def test_the_old_content_is_there_until_the_block_ends(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-# Between the opening of a file and the block that closes it, an interrupt leaves it to be closed as garbage, with a warning.
+# Between the opening of a file and the block that closes it, an interrupt leaves it open: garbage collection warns.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_instruction_leaves_the_old_or_the_new_file_alone(path):
     own = {_files.replacing.__wrapped__.__code__.co_filename, __file__}
@@ -82,7 +82,8 @@ def test_leftovers_of_killed_saves_of_this_name_alone_are_removed(path):
     script = f"import os\nfrom sparseopt._files import replacing\nwith replacing({str(path)!r}):\n    os._exit(1)"
     assert subprocess.run([sys.executable, "-c", script], cwd=path.parent, check=False).returncode == 1
     assert len(os.listdir(path.parent)) == 1
-    others = [*(leftover_of(path.with_name(name)) for name in ("file.txt.more", "file_txt")), path.with_name(".file.txt.tmp")]
+    others = [*(leftover_of(path.with_name(name)) for name in ("file.txt.more", "file_txt")),
+              path.with_name(".file.txt.tmp")]
     for other in others:
         other.touch()
     write(path)
@@ -138,14 +139,16 @@ def unix_socket(path):
 
 @posix
 @pytest.mark.parametrize(("make", "kind"), [
-    (os.mkdir, "folder"), (pipe, "pipe"), (unix_socket, "socket"), (lambda path: os.symlink("/dev/null", path), "device"),
-    (lambda path: os.symlink(".", path), "folder")], ids=["folder", "pipe", "socket", "link to a device", "link to a folder"])
+    (os.mkdir, "folder"), (pipe, "pipe"), (unix_socket, "socket"),
+    (lambda path: os.symlink("/dev/null", path), "device"), (lambda path: os.symlink(".", path), "folder")],
+                         ids=["folder", "pipe", "socket", "link to a device", "link to a folder"])
 def test_what_is_no_regular_file_is_neither_replaced_nor_read(make, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make("it")
     before = os.stat("it"), os.stat("/dev/null")
     opt = so.SGD(so.zeros((3, 2)))
-    for refused in (lambda: so.save("it", opt), lambda: so.load("it"), lambda: write_vectors("it", ["a"], np.ones((1, 2)))):
+    for refused in (lambda: so.save("it", opt), lambda: so.load("it"),
+                    lambda: write_vectors("it", ["a"], np.ones((1, 2)))):
         with pytest.raises(OSError, match=f"it is a {kind}; it must be a regular file"):
             refused()
     assert os.listdir(tmp_path) == ["it"]
@@ -197,7 +200,8 @@ def test_vectors_that_cannot_all_be_written_leave_the_old_file(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("", b"\x89PNG")])
+@pytest.mark.parametrize(("ending", "start"),
+                         [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("", b"\x89PNG")])
 def test_a_picture_is_written_whole_in_the_format_that_its_name_says(tmp_path, ending, start):
     figure = pytest.importorskip("matplotlib.figure").Figure()
     path = tmp_path / ("picture." + ending if ending else "picture")

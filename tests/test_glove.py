@@ -122,5 +122,6 @@ def test_an_unknown_optimizer_is_named(text):
 def test_gutenbergs_frame_is_no_text(tmp_path):
     book = tmp_path / "book.txt"
     mark = "*** {} OF THIS PROJECT GUTENBERG EBOOK MOBY DICK ***"
-    book.write_text("\n".join(["Licence", mark.format("START"), "Call me Ishmael.", mark.format("END"), "More licence"]))
+    book.write_text("\n".join(["Licence", mark.format("START"), "Call me Ishmael.", mark.format("END"),
+                               "More licence"]))
     assert [text.strip() for text in datasets.read_texts([book])] == ["Call me Ishmael."]

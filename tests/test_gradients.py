@@ -52,13 +52,16 @@ def forms_of(dense, rows, values):
     unsorted = csr.copy()
     for i in rows:
         part = slice(unsorted.indptr[i], unsorted.indptr[i + 1])
-        unsorted.indices[part], unsorted.data[part] = unsorted.indices[part][::-1].copy(), unsorted.data[part][::-1].copy()
+        unsorted.indices[part] = unsorted.indices[part][::-1].copy()
+        unsorted.data[part] = unsorted.data[part][::-1].copy()
     forms["csr, unsorted columns"] = unsorted
     coo = csr.tocoo()
     order = np.random.default_rng(4).permutation(coo.nnz)
-    forms["coo, unsorted"] = sp.coo_array((coo.data[order], (coo.coords[0][order], coo.coords[1][order])), shape=dense.shape)
+    forms["coo, unsorted"] = sp.coo_array((coo.data[order], (coo.coords[0][order], coo.coords[1][order])),
+                                          shape=dense.shape)
     forms["coo, int64"] = sp.coo_array((coo.data, tuple(c.astype(np.int64) for c in coo.coords)), shape=dense.shape)
-    forms["csr, int64"] = sp.csr_array((csr.data, csr.indices.astype(np.int64), csr.indptr.astype(np.int64)), shape=dense.shape)
+    forms["csr, int64"] = sp.csr_array((csr.data, csr.indices.astype(np.int64), csr.indptr.astype(np.int64)),
+                                       shape=dense.shape)
     forms["rows"] = so.RowGradient(rows, values)
     forms["rows, int32"] = so.RowGradient(rows.astype(np.int32), values)
     forms["rows, uint8"] = so.RowGradient(rows.astype(np.uint8), values)
@@ -179,7 +182,7 @@ def test_numbers_of_another_type_are_converted(dtype, given):
 @each_dtype
 @pytest.mark.parametrize(("n", "dim"), [(6000, 1), (6000, 7), (6000, 64), (600, 300)])
 def test_threads_and_instruction_sets_give_the_same_bits(case, dtype, n, dim, monkeypatch):
-    # more rows than a thread takes at a time, more elements than one thread is left alone with, rows that are taken in parts
+    # More rows than a thread takes at a time, more elements than one thread gets alone, and rows taken in parts.
     rng = np.random.default_rng(0)
     rows = rng.zipf(1.3, size=3 * n) % n
     values = rng.standard_normal((3 * n, dim)).astype(dtype)
@@ -276,7 +279,8 @@ def test_rows_without_repeats_that_do_not_rise_can_be_left_out():
 @pytest.mark.parametrize("index", [np.int32, np.int64])
 def test_touched_rows_are_found_in_every_place_of_a_long_indptr(index):
     rng = np.random.default_rng(0)
-    for rows in ([255], [256], [511], [599], [0, 255, 256, 511, 599], *(rng.choice(600, 3, replace=False) for _ in range(50))):
+    for rows in ([255], [256], [511], [599], [0, 255, 256, 511, 599],
+                 *(rng.choice(600, 3, replace=False) for _ in range(50))):
         rows = np.sort(rows)
         matrix = sp.csr_array((np.ones(len(rows)), (rows, np.zeros(len(rows), int))), shape=(600, 1))
         matrix.indptr = matrix.indptr.astype(index)

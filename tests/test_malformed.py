@@ -1,6 +1,6 @@
-"""scipy arrays whose parts were broken behind its checks: each is refused with an error, wherever a user can hand it in.
+"""scipy arrays whose parts were broken behind its checks: each is refused with an error, at every entry point.
 
-In scipy's loops such parts end the process. So every format has a process of its own, which this file is the program of.
+In scipy's loops such parts end the process. So every format has a process of its own, whose program is this file.
 """
 
 import subprocess
@@ -24,7 +24,8 @@ from sparseopt.models import (
 )
 
 N = 12
-GOOD = sp.csr_array(np.where(np.add.outer(np.arange(N), 5 * np.arange(N)) % 3 == 0, 1 + np.arange(N), 0).astype(np.float32))
+STORED = np.add.outer(np.arange(N), 5 * np.arange(N)) % 3 == 0
+GOOD = sp.csr_array(np.where(STORED, 1 + np.arange(N), 0).astype(np.float32))
 Y = np.arange(N) % 2
 
 
@@ -57,8 +58,8 @@ def ways(kind):
         "indices large": at("indices", 3, N), "indices largest": at("indices", 3, 2**31 - 1),
         "indices negative": at("indices", 3, -1), "indices least": at("indices", 3, -(2**31)),
         "indices short": part("indices", lambda a: a[:-1]), "indices long": part("indices", lambda a: np.append(a, a)),
-        "indices of floats": part("indices", lambda a: a.astype(np.float64)), "indices None": part("indices", lambda a: None),
-        "indices 2-D": part("indices", lambda a: a[:, None]),
+        "indices of floats": part("indices", lambda a: a.astype(np.float64)),
+        "indices None": part("indices", lambda a: None), "indices 2-D": part("indices", lambda a: a[:, None]),
         "indices wide": part("indices", lambda a: a.astype(np.int64) + 2**40),
         "indices unsigned": part("indices", lambda a: np.full(len(a), 2**64 - 1, np.uint64)), **values,
     }
@@ -72,7 +73,8 @@ def ways(kind):
             "column large": coords(lambda c: (c[0], c[1].astype(np.int64) + 2**31)),
             "row negative": coords(lambda c: (c[0] - 1, c[1])),
             "column least": coords(lambda c: (c[0], c[1].astype(np.int64) - 2**31)),
-            "rows short": coords(lambda c: (c[0][:-1], c[1])), "columns long": coords(lambda c: (c[0], np.append(c[1], 0))),
+            "rows short": coords(lambda c: (c[0][:-1], c[1])),
+            "columns long": coords(lambda c: (c[0], np.append(c[1], 0))),
             "rows of floats": coords(lambda c: (c[0] + 0.5, c[1])), "rows alone": coords(lambda c: c[:1]),
             "columns of texts": coords(lambda c: (c[0], c[1].astype(str))), "none": coords(lambda c: None),
             "three of them": coords(lambda c: (*c, c[0])),
@@ -85,8 +87,10 @@ def ways(kind):
             "offsets None": part("offsets", lambda a: None), **values,
         },
         "lil": {
-            "column large": lambda X: X.rows[0].__setitem__(-1, N), "column negative": lambda X: X.rows[0].__setitem__(0, -1),
-            "column huge": lambda X: X.rows[0].__setitem__(0, 2**70), "column a float": lambda X: X.rows[0].__setitem__(0, 0.5),
+            "column large": lambda X: X.rows[0].__setitem__(-1, N),
+            "column negative": lambda X: X.rows[0].__setitem__(0, -1),
+            "column huge": lambda X: X.rows[0].__setitem__(0, 2**70),
+            "column a float": lambda X: X.rows[0].__setitem__(0, 0.5),
             "column None": lambda X: X.rows[0].__setitem__(0, None), "row long": lambda X: X.rows[0].append(1),
             "values long": lambda X: X.data[0].append(1.0), "a value a text": lambda X: X.data[0].__setitem__(0, "x"),
             "a value a list": lambda X: X.data[0].__setitem__(0, [1.0]), "row None": at("rows", 2, None),
@@ -97,8 +101,8 @@ def ways(kind):
             name: lambda X, key=key, value=value: X._dict.__setitem__(key, value) for name, key, value in [
                 ("row large", (N, 0), 1.0), ("column large", (0, 2**40), 1.0), ("row negative", (-1, 0), 1.0),
                 ("column huge", (0, 2**70), 1.0), ("three numbers", (0, 1, 2), 1.0), ("one number", (0,), 1.0),
-                ("no tuple", 3, 1.0), ("a float", (0.5, 1), 1.0), ("a text", ("0", "1"), 1.0), ("a value a text", (0, 1), "x"),
-                ("a value a list", (0, 1), [1.0])]
+                ("no tuple", 3, 1.0), ("a float", (0.5, 1), 1.0), ("a text", ("0", "1"), 1.0),
+                ("a value a text", (0, 1), "x"), ("a value a list", (0, 1), [1.0])]
         },
     }[kind]
 
@@ -132,7 +136,8 @@ def entry_points():
         "decision_function": (linear.optimizer_, linear.decision_function, "X"),
         **{f"{type(model).__name__}.{name}": (model.optimizer_, call, said) for model in (ratings, choices)
            for name, call, said in [
-               ("fit", lambda X, model=model: type(model)(dim=2, **how).fit(X), "X"), ("partial_fit", model.partial_fit, "X"),
+               ("fit", lambda X, model=model: type(model)(dim=2, **how).fit(X), "X"),
+               ("partial_fit", model.partial_fit, "X"),
                ("recommend", lambda X, model=model: model.recommend([0, 1], 2, seen=X), "seen")]},
         "MatrixFactorization.score": (ratings.optimizer_, ratings.score, "X"),
         "GloVe.fit": (words.optimizer_, lambda X: GloVe(dim=2, **how).fit(X), "X"),
@@ -148,13 +153,13 @@ def good(kind, array=True):
     made = {"bsr": sp.bsr_array, "dia": sp.dia_array, "lil": sp.lil_array, "dok": sp.dok_array, "coo": sp.coo_array,
             "csr": sp.csr_array, "csc": sp.csc_array}[kind]
     if not array:
-        made = {"bsr": sp.bsr_matrix, "dia": sp.dia_matrix, "lil": sp.lil_matrix, "dok": sp.dok_matrix, "coo": sp.coo_matrix,
-                "csr": sp.csr_matrix, "csc": sp.csc_matrix}[kind]
+        made = {"bsr": sp.bsr_matrix, "dia": sp.dia_matrix, "lil": sp.lil_matrix, "dok": sp.dok_matrix,
+                "coo": sp.coo_matrix, "csr": sp.csr_matrix, "csc": sp.csc_matrix}[kind]
     return made(GOOD.toarray(), **({"blocksize": (3, 4)} if kind == "bsr" else {}))
 
 
 def refused(kind):
-    """Try all ways at all entry points; what is tried is printed before, so that the last line says what ended the process."""
+    """Try all ways at all entry points. Each is printed before its trial: the last line says what ended the process."""
     wrong = []
     for entry, (opt, call, said) in entry_points().items():
         before = [table.copy() for table in opt.params.values()]
@@ -204,7 +209,8 @@ def test_flags_that_lie_change_nothing(kind):
     X = honest.asformat("csr" if kind == "bsr" else kind)
     if kind in ("csr", "csc"):
         X = {"csr": sp.csr_array, "csc": sp.csc_array}[kind]((N, N), dtype=np.float32)
-        X.indptr = np.array([0] + [1] * 5 + [4] * 7 if kind == "csr" else [0] + [0] + [1] * 2 + [3] * 4 + [4] * 5, np.int32)
+        X.indptr = np.array([0] + [1] * 5 + [4] * 7 if kind == "csr" else
+                            [0] + [0] + [1] * 2 + [3] * 4 + [4] * 5, np.int32)
         X.indices = np.array([7, 3, 1, 3] if kind == "csr" else [5, 5, 5, 0], np.int32)
         X.data = np.array([2, 1, 8, 4] if kind == "csr" else [8, 1, 4, 2], np.float32)
     if kind == "bsr":
@@ -219,7 +225,8 @@ def test_flags_that_lie_change_nothing(kind):
     model = FactorizationMachineClassifier(epochs=2, random_state=0).fit(X, Y)
     again = FactorizationMachineClassifier(epochs=2, random_state=0).fit(sp.csr_array(dense), Y)
     assert_array_equal(model.factors_, again.factors_)
-    items = [ImplicitFactorization(dim=2, epochs=2).fit(one).optimizer_.params["items"] for one in (X, sp.csr_array(dense))]
+    items = [ImplicitFactorization(dim=2, epochs=2).fit(one).optimizer_.params["items"]
+             for one in (X, sp.csr_array(dense))]
     assert_array_equal(*items)
 
 

@@ -1,5 +1,5 @@
-"""Tables start on a cache line, random ones are reproducible and drawn from what they are said to be drawn from, and steps
-do not ask the system for memory again and again."""
+"""Tables start on a cache line, random tables are reproducible and have the distribution that their function names, and
+steps do not ask the system for memory again and again."""
 
 import platform
 import subprocess
@@ -135,7 +135,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 16)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="how an allocator keeps memory is measured for glibc alone")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc",
+                    reason="how an allocator keeps memory is measured for glibc alone")
 @pytest.mark.parametrize("size", [30_000, 100_000, 500_000])
 def test_what_repeated_rows_take_is_not_asked_of_the_system_in_every_step(size, tmp_path):
     done = subprocess.run([sys.executable, "-c", STEPS.replace("SIZE", str(size))], cwd=tmp_path, capture_output=True,

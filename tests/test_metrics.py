@@ -25,8 +25,10 @@ def test_metrics_are_scikit_learns(n, dtype, weighted):
 
 def test_auc_is_the_share_of_pairs_in_order():
     y, p, weight = some_predictions(200, 1)
-    pairs = [(weight[i] * weight[j], (p[i] > p[j]) + (p[i] == p[j]) / 2) for i in np.flatnonzero(y) for j in np.flatnonzero(~y)]
-    assert evaluation.auc(y, p, weight) == pytest.approx(np.average([x for _, x in pairs], weights=[w for w, _ in pairs]))
+    pairs = [(weight[i] * weight[j], (p[i] > p[j]) + (p[i] == p[j]) / 2)
+             for i in np.flatnonzero(y) for j in np.flatnonzero(~y)]
+    expected = np.average([x for _, x in pairs], weights=[w for w, _ in pairs])
+    assert evaluation.auc(y, p, weight) == pytest.approx(expected)
     assert evaluation.auc(y, -p, weight) == pytest.approx(1 - evaluation.auc(y, p, weight))
 
 

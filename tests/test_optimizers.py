@@ -286,7 +286,8 @@ def test_groups_have_hyper_parameters_of_their_own():
     rng = np.random.default_rng(0)
     a, b, c = (rng.standard_normal((4, 3)) for _ in range(3))
     alone = [x.copy() for x in (a, b, c)]
-    opt = so.AdamW([{"params": {"a": a, "b": b}, "weight_decay": 0.5}, {"params": {"c": c}, "lr": 0.3, "betas": (0.5, 0.8)}],
+    opt = so.AdamW([{"params": {"a": a, "b": b}, "weight_decay": 0.5},
+                    {"params": {"c": c}, "lr": 0.3, "betas": (0.5, 0.8)}],
                    lr=0.1, weight_decay=0.0)
     g = rng.standard_normal((4, 3))
     opt.step({"c": g, "a": g})
@@ -427,7 +428,8 @@ def test_a_table_that_changed_its_shape_is_refused():
 def test_rows_left_out_of_a_step_that_fails_are_not_counted():
     a, b = np.zeros((2, 1)), np.zeros((2, 1))
     opt = so.SGD([a, b], nonfinite="skip", max_grad_norm=1.0)
-    with pytest.warns(RuntimeWarning, match="1 of 2"), pytest.raises(ValueError, match="norm of the gradients overflows"):
+    with (pytest.warns(RuntimeWarning, match="1 of 2"),
+          pytest.raises(ValueError, match="norm of the gradients overflows")):
         opt.step([np.array([[np.nan], [1]]), np.full((2, 1), 1e300)])
     assert opt.nonfinite_rows == 0
     assert opt.steps == 0

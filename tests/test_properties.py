@@ -89,7 +89,8 @@ def test_plans_made_by_several_threads_at_once_do_not_share_memory():
 
 
 @given(st.integers(1, 2**33).flatmap(lambda n: st.tuples(
-    st.just(n), hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(0, n - 1)), st.booleans(), st.booleans())))
+    st.just(n), hnp.arrays(np.int64, st.integers(0, 200), elements=st.integers(0, n - 1)),
+    st.booleans(), st.booleans())))
 def test_a_row_plan_is_numpys_stable_sort(drawn):
     n_rows, rows, narrow, rising = drawn
     if narrow and n_rows < 2**31:
@@ -123,8 +124,8 @@ def test_a_large_row_plan_is_numpys_stable_sort():
             plan = rowplan.plan("gradient", n_rows, 1, rows, np.ones((n, 1)), num_threads=threads)
             np.testing.assert_array_equal(plan.rows, np.unique(rows))
             check_order(plan, rows)
-    # Rows that rise but for one, which repeats the one before or falls: at the ends of what is looked at together, and of the
-    # parts that threads look at.
+    # Rows that rise but for one, which repeats the one before or falls: at the ends of what is looked at together, and
+    # of the parts that threads look at.
     for n, position in [(600, 255), (600, 256), (600, 257), (600, 511), (600, 512), (600, 513), (600, 599),
                         (100_000, 33_333), (100_000, 50_000), (100_000, 50_001)]:
         for row in (position - 1, 0):
@@ -172,7 +173,8 @@ def test_terms_put_in_order_by_several_threads_give_the_product(index, dtype, th
 
 @pytest.mark.parametrize("index", [np.int32, np.int64])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize(("n_rows", "n"), [(1, 2), (3, 5), (3, 40), (300, 49), (300, 20_000), (2**40, 3000), (10**6, 400_000)])
+@pytest.mark.parametrize(("n_rows", "n"),
+                         [(1, 2), (3, 5), (3, 40), (300, 49), (300, 20_000), (2**40, 3000), (10**6, 400_000)])
 def test_rows_that_never_fall_are_summed_row_by_row(n_rows, n, index, threads):
     if n_rows > 2**31 and index == np.int32:
         pytest.skip("int32 has no such rows")
@@ -196,7 +198,8 @@ def test_rows_that_never_fall_are_summed_row_by_row(n_rows, n, index, threads):
 @pytest.mark.parametrize("form", ["coo", "csc"])
 def test_cells_put_in_order_by_several_threads_give_the_dense_gradient(form, index, dtype, threads):
     rng = np.random.default_rng(0)
-    rows, columns = rng.integers(3000, size=250_000).astype(index), np.sort(rng.integers(90, size=250_000)).astype(index)
+    rows = rng.integers(3000, size=250_000).astype(index)
+    columns = np.sort(rng.integers(90, size=250_000)).astype(index)
     cells = rng.integers(-4, 5, 250_000).astype(dtype)
     if form == "coo":
         gradient = sp.coo_array((cells, (rows, columns)), shape=(3000, 90))

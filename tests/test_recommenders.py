@@ -91,7 +91,8 @@ def test_the_gradient_of_ratings_is_that_of_the_loss():
         return mean + t["user_bias"][u] + t["item_bias"][i] + (t["users"][u] * t["items"][i]).sum(axis=1) - r
 
     def loss(t):
-        decayed = sum((t[name][at]**2).sum() for name, at in (("users", u), ("items", i), ("user_bias", u), ("item_bias", i)))
+        decayed = sum((t[name][at]**2).sum()
+                      for name, at in (("users", u), ("items", i), ("user_bias", u), ("item_bias", i)))
         return 0.5 * ((errors(t)**2).sum() + 0.3 * decayed)
 
     check_one_step(model, X, loss, value=lambda t: (errors(t)**2).sum())
@@ -105,7 +106,8 @@ def weighted_taste():
 
 def test_the_gradient_of_softmax_over_all_items_is_that_of_the_loss():
     X, u, i, w = weighted_taste()
-    model = ImplicitFactorization("softmax", dim=3, regularization=0.3, optimizer=by_sgd, epochs=0, batch_size=10**6).fit(X)
+    model = ImplicitFactorization("softmax", dim=3, regularization=0.3, optimizer=by_sgd, epochs=0,
+                                  batch_size=10**6).fit(X)
     theirs = X.toarray() > 0
 
     def decay(t):
@@ -156,7 +158,8 @@ def test_sampled_softmax_takes_the_sum_over_all_others_in_the_mean():
     X = taste()
     loss = {}
     for negatives in (None, 64):
-        model = ImplicitFactorization(dim=3, negatives=negatives, epochs=0, optimizer=lambda t: so.SGD(t, lr=0.0)).fit(X)
+        model = ImplicitFactorization(dim=3, negatives=negatives, epochs=0,
+                                      optimizer=lambda t: so.SGD(t, lr=0.0)).fit(X)
         spread_out(model)
         for _ in range(20):
             model.partial_fit(X)
@@ -217,7 +220,8 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(name, misse
 def test_every_optimizer_learns_at_its_rate(name, optimizer):
     model, X = fitted(name, optimizer=optimizer, epochs=30, batch_size=100)
     if name != "ratings":
-        X = sp.csr_array(np.random.default_rng(2).random(X.shape) < np.geomspace(0.9, 0.01, X.shape[1])).astype(np.float32)
+        chosen = np.random.default_rng(2).random(X.shape) < np.geomspace(0.9, 0.01, X.shape[1])
+        X = sp.csr_array(chosen).astype(np.float32)
     model.fit(X)
     assert model.loss_curve_[-1] < 0.95 * model.loss_curve_[0]
 
@@ -285,7 +289,8 @@ def test_users_and_items_join_and_the_others_keep_their_bits(name, missed):
     model, X = fitted(name, optimizer="adam", missed=missed, epochs=3)
     model.fit(X)
     model.recommend(0)                          # catches up
-    known, state = tables(model), {key: {k: a.copy() for k, a in s.items()} for key, s in model.optimizer_.state.items()}
+    known = tables(model)
+    state = {key: {k: a.copy() for k, a in s.items()} for key, s in model.optimizer_.state.items()}
     n_users, n_items = X.shape
     corner = sp.coo_array(([4.0, 5, 4], ([n_users, n_users + 1, n_users + 1], [n_items, n_items + 1, n_items])),
                           shape=(n_users + 2, n_items + 3))
@@ -404,7 +409,8 @@ def test_a_callback_can_end_the_training():
     ({"weight_decay": np.inf}, None, ValueError, "weight_decay is inf"),
     ({"optimizer": so.Adam, "weight_decay": 0.1}, None, ValueError, "weight_decay must be 0"),
     ({"optimizer": so.Adam, "lr": 0.1}, None, ValueError, "lr must be None"),
-    ({"optimizer": "adam", "weight_decay": 0.1, "missed": "replay"}, None, ValueError, "weight_decay is 0.1 with missed"),
+    ({"optimizer": "adam", "weight_decay": 0.1, "missed": "replay"}, None, ValueError,
+     "weight_decay is 0.1 with missed"),
     ({"missed": "dense"}, None, ValueError, "missed is 'dense'"),
     ({"optimizer": "Adan"}, None, ValueError, "optimizer is 'Adan'"),
 ])
@@ -444,10 +450,12 @@ def test_two_ratings_of_a_pair_are_refused():
     once = sp.csr_array([[0, 2.0], [3, 1]])
     model = MatrixFactorization(dim=2, epochs=1).fit(once)
     as_csr = sp.csr_array((2, 2))
-    as_csr.indptr, as_csr.indices, as_csr.data = np.array([0, 3, 5]), np.array([1, 1, 1, 0, 1]), np.array([2, 4, 5, 3, 1.0])
+    as_csr.indptr, as_csr.indices = np.array([0, 3, 5]), np.array([1, 1, 1, 0, 1])
+    as_csr.data = np.array([2, 4, 5, 3, 1.0])
     for twice in (X, as_csr):
         for call in (MatrixFactorization().fit, model.partial_fit, model.score):
-            with pytest.raises(ValueError, match=r"X has 2 entries that repeat a pair .* at row 0, column 1; a pair must"):
+            with pytest.raises(ValueError,
+                               match=r"X has 2 entries that repeat a pair .* at row 0, column 1; a pair must"):
                 call(twice)
 
 

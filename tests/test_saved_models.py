@@ -12,7 +12,8 @@ from sparseopt.models import GloVe, ImplicitFactorization, LogisticRegression, S
 
 RNG = np.random.default_rng(0)
 RATINGS = sp.csr_array((RNG.random((30, 20)) < 0.3) * RNG.integers(1, 6, (30, 20)).astype(np.float32))
-FEATURES, SCORES = sp.random_array((200, 30), density=0.2, format="csr", dtype=np.float32, rng=1), RNG.standard_normal(200)
+FEATURES = sp.random_array((200, 30), density=0.2, format="csr", dtype=np.float32, rng=1)
+SCORES = RNG.standard_normal(200)
 TEXT = [list("abcdefgh"[i] for i in RNG.integers(0, 8, 12)) for _ in range(40)]
 COUNTS = sp.csr_array(RNG.integers(0, 4, (25, 25)).astype(np.float32))
 DATA = {

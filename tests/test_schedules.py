@@ -42,7 +42,8 @@ from sparseopt.schedules import (
     (InverseTime(1.0, decay=0.5), {0: 1.0, 2: 0.5, 6: 0.25, 2 * 10**15 - 2: 1e-15}),
     (InverseTime(1.0, decay=0.0), {0: 1.0, 10**9: 1.0}),
     (CosineRestarts(1.0, steps=4), {0: 1.0, 1: (1 + 0.5**0.5) / 2, 2: 0.5, 4: 1.0, 6: 0.5, 4 * 10**15 + 2: 0.5}),
-    (CosineRestarts(1.0, steps=4, growth=2, end=0.5), {2: 0.75, 4: 1.0, 8: 0.75, 12: 1.0, 20: 0.75, 4 * (2**40 - 1): 1.0}),
+    (CosineRestarts(1.0, steps=4, growth=2, end=0.5),
+     {2: 0.75, 4: 1.0, 8: 0.75, 12: 1.0, 20: 0.75, 4 * (2**40 - 1): 1.0}),
     (Chain([Constant(0.5)]), {0: 0.5, 9: 0.5}),
     (Chain([(Linear(0.0, 1.0, steps=4), 4), (Constant(1.0), 2), Linear(1.0, 0.0, steps=2)]),
      {0: 0.0, 1: 0.25, 3: 0.75, 4: 1.0, 5: 1.0, 6: 1.0, 7: 0.5, 8: 0.0, 10**9: 0.0}),
@@ -62,15 +63,17 @@ def sequential(schedulers, opt, parts, milestones):
     (Exponential(0.3, gamma=0.97), lambda schedulers, opt: schedulers.ExponentialLR(opt, 0.97), 500),
     (Linear(0.3, end=0.03, steps=40),
      lambda schedulers, opt: schedulers.LinearLR(opt, start_factor=1.0, end_factor=0.1, total_iters=40), 500),
-    (Cosine(0.3, steps=300, end=0.01), lambda schedulers, opt: schedulers.CosineAnnealingLR(opt, 300, eta_min=0.01), 300),
+    (Cosine(0.3, steps=300, end=0.01),
+     lambda schedulers, opt: schedulers.CosineAnnealingLR(opt, 300, eta_min=0.01), 300),
     (Step(0.3, every=30), lambda schedulers, opt: schedulers.StepLR(opt, 30), 500),
     (Step(0.3, gamma=0.9, every=1), lambda schedulers, opt: schedulers.StepLR(opt, 1, gamma=0.9), 500),
     (Step(0.3, gamma=0.7, milestones=[200, 10, 37, 37]),
      lambda schedulers, opt: schedulers.MultiStepLR(opt, [200, 10, 37, 37], gamma=0.7), 500),
-    (InverseTime(0.3, decay=0.07), lambda schedulers, opt: schedulers.LambdaLR(opt, lambda step: 1 / (1 + 0.07 * step)), 500),
+    (InverseTime(0.3, decay=0.07),
+     lambda schedulers, opt: schedulers.LambdaLR(opt, lambda step: 1 / (1 + 0.07 * step)), 500),
     *((CosineRestarts(0.3, steps=steps, growth=growth, end=0.01),
-       lambda schedulers, opt, first=steps, growth=growth: schedulers.CosineAnnealingWarmRestarts(opt, first, growth, 0.01),
-       900)
+       lambda schedulers, opt, first=steps, growth=growth:
+           schedulers.CosineAnnealingWarmRestarts(opt, first, growth, 0.01), 900)
       for steps, growth in ((1, 1), (7, 1), (10, 2), (1, 2), (5, 3))),
     (Chain([(Linear(0.1, 0.3, steps=20), 20), CosineRestarts(0.3, steps=50, growth=2)]),
      lambda schedulers, opt: sequential(schedulers, opt, [
@@ -118,9 +121,10 @@ def test_an_optimizer_takes_the_rate_of_the_number_of_steps_taken_before():
 
 
 EACH = [
-    Constant(0.5), Step(0.5, every=2), Step(0.5, gamma=0.25, milestones=[4, 1]), Exponential(0.5, 0.5), InverseTime(0.5, 0.25),
-    Linear(0.5, 0.25, 2), Cosine(0.5, 4, warmup=1), CosineRestarts(0.5, 2, growth=2, end=0.125),
-    Chain([(Linear(0.0, 0.5, 2), 2), (Step(0.5, milestones=[1]), 2), Chain([(Constant(0.25), 1), CosineRestarts(0.125, 3)])]),
+    Constant(0.5), Step(0.5, every=2), Step(0.5, gamma=0.25, milestones=[4, 1]), Exponential(0.5, 0.5),
+    InverseTime(0.5, 0.25), Linear(0.5, 0.25, 2), Cosine(0.5, 4, warmup=1), CosineRestarts(0.5, 2, growth=2, end=0.125),
+    Chain([(Linear(0.0, 0.5, 2), 2), (Step(0.5, milestones=[1]), 2),
+           Chain([(Constant(0.25), 1), CosineRestarts(0.125, 3)])]),
 ]
 
 

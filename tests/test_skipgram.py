@@ -126,9 +126,11 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(text, misse
 
 def test_vectors_of_words_used_alike_are_near():
     pages = datasets.python_documentation()
-    model = SkipGram(dim=32, epochs=5, min_count=20, optimizer="Adagrad").fit([s for page in pages for s in sentences(page)])
+    text = [sentence for page in pages for sentence in sentences(page)]
+    model = SkipGram(dim=32, epochs=5, min_count=20, optimizer="Adagrad").fit(text)
     assert (np.diff(model.loss_curve_) < 0).all()
-    assert model.loss_curve_[-1] < 0.58 * 6 * np.log(2)     # of untrained vectors; with pairs in the order of the text 0.60
+    # of untrained vectors; with pairs in the order of the text 0.60
+    assert model.loss_curve_[-1] < 0.58 * 6 * np.log(2)
     number = {word: i for i, word in enumerate(model.words_)}
     for word, other in (("true", "false"), ("key", "value"), ("first", "second")):
         rows, cosines = model.nearest(number[word], 20)
@@ -237,7 +239,8 @@ def test_an_unfitted_model_says_so():
 
 
 def test_sentences_end_at_full_stops_and_empty_lines():
-    assert sentences("One two.Three!  Four\nfive\n\nsix ... ?") == [["one", "two"], ["three"], ["four", "five"], ["six"]]
+    assert sentences("One two.Three!  Four\nfive\n\nsix ... ?") == [
+        ["one", "two"], ["three"], ["four", "five"], ["six"]]
 
 
 def test_the_vocabulary_is_sorted_by_count_then_by_letters():
@@ -288,7 +291,8 @@ def test_scores_are_gensims():
     lines = Path(datapath("wordsim353.tsv")).read_text(encoding="utf-8").splitlines()
     pairs = [line.split("\t") for line in lines if not line.startswith("#")]
     words = list(dict.fromkeys(word.lower() for pair in pairs[:300] for word in pair[:2]))
-    words += ["athens", "greece", "baghdad", "iraq", "boy", "girl", "brother", "sister", "bad", "worse", "big", "bigger"]
+    words += ["athens", "greece", "baghdad", "iraq", "boy", "girl", "brother", "sister", "bad",
+              "worse", "big", "bigger"]
     words = list(dict.fromkeys(words))
     vectors = np.random.default_rng(2).standard_normal((len(words), 20)).astype(np.float32)
     theirs = gensim.models.KeyedVectors(20)

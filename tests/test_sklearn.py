@@ -16,9 +16,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sparseopt.models import FactorizationMachineClassifier, FactorizationMachineRegressor, LogisticRegression
 
-# The checks train on some hundred samples, which is one batch: a regressor's weights get to where they belong in more epochs.
-ESTIMATORS = [LogisticRegression(), LogisticRegression(optimizer="Adam", missed="replay"), FactorizationMachineClassifier(),
-              FactorizationMachineRegressor(epochs=100)]
+# The checks train on some hundred samples, which is one batch: a regressor's weights need more epochs.
+ESTIMATORS = [LogisticRegression(), LogisticRegression(optimizer="Adam", missed="replay"),
+              FactorizationMachineClassifier(), FactorizationMachineRegressor(epochs=100)]
 
 with warnings.catch_warnings():         # that they are no BaseEstimator, which would need scikit-learn to import them
     warnings.filterwarnings("ignore", "Estimator .* does not inherit", UserWarning)
@@ -35,7 +35,8 @@ def test_tags_say_what_the_models_are():
     assert is_classifier(FactorizationMachineClassifier())
     assert is_regressor(FactorizationMachineRegressor())
     assert not get_tags(LogisticRegression()).classifier_tags.multi_class
-    assert all(get_tags(estimator).input_tags.sparse and get_tags(estimator).target_tags.required for estimator in ESTIMATORS)
+    assert all(get_tags(estimator).input_tags.sparse and get_tags(estimator).target_tags.required
+               for estimator in ESTIMATORS)
 
 
 def test_a_pipeline_from_a_hasher_is_searched_and_cross_validated():
@@ -47,4 +48,5 @@ def test_a_pipeline_from_a_hasher_is_searched_and_cross_validated():
     search = GridSearchCV(pipeline, {"logisticregression__l1": [0.0, 1e6]}, cv=3, scoring="roc_auc").fit(rows, y)
     assert search.best_params_ == {"logisticregression__l1": 0.0}
     assert search.best_score_ > 0.98
-    assert cross_val_score(clone(search.best_estimator_), rows, y, scoring="neg_log_loss").min() > -0.5         # of none: 0.64
+    # of none: 0.64
+    assert cross_val_score(clone(search.best_estimator_), rows, y, scoring="neg_log_loss").min() > -0.5

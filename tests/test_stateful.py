@@ -1,7 +1,7 @@
-"""Hypothesis, any sequence of calls: one that raises leaves an optimizer as it was, and what succeeds is the paper's rule.
+"""Any sequence of calls: one that raises leaves an optimizer as it was, and one that succeeds is the paper's rule.
 
-Beside the optimizer stands a twin that takes only the calls which succeed: after every call the two hold the same bits. And a
-model in NumPy, float64, from `references`, takes their steps too.
+Beside the optimizer stands a twin that takes only the calls which succeed: after every call the two hold the same bits.
+And a model in NumPy, float64, from `references`, takes their steps too.
 """
 
 import contextlib
@@ -47,7 +47,8 @@ class Model:
 
     def __init__(self, tables, kind, replay):
         cls, _, self.reference, self.more = KINDS[kind]
-        self.decoupled, self.replay = cls in (*DECOUPLED, so.Ftrl), replay      # Ftrl's sum of squares is without the decay
+        # Ftrl's sum of squares is without the decay
+        self.decoupled, self.replay = cls in (*DECOUPLED, so.Ftrl), replay
         self.tables = {name: np.array(table, np.float64).reshape(len(table), -1) for name, table in tables.items()}
         self.states = {name: [defaultdict(float) for _ in table] for name, table in tables.items()}
         self.counts = {name: [0] * len(table) for name, table in tables.items()}
@@ -132,7 +133,8 @@ class Calls(RuleBasedStateMachine):
         self.kept = None
         self.moved = False
 
-    @initialize(data=st.data(), kind=st.sampled_from(list(KINDS)), structure=st.sampled_from(["single", "mapping", "sequence"]),
+    @initialize(data=st.data(), kind=st.sampled_from(list(KINDS)),
+                structure=st.sampled_from(["single", "mapping", "sequence"]),
                 missed=st.sampled_from(["skip", "replay"]), step_count=st.sampled_from(["row", "global"]),
                 dtype=st.sampled_from([np.float32, np.float64]), nonfinite=st.sampled_from(["raise", "skip", "allow"]),
                 max_grad_norm=st.sampled_from([None, 1.0]))
@@ -143,10 +145,12 @@ class Calls(RuleBasedStateMachine):
         start = {name: np.random.default_rng(0).standard_normal(shape).astype(dtype)
                  for name, shape in zip(names, shapes, strict=True)}
         cls, hyper, reference, _ = KINDS[kind]
-        self.opt, self.twin = (cls(self.shaped({name: table.copy() for name, table in start.items()}), **hyper, missed=missed,
-                                   step_count=step_count, nonfinite=nonfinite, max_grad_norm=max_grad_norm)
+        self.opt, self.twin = (cls(self.shaped({name: table.copy() for name, table in start.items()}), **hyper,
+                                   missed=missed, step_count=step_count, nonfinite=nonfinite,
+                                   max_grad_norm=max_grad_norm)
                                for _ in range(2))
-        self.model = Model(start, kind, self.replays) if reference and dtype == np.float64 and step_count == "row" else None
+        compared = reference and dtype == np.float64 and step_count == "row"
+        self.model = Model(start, kind, self.replays) if compared else None
 
     def shaped(self, given):
         """From names to something, in the shape of the parameters."""
@@ -158,12 +162,13 @@ class Calls(RuleBasedStateMachine):
         """Gradients of some of the tables, at least one, by name: (gradient, dense, touched)."""
         names = list(self.opt.params)
         chosen = data.draw(st.sets(st.sampled_from(names), min_size=1))
-        return {name: data.draw(gradients(*self.opt.params[name].shape, self.dtype)) for name in names if name in chosen}
+        return {name: data.draw(gradients(*self.opt.params[name].shape, self.dtype))
+                for name in names if name in chosen}
 
     def stepped(self, drawn):
         if self.model is not None:
-            self.model.step({name: (dense, touched) for name, (_, dense, touched) in drawn.items()}, self.opt.param_groups[0],
-                            self.opt.max_grad_norm)
+            self.model.step({name: (dense, touched) for name, (_, dense, touched) in drawn.items()},
+                            self.opt.param_groups[0], self.opt.max_grad_norm)
 
     # Calls that succeed.
 
@@ -242,14 +247,16 @@ class Calls(RuleBasedStateMachine):
         for opt in (self.opt, self.twin):
             if name == "max_grad_norm":
                 opt.max_grad_norm = value
-            elif name in group and not (name == "weight_decay" and self.replays and not isinstance(opt, (so.SGD, *DECOUPLED))) \
+            elif name in group and not (name == "weight_decay" and self.replays
+                                        and not isinstance(opt, (so.SGD, *DECOUPLED))) \
                     and not (self.kind == "Ftrl" and name == "lr"):     # whose first state depends on it
                 opt.param_groups[0][name] = value
 
     # Calls that raise, or may.
 
     @precondition(lambda self: not self.moved)
-    @rule(data=st.data(), fault=st.sampled_from(["row", "negative row", "shape", "form", "NaN", "warning", "hook", "name"]))
+    @rule(data=st.data(), fault=st.sampled_from(["row", "negative row", "shape", "form", "NaN", "warning",
+                                                 "hook", "name"]))
     def step_with_one_gradient_that_is_wrong(self, data, fault):
         drawn = {name: gradient for name, (gradient, *_) in self.draw(data).items()}
         name = data.draw(st.sampled_from(list(self.opt.params)))
@@ -284,7 +291,8 @@ class Calls(RuleBasedStateMachine):
                 self.opt.step(given)
 
     @precondition(lambda self: not self.moved)
-    @rule(data=st.data(), name=st.sampled_from(["lr", "weight_decay", "betas", "eps", "momentum", "nonsense", "missing"]),
+    @rule(data=st.data(), name=st.sampled_from(["lr", "weight_decay", "betas", "eps", "momentum",
+                                                "nonsense", "missing"]),
           value=st.sampled_from([-1.0, np.nan, np.inf, "x", None, (1.5, 0.9)]))
     def step_with_a_hyper_parameter_that_is_wrong(self, data, name, value):
         group = self.opt.param_groups[0]
@@ -304,7 +312,8 @@ class Calls(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.moved)
     @rule(data=st.data(), late=st.integers(0, 1),
-          what=st.sampled_from([ValueError("a schedule's own"), KeyboardInterrupt(), MemoryError(), -1.0, np.nan, None]))
+          what=st.sampled_from([ValueError("a schedule's own"), KeyboardInterrupt(), MemoryError(), -1.0,
+                                np.nan, None]))
     def step_with_a_schedule_that_fails(self, data, late, what):
         group, calls = self.opt.param_groups[0], []
         before = group["lr"]
@@ -331,14 +340,16 @@ class Calls(RuleBasedStateMachine):
             self.stepped(drawn)
 
     @precondition(lambda self: not self.moved)
-    @rule(data=st.data(), first=st.integers(0, 12), every=st.sampled_from([7, 11]), what=st.sampled_from(["signal", "memory"]))
+    @rule(data=st.data(), first=st.integers(0, 12), every=st.sampled_from([7, 11]),
+          what=st.sampled_from(["signal", "memory"]))
     def step_that_is_interrupted(self, data, first, every, what):
         """At one place after the other, until it is done: every time it has done nothing."""
         drawn = self.draw(data)
         given = self.shaped({name: gradient for name, (gradient, *_) in drawn.items()})
         before = self.opt.steps
         for n in itertools.count(first, every):
-            with contextlib.suppress(KeyboardInterrupt, MemoryError), no_memory_after(n) if what == "memory" else Interrupt(n):
+            with (contextlib.suppress(KeyboardInterrupt, MemoryError),
+                  no_memory_after(n) if what == "memory" else Interrupt(n)):
                 self.opt.step(given)
             if self.opt.steps > before:
                 break
@@ -350,7 +361,8 @@ class Calls(RuleBasedStateMachine):
     @rule(first=st.integers(0, 9), every=st.sampled_from([3, 5]), what=st.sampled_from(["signal", "memory"]))
     def catch_up_that_is_interrupted(self, first, every, what):
         for n in itertools.count(first, every):         # what was done stays done: only the end is compared
-            with contextlib.suppress(KeyboardInterrupt, MemoryError), no_memory_after(n) if what == "memory" else Interrupt(n):
+            with (contextlib.suppress(KeyboardInterrupt, MemoryError),
+                  no_memory_after(n) if what == "memory" else Interrupt(n)):
                 self.opt.catch_up()
                 break
         self.twin.catch_up()
@@ -429,5 +441,6 @@ class Calls(RuleBasedStateMachine):
             assert np.abs(table - exact).max() <= 1e-8 * max(1.0, np.abs(exact).max())
 
 
-Calls.TestCase.settings = settings(max_examples=10_000 if LONG else 40, stateful_step_count=30 if LONG else 15, deadline=None)
+Calls.TestCase.settings = settings(max_examples=10_000 if LONG else 40, stateful_step_count=30 if LONG else 15,
+                                   deadline=None)
 TestACallThatRaisesLeavesAnOptimizerAsItWas = Calls.TestCase

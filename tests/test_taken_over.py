@@ -67,7 +67,8 @@ def test_a_dense_run_of_torch_goes_on_here(case, given_as, options):
     np.testing.assert_allclose(table, exact, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("case", [case for case in WITH_TORCH if "step" in optimizer(case, np.zeros((2, 1))).state[0]], ids=str)
+@pytest.mark.parametrize("case",
+                         [case for case in WITH_TORCH if "step" in optimizer(case, np.zeros((2, 1))).state[0]], ids=str)
 def test_rows_may_be_taken_over_with_a_count_each(case):
     counts = np.array([0, 1, 4, 9, 2])
     grads = gradients(n=12, shape=(5, 3))
@@ -211,7 +212,8 @@ def test_a_state_dict_of_the_optimizers_own_arrays_under_other_names_is_read_bef
     a, b = np.zeros((2, 2)), np.ones((2, 2))
     opt = so.SGD({"a": a, "b": b}, momentum=0.5)
     opt.step({"a": np.full((2, 2), 3.0)})
-    old, state = [array.copy() for array in (a, b, *opt.state["a"].values(), *opt.state["b"].values())], opt.state_dict()
+    old = [array.copy() for array in (a, b, *opt.state["a"].values(), *opt.state["b"].values())]
+    state = opt.state_dict()
     state["params"] = {"a": b, "b": a}
     state["state"] = {"a": opt.state["b"], "b": opt.state["a"]}
     opt.load_state_dict(state)
@@ -294,13 +296,14 @@ def test_a_schedule_that_cannot_be_pickled_can_be_copied():
 @pytest.mark.parametrize(("options", "says"), [
     ({}, []), ({"missed": "replay"}, ["missed='replay'"]), ({"step_count": "global"}, ["step_count='global'"]),
     ({"max_grad_norm": 2}, ["max_grad_norm=2.0"]), ({"nonfinite": "skip"}, ["nonfinite='skip'"]),
-    ({"num_threads": 3}, ["num_threads=3"]), ({"clip_value": 0.5, "maximize": True}, ["clip_value=0.5", "maximize=True"]),
+    ({"num_threads": 3}, ["num_threads=3"]),
+    ({"clip_value": 0.5, "maximize": True}, ["clip_value=0.5", "maximize=True"]),
     ({"max_norm": 4, "max_row_norm": 2}, ["max_norm=4.0", "max_row_norm=2.0"])], ids=str)
 def test_the_repr_says_what_is_not_default_and_only_that(options, says):
     said = repr(so.Adam(so.zeros((2, 3)), lr=0.5, **options))
     assert said.startswith("Adam((2, 3) float32; lr=0.5, betas=(0.9, 0.999)")
-    among = [name for name in ("missed", "step_count", "max_grad_norm", "nonfinite", "num_threads", "clip_value", "maximize",
-                               "max_norm", "max_row_norm") if f"{name}=" in said]
+    among = [name for name in ("missed", "step_count", "max_grad_norm", "nonfinite", "num_threads",
+                               "clip_value", "maximize", "max_norm", "max_row_norm") if f"{name}=" in said]
     assert sorted(among) == sorted(options)
     assert all(part in said for part in says)
 
@@ -317,7 +320,8 @@ def test_the_current_rate_is_that_of_the_next_step():
         assert [opt.current_lr(i) for i in range(3)] == expected
         assert opt.current_lr() == expected[0]
         opt.step([np.ones((1, 1))] * 3)
-        np.testing.assert_allclose([b - table.item() for b, table in zip(before, tables, strict=True)], expected, rtol=1e-12)
+        np.testing.assert_allclose([b - table.item() for b, table in zip(before, tables, strict=True)],
+                                   expected, rtol=1e-12)
     opt.param_groups[0]["lr"] = 0.125
     assert opt.current_lr() == 0.125
 

@@ -1,4 +1,4 @@
-"""What comes from files and callers is shown as text: nothing of it steers a terminal, and no error is longer than a screen."""
+"""Text of files and callers is shown as text: it does not steer a terminal, and no error is longer than a screen."""
 
 import numpy as np
 import pytest
@@ -120,7 +120,8 @@ def test_the_command_shows_titles_and_words_as_text(tmp_path, capsys, monkeypatc
     assert cli.main(["train", "ratings", str(tmp_path / "ratings.csv"), "--dim", "2", "--epochs", "1",
                      "--output", str(tmp_path)]) == 0
     capsys.readouterr()
-    assert cli.main(["recommend", str(tmp_path / "checkpoint.safetensors"), "1", "--titles", str(tmp_path / "titles.csv")]) == 0
+    assert cli.main(["recommend", str(tmp_path / "checkpoint.safetensors"), "1", "--titles",
+                     str(tmp_path / "titles.csv")]) == 0
     said = capsys.readouterr().out
     assert all(line.isprintable() for line in said.split("\n"))
     assert f"│ 1{ESCAPED} │" in said

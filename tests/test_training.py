@@ -19,7 +19,8 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 def bits(opt):
     arrays = [*opt.params.values(), *(array for state in opt.state.values() for array in state.values())]
-    return [array.tobytes() for array in arrays], [group["lr"] for group in opt.param_groups], opt.steps, dict(opt.metadata)
+    rates = [group["lr"] for group in opt.param_groups]
+    return [array.tobytes() for array in arrays], rates, opt.steps, dict(opt.metadata)
 
 
 def train(opt, steps):
@@ -195,7 +196,8 @@ def test_training_stops_where_the_last_scores_are_all_no_better_than_one_before_
             return math.isfinite(scores[j])
         return scores[j] < min(before) if mode == "min" else scores[j] > max(before)
 
-    expected = [i + 1 >= patience and not any(better(j) for j in range(i - patience + 1, i + 1)) for i in range(len(scores))]
+    expected = [i + 1 >= patience and not any(better(j) for j in range(i - patience + 1, i + 1))
+                for i in range(len(scores))]
     stopping = EarlyStopping(two_groups(), patience=patience, mode=mode)
     assert [stopping.step(score) for score in scores] == expected
     finite = [x for x in scores if math.isfinite(x)]
@@ -283,7 +285,8 @@ def test_scores_that_are_not_finite_leave_nothing_to_restore():
     (lambda: Accumulator(None, 2), TypeError, "opt is a NoneType"),
     (lambda: Accumulator(two_groups(), 0), ValueError, "every is 0"),
     (lambda: Accumulator(two_groups(), 2.0), TypeError, "every is 2.0"),
-    (lambda: Accumulator(two_groups(), 2, reduction="max"), ValueError, "reduction is 'max'; it must be 'mean' or 'sum'"),
+    (lambda: Accumulator(two_groups(), 2, reduction="max"), ValueError,
+     "reduction is 'max'; it must be 'mean' or 'sum'"),
 ])
 def test_what_cannot_work_says_so(make, error, message):
     with pytest.raises(error, match=message):
@@ -297,7 +300,8 @@ def counts():
     vectors = rng.normal(0, 0.6, (40, 4))
     i, j = np.divmod(rng.permutation(1600), 40)
     X = sp.coo_array((np.exp(1 + (vectors[i] * vectors[j]).sum(1) + rng.normal(0, 0.5, 1600)), (i, j)), shape=(40, 40))
-    return tuple(sp.coo_array((X.data[part], (i[part], j[part])), shape=X.shape) for part in (slice(800), slice(800, None)))
+    return tuple(sp.coo_array((X.data[part], (i[part], j[part])), shape=X.shape)
+                 for part in (slice(800), slice(800, None)))
 
 
 def scored(scores):
@@ -382,7 +386,8 @@ def test_a_callback_keeps_its_best_when_users_and_items_join(settings):
         opt = model.optimizer_
         if opt.missed == "replay":
             opt.catch_up()
-        return {**opt.params, **{(name, key): array for name, arrays in opt.state.items() for key, array in arrays.items()}}
+        return {**opt.params, **{(name, key): array for name, arrays in opt.state.items()
+                                 for key, array in arrays.items()}}
 
     stopping = EarlyStopping(score=scored([3.0, 1.0, 2.0, 2.5]), patience=2)
     model = trained(4, stopping)
@@ -569,7 +574,8 @@ def test_under_replay_micro_batches_make_the_dense_optimizers_steps(case):
 
 def test_tables_that_a_micro_batch_leaves_out_have_a_gradient_of_zero_in_it():
     def tables():
-        return {"U": so.normal((5, 2), np.float64, seed=0), "V": so.normal(4, np.float64, seed=1), "W": so.zeros((3, 1))}
+        return {"U": so.normal((5, 2), np.float64, seed=0), "V": so.normal(4, np.float64, seed=1),
+                "W": so.zeros((3, 1))}
 
     g, h = np.arange(4.0).reshape(2, 2), np.array([3.0, -1.0])
     ours, whole = so.Adagrad(tables(), lr=0.5), so.Adagrad(tables(), lr=0.5)
@@ -666,7 +672,8 @@ def test_a_micro_batch_that_is_refused_changes_nothing(bad, error, message, at):
     assert run(broken=True) == run(broken=False)
 
 
-@pytest.mark.parametrize("form", [lambda x: so.RowGradient([1], [[x, 0]]), lambda x: np.array([[0, 0], [x, 0]], np.float32)])
+@pytest.mark.parametrize("form",
+                         [lambda x: so.RowGradient([1], [[x, 0]]), lambda x: np.array([[0, 0], [x, 0]], np.float32)])
 def test_a_sum_that_overflows_is_refused_and_can_be_cleared(form):
     opt = so.SGD(so.zeros((2, 2)), lr=1.0)
     accumulator = Accumulator(opt, every=2, reduction="sum")

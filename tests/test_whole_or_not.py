@@ -1,4 +1,4 @@
-"""A call changes all that it is to change, or nothing: whatever signals, schedules, hooks and other threads do meanwhile."""
+"""A call changes all that it is to change, or nothing, whatever signals, schedules, hooks and other threads do."""
 
 import contextlib
 import copy
@@ -104,7 +104,8 @@ def kept(**options):
     return copy.deepcopy(other.state_dict())
 
 
-KEPT = {(options.get("step_count", "row"), options.get("missed", "skip")): kept(**options) for options in OPTIONS.values()}
+KEPT = {(options.get("step_count", "row"), options.get("missed", "skip")): kept(**options)
+        for options in OPTIONS.values()}
 CALLS = [("skip", call) for call in (step, load, take_over)] + [("global", step)]
 CALLS += [("replay", call) for call in (step, step_after_a_change, load, take_over, catch_up,
                                              state_dict_after_a_change)]
@@ -120,7 +121,7 @@ class Interrupt(BaseException):
 
 
 def interrupted(call, at):
-    """Raise where a handler would, for the at-th time that one could run within the call; return how often one could."""
+    """Raise at the at-th point of the call at which a signal handler could run; return the number of such points."""
     seen, last = 0, {}
 
     def trace(frame, event, _):
@@ -175,7 +176,7 @@ class Alarm(Exception):
     pass
 
 
-# An interrupt between the opening of a file and the block that closes it leaves it to be closed as garbage, with a warning.
+# An interrupt between the opening of a file and the block that closes it leaves it open: garbage collection warns.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers of POSIX")
 @each_option
@@ -189,7 +190,8 @@ def test_a_signal_at_any_moment_finds_all_tables_before_or_after_a_call(options,
         return so.SGD(tables, lr=0.1, momentum=0.9, num_threads=2, **options)
 
     whole = {"a": gradient(1, (3000, 16), k=4000), "b": gradient(2, (5000,), np.float64, k=4000)}
-    calls = [lambda opt: opt.step(whole), lambda opt: opt.step({"b": whole["b"], "a": None}), lambda opt: opt.state_dict(),
+    calls = [lambda opt: opt.step(whole), lambda opt: opt.step({"b": whole["b"], "a": None}),
+             lambda opt: opt.state_dict(),
              lambda opt: opt.step(whole), lambda opt: opt.take_over("b", step=3, momentum_buffer=np.ones(5000)),
              lambda opt: opt.load_state_dict(first), lambda opt: opt.step(whole),
              lambda opt: so.save(tmp_path / "checkpoint", opt)]
@@ -231,11 +233,13 @@ FORMS = {
     "CSC": lambda rows: sp.csc_array((np.ones(3), rows, np.array([0, 3, 3], rows.dtype)), (6, 2)),
     "MatmulGradient CSR": lambda rows: so.MatmulGradient(
         sp.csr_array((np.ones(3), rows, np.array([0, 2, 3], rows.dtype)), (2, 6)), np.ones((2, 2))),
-    "MatmulGradient COO": lambda rows: so.MatmulGradient(coo(np.array([0, 0, 1], rows.dtype), rows, (2, 6)), np.ones((2, 2))),
+    "MatmulGradient COO": lambda rows: so.MatmulGradient(
+        coo(np.array([0, 0, 1], rows.dtype), rows, (2, 6)), np.ones((2, 2))),
 }
 BY_INDPTR = {
     "CSR": lambda ends: sp.csr_array((np.ones(3), np.zeros(3, ends.dtype), ends), (6, 2)),
-    "MatmulGradient CSC": lambda ends: so.MatmulGradient(sp.csc_array((np.ones(3), np.zeros(3, ends.dtype), ends), (2, 6)),
+    "MatmulGradient CSC": lambda ends: so.MatmulGradient(
+        sp.csc_array((np.ones(3), np.zeros(3, ends.dtype), ends), (2, 6)),
                                                          np.ones((2, 2))),
 }
 
@@ -307,8 +311,10 @@ def index_arrays(form):
 @each_option
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("index", [np.int32, np.int64])
-@pytest.mark.parametrize(("form", "make", "first"), [change[:3] for change in CHANGES], ids=[form for form, *_ in CHANGES])
-def test_indices_that_a_hook_refills_while_a_step_is_prepared_have_no_effect(form, make, first, index, threads, options):
+@pytest.mark.parametrize(("form", "make", "first"), [change[:3] for change in CHANGES],
+                         ids=[form for form, *_ in CHANGES])
+def test_indices_that_a_hook_refills_while_a_step_is_prepared_have_no_effect(
+        form, make, first, index, threads, options):
     memory, other, given = np.zeros((30, 2)), np.zeros((6, 2)), make(np.array(first, index))
     bad = np.full((6, 1), np.nan)
     hyper = dict(lr=1.0, momentum=0.5, nonfinite="skip", num_threads=threads, **options)
@@ -380,7 +386,8 @@ WITHIN = {
 @each_option
 @pytest.mark.parametrize("where", ["schedule", "hook", "mapping"])
 @pytest.mark.parametrize("name", WITHIN)
-def test_user_code_within_a_step_that_uses_the_optimizer_is_told_so_and_the_step_writes_nothing(name, where, options, tmp_path):
+def test_user_code_within_a_step_that_uses_the_optimizer_is_told_so_and_the_step_writes_nothing(name, where,
+                                                                                                options, tmp_path):
     if name == "catch_up" and "missed" not in options:
         return
     opt, path = made(nonfinite="skip", **options), tmp_path / "file"
@@ -449,12 +456,14 @@ def unwriteable(array):
 
 
 MOVES = {"larger": resized(50_000), "smaller": resized(2), "of another dtype": assigned(dtype=np.int32),
-         "of another shape": assigned(shape=(3, 7)), "of other strides": assigned(strides=(0, 4)), "read-only": unwriteable}
+         "of another shape": assigned(shape=(3, 7)), "of other strides": assigned(strides=(0, 4)),
+         "read-only": unwriteable}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")       # NumPy's, of such assignments
 @pytest.mark.parametrize("missed", ["skip", "replay"])
-@pytest.mark.parametrize(("where", "move"), [("table", move) for move in MOVES] + [("state", move) for move in [*MOVES][2:]])
+@pytest.mark.parametrize(("where", "move"),
+                         [("table", move) for move in MOVES] + [("state", move) for move in [*MOVES][2:]])
 @pytest.mark.parametrize("name", ENTRIES)
 def test_no_call_uses_a_table_or_state_that_has_become_another_array(name, move, where, missed, tmp_path):
     if missed == "skip" and name in ("catch_up", "stale"):
@@ -471,7 +480,8 @@ def test_no_call_uses_a_table_or_state_that_has_become_another_array(name, move,
     held = array.tobytes()
     with pytest.raises(ValueError, match=f'the {where} of "a" has (changed|become)'):
         ENTRIES[name](opt, tmp_path / "file")
-    assert [a.tobytes() for n in opt.params for a in (opt.params[n], *opt.state[n].values()) if a is not array] == before
+    assert [a.tobytes() for n in opt.params
+            for a in (opt.params[n], *opt.state[n].values()) if a is not array] == before
     assert array.tobytes() == held
     assert opt.steps == steps
     assert not os.listdir(tmp_path)

@@ -2,8 +2,8 @@
 
     python tests/threaded.py [race]
 
-With `race`, a product is written into the table whose rows another thread still reads: a sanitizer that says nothing then is
-one that does not look.
+With `race`, a product is written into the table whose rows another thread still reads: a sanitizer that says nothing
+then is one that does not look.
 """
 
 import sys
@@ -50,7 +50,7 @@ def gradients(rng, shape, dtype):
 
 
 def steps(cls, hyper, missed, threads, dtype, shape, rng):
-    """Steps in every form; under "replay" gaps of rows that repeat and rows that do not, and rows that are caught up."""
+    """Steps in every form; under "replay" gaps of rows that repeat and of rows that do not, and a catch-up of rows."""
     table = so.normal(shape, dtype, seed=0)
     opt = cls(table, **hyper, missed=missed, num_threads=threads, max_grad_norm=100.0, nonfinite="skip")
     for k, gradient in enumerate(gradients(rng, shape, dtype)):

@@ -1,13 +1,13 @@
-"""Kill training a thousand times and interrupt it a thousand times: it must come to the bits of a run that nothing disturbed.
+"""Kill and interrupt training a thousand times each: the result must have the bits of a run that nothing disturbed.
 
     python tests/undisturbed.py [--kills N] [--interrupts N] [--missed skip|replay] [--seed N]
 
-A course is a loop of catching up, stepping and saving; all in it follows from its seed. Kills (SIGKILL) come at any moment of
-loading, stepping or saving; the next life goes on from the checkpoint. Interrupts (KeyboardInterrupt by a timer) come at any
-moment of one call of the library; the loop catches them, checks, and goes on with the same optimizer.
+A course is a loop of catching up, stepping and saving; all in it follows from its seed. Kills (SIGKILL) come at any
+moment of loading, stepping or saving; the next life goes on from the checkpoint. Interrupts (KeyboardInterrupt by a
+timer) come at any moment of one call of the library; the loop catches each, checks, and goes on with its optimizer.
 
-A failure is printed with the seed of its course. The moments of kills and interrupts depend on the machine too, so that a
-seed repeats the course, not the moment. Needs the extra `checkpoint`, and Linux.
+A failure is printed with the seed of its course. The moments of kills and interrupts depend on the machine too, so that
+a seed repeats the course, not the moment. Needs the extra `checkpoint`, and Linux.
 """
 
 import argparse
@@ -262,8 +262,8 @@ def kill_courses(missed, number, rng):
             faults[fault] += 1
             if faults[fault] == 1:
                 yield f"FAILED {course}: {fault}"
-    yield (f"{missed}: {phases.total()} kills ({counted(phases)}) in {courses} courses; {faults.total()} courses failed, "
-           f"{left} files left")
+    yield (f"{missed}: {phases.total()} kills ({counted(phases)}) in {courses} courses; "
+           f"{faults.total()} courses failed, {left} files left")
     return faults.total()
 
 
@@ -290,8 +290,11 @@ class Interrupt:
             work()
             self.armed = False
         except KeyboardInterrupt as error:
-            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(PACKAGE)]
-            where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].name}" if frames else "before or after"
+            frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+                      if frame.filename.startswith(PACKAGE)]
+            where = "before or after"
+            if frames:
+                where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].name}"
         finally:
             self.armed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -310,7 +313,8 @@ def differences(one, other, name="state_dict"):
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         if len(one) != len(other):
             return [name]
-        return [found for i, pair in enumerate(zip(one, other, strict=True)) for found in differences(*pair, f"{name}[{i}]")]
+        return [found for i, pair in enumerate(zip(one, other, strict=True))
+                for found in differences(*pair, f"{name}[{i}]")]
     if callable(one):
         return [] if repr(vars(one)) == repr(vars(other)) else [name]
     return [] if one == other else [f"{name}: {one!r} and {other!r}"]
@@ -407,7 +411,8 @@ def interrupt_courses(missed, number, rng):
     """Yield a line about each failing place; last a summary."""
     hits, places, failed, swallowed, courses, broken = Counter(), set(), Counter(), 0, 0, 0
     while hits.total() < number:
-        course = Course(list(RULES)[courses % len(RULES)], missed, ("small", "small", "large")[courses // len(RULES) % 3],
+        course = Course(list(RULES)[courses % len(RULES)], missed,
+                        ("small", "small", "large")[courses // len(RULES) % 3],
                         int(rng.integers(1 << 31)), num_threads=1 + courses % 2)
         courses += 1
         expected = to_the_end(course)
@@ -460,7 +465,8 @@ def main():
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     options = parser.parse_args()
     print(f"--seed {options.seed}", flush=True)
-    for cls, hyper, name, values in RULES.values():         # what takes a while and is kept: so that no life begins with it
+    # what takes a while and is kept: so that no life begins with it
+    for cls, hyper, name, values in RULES.values():
         for value in values:
             cls(so.zeros((1, 1)), **{**hyper, name: value}, missed="replay")
             cls(so.zeros((1, 1), np.float64), **{**hyper, name: value}, missed="replay")
