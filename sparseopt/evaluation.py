@@ -1,4 +1,4 @@
-"""How good predictions are: of clicks, log-loss and AUC; of rankings, precision, recall, NDCG, MAP and AUC at k."""
+"""Metrics of predictions: log-loss and AUC of clicks; precision, recall, NDCG, MAP and AUC at k of rankings."""
 
 from numbers import Integral, Real
 
@@ -10,15 +10,16 @@ from .gradients import checked
 
 
 def log_loss(y, p, sample_weight=None):
-    r"""Return the mean of :math:`-y \log p - (1 - y) \log(1 - p)`: what a probability costs when the truth comes out.
+    r"""Return the log-loss of predicted probabilities: the mean of :math:`-y \log p - (1 - y) \log(1 - p)`.
 
     Parameters
     ----------
     y : array of 0 and 1, or bool, shape (n,)
     p : array of floats, shape (n,)
-        The predicted probability of a 1. Where it is 0 or 1, a machine epsilon of its dtype keeps its logarithm finite.
+        The predicted probability of a 1. A logarithm is taken of at least the machine epsilon of the dtype, so that the
+        result is finite.
     sample_weight : None or array of floats, shape (n,)
-        What each sample counts, 0 or more and not all 0; None is 1.
+        The weight of each sample: finite, at least 0, and not all 0. None gives each sample the weight 1.
 
     Returns
     -------
@@ -27,7 +28,7 @@ def log_loss(y, p, sample_weight=None):
     Raises
     ------
     ValueError
-        If something is not as said above.
+        If y is not of 0 and 1, p is not from 0 to 1, a shape does not fit, or a weight is not allowed.
 
     Examples
     --------
@@ -37,23 +38,25 @@ def log_loss(y, p, sample_weight=None):
     """
     y, p, weight = _checked("p", y, p, sample_weight)
     if not (p.min() >= 0 and p.max() <= 1):
-        raise ValueError(f"p is from {p.min()} to {p.max()}; probabilities must be from 0 to 1")
+        raise ValueError(f"p has values from {p.min()} to {p.max()}; probabilities must be from 0 to 1")
     p = np.where(y, p, 1 - p)
     least = np.finfo(p.dtype).eps
     return float(np.average(-np.log(np.maximum(p, least).astype(np.float64)), weights=weight))
 
 
 def auc(y, score, sample_weight=None):
-    """Return the area under the ROC curve: how often a 1 scores higher than a 0, ties counting half.
+    """Return the area under the ROC curve: the share of pairs of a 1 and a 0 in which the 1 has the higher score.
+
+    A pair with equal scores counts one half.
 
     Parameters
     ----------
     y : array of 0 and 1, or bool, shape (n,)
         Both must occur.
     score : array of floats, shape (n,)
-        Higher where a 1 is more likely: probabilities, log-odds or anything that rises with them.
+        A higher score means that a 1 is more likely. Probabilities and log-odds give the same result.
     sample_weight : None or array of floats, shape (n,)
-        What each sample counts, 0 or more; None is 1.
+        The weight of each sample: finite, at least 0, and not all 0. None gives each sample the weight 1.
 
     Returns
     -------
@@ -62,23 +65,24 @@ def auc(y, score, sample_weight=None):
     Raises
     ------
     ValueError
-        If something is not as said above.
+        If y is not of 0 and 1, only one class has a weight above 0, a score is NaN, a shape does not fit, or a weight
+        is not allowed.
 
     Examples
     --------
     >>> from sparseopt.evaluation import auc
-    >>> auc([0, 1, 0, 1], [0.1, 0.3, 0.3, 0.9])                 # 3 pairs of 4 in order, one tied
+    >>> auc([0, 1, 0, 1], [0.1, 0.3, 0.3, 0.9])                 # of 4 pairs, 3 are in order and 1 is tied
     0.875
     """
     y, score, weight = _checked("score", y, score, sample_weight)
     order = np.argsort(score)
     score, y = score[order], y[order]
     weight = np.ones(len(y)) if weight is None else weight[order]
-    last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)       # of each group of equal scores
+    last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)       # the ends of runs of equal scores
     ones, zeros = (np.diff(np.cumsum(weight * which)[last], prepend=0) for which in (y, ~y))
     pairs = ones.sum() * zeros.sum()
     if not pairs > 0:
-        raise ValueError("y has only one class, or the other counts nothing; there must be both")
+        raise ValueError("y has only one class with a weight above 0; it must have both 0 and 1")
     return float(ones @ (np.cumsum(zeros) - zeros / 2) / pairs)
 
 
@@ -86,41 +90,47 @@ def _checked(name, y, numbers, weight):
     y, numbers = np.asarray(y), np.asarray(numbers)
     numbers = numbers.astype(numbers.dtype if numbers.dtype in (np.float32, np.float64) else np.float64, copy=False)
     if y.ndim != 1 or y.shape != numbers.shape or not len(y):
-        raise ValueError(f"y has shape {y.shape} and {name} {numbers.shape}; they must be the same, (n,), of at least 1")
+        raise ValueError(f"y has shape {y.shape} and {name} {numbers.shape}; both must have the same shape (n,), with "
+                         "n of at least 1")
     if not ((y == 0) | (y == 1)).all():
-        raise ValueError(f"y has {shown(y[(y != 0) & (y != 1)][0])}; it must be of 0 and 1")
+        raise ValueError(f"y has {shown(y[(y != 0) & (y != 1)][0])}; all of y must be 0 or 1")
     if np.isnan(numbers).any():
-        raise ValueError(f"{name} has a NaN at {np.isnan(numbers).argmax()}")
+        raise ValueError(f"{name} has NaN at position {np.isnan(numbers).argmax()}; it must have no NaN")
     if weight is not None:
         weight = np.asarray(weight, dtype=np.float64)
         if weight.shape != y.shape or not (np.isfinite(weight).all() and weight.min() >= 0 and weight.any()):
-            raise ValueError(f"sample_weight must be {len(y)} finite numbers, 0 or more and not all 0")
+            raise ValueError(f"sample_weight has shape {weight.shape} and {_extremes(weight)}; it must be {len(y)} "
+                             "finite numbers, at least 0 and not all 0")
     return y.astype(bool), numbers, weight
 
 
-def train_test_split_by_time(users, times, test_size=0.2):
-    """Return which samples to train on and which to test on: the last ones of each user are held out.
+def _extremes(numbers):
+    return f"values from {numbers.min()} to {numbers.max()}" if numbers.size else "no values"
 
-    Of a user's n samples the last ⌊n · test_size⌋ are held out; those of the same time count in the order in which they come.
+
+def train_test_split_by_time(users, times, test_size=0.2):
+    """Split samples by time: the last samples of each user are the test set.
+
+    If a user has n samples, the last ⌊n · test_size⌋ of these are held out. Samples of the same time keep their order.
 
     Parameters
     ----------
     users : array of integers, shape (n,)
-        Whose each sample is.
+        The user of each sample.
     times : array of numbers, shape (n,)
-        When each sample was.
+        The time of each sample.
     test_size : float
-        The share to hold out, between 0 and 1.
+        The share of samples to hold out, above 0 and below 1.
 
     Returns
     -------
     train, test : arrays of integers
-        Positions among the samples, rising.
+        Positions of the samples, sorted.
 
     Raises
     ------
     ValueError
-        If something is not as said above.
+        If the shapes differ, a time is NaN, or test_size is not allowed.
 
     Examples
     --------
@@ -130,11 +140,11 @@ def train_test_split_by_time(users, times, test_size=0.2):
     """
     users, times = np.asarray(users), np.asarray(times)
     if users.ndim != 1 or times.shape != users.shape:
-        raise ValueError(f"users have shape {users.shape} and times {times.shape}; both must be (n,)")
+        raise ValueError(f"users has shape {users.shape} and times {times.shape}; both must have the same shape (n,)")
     if times.dtype.kind == "f" and np.isnan(times).any():
-        raise ValueError(f"times has NaN at position {np.isnan(times).argmax()}; they must be numbers that have an order")
+        raise ValueError(f"times has NaN at position {np.isnan(times).argmax()}; it must have no NaN")
     if not isinstance(test_size, Real) or not 0 < test_size < 1:
-        raise ValueError(f"test_size is {shown(test_size)}; it must be a share between 0 and 1")
+        raise ValueError(f"test_size is {shown(test_size)}; it must be a number above 0 and below 1")
     order = np.lexsort((times, users))
     _, first, n = np.unique(users[order], return_index=True, return_counts=True)
     place = np.arange(len(users)) - np.repeat(first, n)
@@ -143,34 +153,39 @@ def train_test_split_by_time(users, times, test_size=0.2):
 
 
 def ranking_metrics(recommended, test):
-    r"""Compare recommendations with what users turned to: precision, recall, NDCG, MAP and AUC at k, of users with a test.
+    r"""Return precision, recall, NDCG, MAP and AUC at k of recommendations.
 
-    With h_r = 1 where the item at rank r is one of the user's n test items, and m = min(k, n):
+    The metrics are means over the users u that have test items. Let h_r = 1 if the item at rank r is one of the user's
+    n test items, else 0. Let m = min(k, n).
 
     .. math:: \text{precision} = \frac{\sum_u \sum_r h_r}{\sum_u m}, \qquad
-              \text{recall} = \operatorname*{mean}_u \frac{\sum_r h_r}{n}, \qquad
-              \text{ndcg} = \operatorname*{mean}_u \frac{\sum_r h_r / \log_2(r + 1)}{\sum_{r \le m} 1 / \log_2(r + 1)}, \qquad
+              \text{recall} = \operatorname*{mean}_u \frac{\sum_r h_r}{n}
+
+    .. math:: \text{ndcg} = \operatorname*{mean}_u
+              \frac{\sum_r h_r / \log_2(r + 1)}{\sum_{r \le m} 1 / \log_2(r + 1)}, \qquad
               \text{map} = \operatorname*{mean}_u \frac1m \sum_r \frac{h_r}{r} \sum_{s \le r} h_s
 
-    and AUC the share of pairs (test item, other item) in the right order, where items that are not recommended are taken for
-    ordered at random: all as the package `implicit` computes them (which has no recall).
+    AUC is the share of pairs of a test item and another item that are in the right order. Items that are not
+    recommended count as ordered at random. All metrics but recall are computed as the package `implicit` does.
 
     Parameters
     ----------
     recommended : array of integers, shape (n_users, k)
-        For each user the items in order, the best first; -1 where there is none. What was trained on should not be in it.
+        The items for each user, the best first; -1 stands for no item. Training items should not be among these.
     test : scipy sparse array, shape (n_users, n_items)
-        The stored entries count, whatever their values.
+        Each stored entry is a test item of its user, whatever its value.
 
     Returns
     -------
     dict of float
-        "precision", "recall", "ndcg", "map", "auc".
+        The keys are "precision", "recall", "ndcg", "map" and "auc".
 
     Raises
     ------
-    TypeError, ValueError
-        If something is not as said above, or the test is empty.
+    TypeError
+        If test is not a scipy sparse array, or recommended is not of integers.
+    ValueError
+        If the shapes do not fit, an item is out of range, or test has no stored entries.
 
     Examples
     --------
@@ -191,14 +206,14 @@ def ranking_metrics(recommended, test):
         raise ValueError(f"recommended has shape {recommended.shape}; with a test of shape {test.shape} it must be "
                          f"({test.shape[0]}, k)")
     if recommended.dtype.kind not in "iu":
-        raise TypeError(f"recommended has dtype {recommended.dtype}; it must be item numbers")
+        raise TypeError(f"recommended has dtype {recommended.dtype}; it must be integers, the numbers of items")
     if recommended.size and not (recommended.min() >= -1 and recommended.max() < test.shape[1]):
-        raise ValueError(f"recommended has items from {recommended.min()} to {recommended.max()}; the test has "
-                         f"{test.shape[1]} (-1 is none)")
+        raise ValueError(f"recommended has items from {recommended.min()} to {recommended.max()}; items must be from 0 "
+                         f"to {test.shape[1] - 1}, or -1 for none")
     n = np.diff(test.indptr)
     asked = n > 0
     if not asked.any():
-        raise ValueError("test has no stored entries; there is nothing to compare with")
+        raise ValueError("test has no stored entries; it must have at least one")
     hits = _stored(test, recommended)[asked]
     n, k = n[asked], recommended.shape[1]
     ranks = np.arange(1, k + 1)
@@ -218,26 +233,28 @@ def ranking_metrics(recommended, test):
 
 
 def evaluate(model, train, test, k=10):
-    """Return the `ranking_metrics` of a model's recommendations, with what was trained on left out of them.
+    """Return the `ranking_metrics` of a model's recommendations. Items of the training set are not recommended.
 
     Parameters
     ----------
-    model
-        Fitted, with `recommend(users, n, seen)`: a `sparseopt.models.ImplicitFactorization` or `MatrixFactorization`.
+    model : ImplicitFactorization, MatrixFactorization or an object with their method `recommend`
+        A fitted model. `recommend(users, n, seen)` returns the items and the scores.
     train, test : scipy sparse arrays, shape (n_users, n_items)
-        What the model was trained on, and what was held out.
+        The training set and the test set.
     k : int
-        Items to recommend to each user.
+        Number of items to recommend to each user.
 
     Returns
     -------
     dict of float
-        As `ranking_metrics`.
+        The result of `ranking_metrics`.
 
     Raises
     ------
-    TypeError, ValueError
-        If something is not as said above.
+    TypeError
+        If train or test is not a scipy sparse array.
+    ValueError
+        If the shapes differ, k is not from 1 to n_items, or test has no stored entries.
 
     Examples
     --------
@@ -245,7 +262,7 @@ def evaluate(model, train, test, k=10):
     >>> from sparseopt.evaluation import evaluate
     >>> from sparseopt.models import ImplicitFactorization
     >>> rng = np.random.default_rng(0)
-    >>> taste = np.arange(200)[:, None] % 2 == np.arange(50) % 2         # users like every other item
+    >>> taste = np.arange(200)[:, None] % 2 == np.arange(50) % 2         # users like every second item
     >>> train = sp.csr_array(taste & (rng.random((200, 50)) < 0.4))
     >>> test = sp.csr_array(taste & ~train.toarray())
     >>> bool(evaluate(ImplicitFactorization(dim=8).fit(train), train, test, k=5)["precision"] > 0.9)
@@ -253,7 +270,7 @@ def evaluate(model, train, test, k=10):
     """
     test, train = _matrix("test", test), _matrix("train", train)
     if train.shape != test.shape:
-        raise ValueError(f"train has shape {train.shape} and test {test.shape}; they must have the same")
+        raise ValueError(f"train has shape {train.shape} and test {test.shape}; both must have the same shape")
     if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= test.shape[1]:
         raise ValueError(f"k is {shown(k)}; it must be an integer from 1 to {test.shape[1]}, the number of items")
     recommended = np.full((test.shape[0], k), -1)
@@ -272,7 +289,7 @@ def _matrix(name, X):
 
 
 def _stored(X, items):
-    """Which items[u, r] are stored in row u of a canonical CSR array; -1 is not."""
+    """True for each items[u, r] that is stored in row u of a canonical CSR array; -1 never is."""
     keys = np.repeat(np.arange(X.shape[0], dtype=np.int64), np.diff(X.indptr)) * X.shape[1] + X.indices
     asked = np.arange(len(items), dtype=np.int64)[:, None] * X.shape[1] + items
     place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)

@@ -92,8 +92,8 @@ def test_a_wrong_setting_is_named(flag, value, message, tmp_path, capsys):
 
 @pytest.mark.parametrize(("content", "message"), [
     (None, "No such file or directory"),
-    (b"", "is empty; it must hold text"),
-    (b"one\ntwo\0three", "line 2: a byte of 0"),
+    (b"", "the file has no text; it must have at least one word"),
+    (b"one\ntwo\0three", "line 2: it has a null byte"),
     (b"only a few words", "only 0 words are seen 5 times or more"),
 ])
 def test_a_wrong_file_is_named_with_what_is_wrong(content, message, tmp_path, capsys):

@@ -98,9 +98,9 @@ def test_libsvm_files_are_read_as_scikit_learn_reads_them(tmp_path):
     (b"1 2:3:4", "label and column:value pairs"),
     (b"yes 2:3", "could not convert string to float: .*yes.*; labels and values must be numbers"),
     (b"1 2:x", "labels and values must be numbers"),
-    (b"1 2:nan", "it has nan; labels and values must be finite"),
-    (b"1 9:1", "it has column 9; with n_features=8 they must be from 1 to 8"),
-    (b"1 0:1", "it has column 0"),
+    (b"1 2:nan", "the line has nan; labels and values must be finite"),
+    (b"1 9:1", "the line has column 9; with n_features=8 columns must be from 1 to 8"),
+    (b"1 0:1", "the line has column 0"),
 ])
 def test_a_wrong_line_of_libsvm_is_named(line, message, tmp_path):
     path = tmp_path / "clicks"
@@ -140,11 +140,11 @@ def test_csv_files_without_names_go_by_position(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("click,site\n1,a\n0\n", "line 3: it has 1 values; the first line has 2"),
+    ("click,site\n1,a\n0\n", "line 3: it has 1 values; it must have 2, as many as the first line"),
     ("click,site\nyes,a\n", "line 2: column click has 'yes'; it must be a finite number"),
     ("click,site\nnan,a\n", "line 2: column click has 'nan'"),
     ('click,site\n1,"a"b\n', "line 2: ',' expected after"),
-    ("clicks,site\n1,a\n", "line 1: there is no one column 'click'; there are clicks, site"),
+    ("clicks,site\n1,a\n", "line 1: 'click' names no column, or several; a column must be .* 0 to 1, .*: clicks, site"),
 ])
 def test_a_wrong_line_of_csv_is_named(text, message, tmp_path):
     path = tmp_path / "clicks.csv"
@@ -160,7 +160,7 @@ def test_a_wrong_line_of_csv_is_named(text, message, tmp_path):
     ({"first": 2}, ValueError, "first is 2"),
     ({"chunk": 0}, ValueError, "chunk is 0"),
     ({"n_features": 0}, ValueError, "n_features is 0"),
-    ({"format": "csv", "skip": "id"}, ValueError, "lists of columns"),
+    ({"format": "csv", "skip": "id"}, ValueError, "skip is the string 'id'; it must be a list of columns"),
 ])
 def test_options_of_readers_are_checked_before_a_file_is_opened(options, error, message):
     with pytest.raises(error, match=message):

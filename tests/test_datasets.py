@@ -27,10 +27,10 @@ def test_ratings_are_numbered_by_their_ids(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("", "line 1: expected the head line userId,movieId,rating,timestamp"),
-    ("user,item,rating,time\n1,2,3,4\n", "line 1: expected the head line"),
+    ("", "line 1: expected the header userId,movieId,rating,timestamp"),
+    ("user,item,rating,time\n1,2,3,4\n", "line 1: expected the header"),
     (HEAD, "has no ratings"),
-    (HEAD + "1,2,3,4\n1,2,3\n", "line 3: expected userId,movieId,rating,timestamp.*it has '1,2,3'"),
+    (HEAD + "1,2,3,4\n1,2,3\n", "line 3: expected userId,movieId,rating,timestamp.*the line is '1,2,3'"),
     (HEAD + "1,2,3,4,5\n", "line 2"),
     (HEAD + "1,x,3,4\n", "line 2"),
     (HEAD + "1,2,nan,4\n", "line 2: .* a finite"),
@@ -68,17 +68,17 @@ def test_a_parquet_file_of_ratings_is_read_as_the_same_lines(tmp_path):
     for name in ("users", "items", "values", "times", "user_ids", "item_ids"):
         assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
     for changes, message in (({"userId": [None, 3]},
-                              "row 1: .* an integer, an integer, a finite.*; its userId is None"),
-                             ({"timestamp": [1.0, 2.5]}, "row 2: .* its timestamp is 2.5"),
-                             ({"movieId": [1.0, 1e300]}, "row 2: .* its movieId is 1e"),
-                             ({"rating": [1.0, float("nan")]}, "row 2: .* its rating is nan"),
-                             ({"rating": ["good", "bad"]}, "row 1: .* its rating is 'good'")):
+                              "row 1: .* an integer, an integer, a finite.*; userId is None"),
+                             ({"timestamp": [1.0, 2.5]}, "row 2: .* timestamp is 2.5"),
+                             ({"movieId": [1.0, 1e300]}, "row 2: .* movieId is 1e"),
+                             ({"rating": [1.0, float("nan")]}, "row 2: .* rating is nan"),
+                             ({"rating": ["good", "bad"]}, "row 1: .* rating is 'good'")):
         with pytest.raises(ValueError, match=message):
             read(changes)
     for table in (pyarrow.table({"userId": [1]}), pyarrow.table([[1]] * 5, [*HEAD.strip().split(","), "userId"])):
         parquet.write_table(table, tmp_path / "ratings.parquet")
-        with pytest.raises(ValueError,
-                           match="its columns: expected userId,movieId,rating,timestamp, each once; it has userId"):
+        message = "expected the columns userId,movieId,rating,timestamp, each once; the file has userId"
+        with pytest.raises(ValueError, match=message):
             read_ratings(tmp_path / "ratings.parquet")
     (tmp_path / "ratings.parquet").write_text(HEAD)
     with pytest.raises(ValueError, match=r"ratings.parquet: not a Parquet file: "):

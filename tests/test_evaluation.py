@@ -104,12 +104,12 @@ def test_the_last_samples_of_each_user_are_held_out():
 @pytest.mark.parametrize(("call", "error", "message"), [
     (lambda t: ranking_metrics([[0], [1]], t), ValueError, r"recommended has shape \(2, 1\); .* must be \(1, k\)"),
     (lambda t: ranking_metrics([[0.5]], t), TypeError, "recommended has dtype float64"),
-    (lambda t: ranking_metrics([[4]], t), ValueError, "items from 4 to 4; the test has 4"),
+    (lambda t: ranking_metrics([[4]], t), ValueError, "items from 4 to 4; items must be from 0 to 3, or -1"),
     (lambda t: ranking_metrics([[0]], sp.csr_array((1, 4))), ValueError, "test has no stored entries"),
     (lambda t: ranking_metrics([[0]], t.toarray()), TypeError, "test is a ndarray"),
     (lambda t: evaluate(Ranked(np.eye(4)), t, t, 5), ValueError, "k is 5; it must be an integer from 1 to 4"),
     (lambda t: evaluate(Ranked(np.eye(4)), sp.csr_array((2, 4)), t), ValueError, r"train has shape \(2, 4\)"),
-    (lambda t: train_test_split_by_time([0, 1], [1]), ValueError, r"users have shape \(2,\) and times \(1,\)"),
+    (lambda t: train_test_split_by_time([0, 1], [1]), ValueError, r"users has shape \(2,\) and times \(1,\); both"),
     (lambda t: train_test_split_by_time([0, 1], [1, np.nan]), ValueError, "NaN at position 1"),
     (lambda t: train_test_split_by_time([0, 1], [1, 2], 1.0), ValueError, "test_size is 1.0"),
 ])

@@ -34,10 +34,10 @@ def test_auc_is_the_share_of_pairs_in_order():
 
 @pytest.mark.parametrize(("given", "message"), [
     (([0, 1], [0.5]), r"y has shape \(2,\) and . \(1,\)|y has shape \(2,\) and score \(1,\)"),
-    (([0, 2], [0.5, 0.5]), "y has .*2.*; it must be of 0 and 1"),
-    (([0, 1], [0.5, np.nan]), "has a NaN at 1"),
-    (([0, 1], [0.5, 0.5], [1, -1]), "sample_weight must be 2 finite numbers"),
-    (([], []), "of at least 1"),
+    (([0, 2], [0.5, 0.5]), "y has .*2.*; all of y must be 0 or 1"),
+    (([0, 1], [0.5, np.nan]), "has NaN at position 1; it must have no NaN"),
+    (([0, 1], [0.5, 0.5], [1, -1]), r"sample_weight has shape \(2,\) and values from -1.0 to 1.0; .* 2 finite numbers"),
+    (([], []), "with n of at least 1"),
 ])
 @pytest.mark.parametrize("metric", [evaluation.log_loss, evaluation.auc])
 def test_what_no_metric_takes_is_named(metric, given, message):
@@ -46,7 +46,7 @@ def test_what_no_metric_takes_is_named(metric, given, message):
 
 
 def test_log_loss_takes_probabilities_and_auc_both_classes():
-    with pytest.raises(ValueError, match=r"p is from -3\.0 to 0\.5"):
+    with pytest.raises(ValueError, match=r"p has values from -3\.0 to 0\.5; probabilities must"):
         evaluation.log_loss([0, 1], [-3, 0.5])
-    with pytest.raises(ValueError, match="only one class"):
+    with pytest.raises(ValueError, match=r"y has only one class .* it must have both"):
         evaluation.auc([1, 1], [0.1, 0.5])

@@ -6,6 +6,6 @@ from .ratings import Ratings, read_ratings
 from .texts import python_documentation, read_texts
 
 __all__ = [
-    "ClickLog", "Ratings", "python_documentation", "read_clicks", "read_csv", "read_libsvm", "read_parquet", "read_ratings",
-    "read_texts",
+    "ClickLog", "Ratings", "python_documentation", "read_clicks", "read_csv", "read_libsvm", "read_parquet",
+    "read_ratings", "read_texts",
 ]

@@ -1,4 +1,4 @@
-"""Parquet files and the names of columns, as the readers of clicks and ratings need both."""
+"""Parquet files and names of columns: the readers of clicks and of ratings use both."""
 
 from .._text import escaped, listed
 
@@ -15,4 +15,5 @@ def open_parquet(path):
 
 
 def named(columns):
+    """The names of columns, as an error shows them."""
     return listed(columns, show=lambda name: escaped(name, 80))

@@ -1,4 +1,4 @@
-"""Readers of click logs: libsvm, tables of text, Parquet."""
+"""Readers of click logs: files of libsvm's format, tables of text, Parquet files."""
 
 import csv
 import gzip
@@ -21,11 +21,19 @@ def read_clicks(path, format=None, **options):
     Parameters
     ----------
     path : str or path
-        Unpacked as it is read if it ends in .gz.
+        A file whose name ends in .gz is decompressed while reading (libsvm and csv).
     format : None, "libsvm", "csv" or "parquet"
-        None: "csv" if the name ends in .csv or .tsv (then .gz or not), "parquet" if it ends so, else "libsvm".
+        None takes the format from the end of the name, as the table shows.
+
+        ==================================  =========
+        end of the name                     format
+        ==================================  =========
+        .csv, .csv.gz, .tsv, .tsv.gz        "csv"
+        .parquet, .parquet.gz               "parquet"
+        any other                           "libsvm"
+        ==================================  =========
     **options
-        Those of `read_libsvm`, `read_csv` or `read_parquet`.
+        The options of `read_libsvm`, `read_csv` or `read_parquet`.
 
     Yields
     ------
@@ -34,8 +42,12 @@ def read_clicks(path, format=None, **options):
 
     Raises
     ------
-    OSError, TypeError, ValueError
-        As `read_libsvm` and `read_csv`.
+    OSError
+        If the file cannot be read.
+    TypeError
+        If an option is not one of the format's reader.
+    ValueError
+        If the format or an option is not allowed, or a line is malformed; the message names the line.
 
     Examples
     --------
@@ -61,7 +73,7 @@ def read_clicks(path, format=None, **options):
     return readers[format](path, **options)
 
 
-_KEPT = 2**20                   # texts whose number or hash is remembered
+_KEPT = 2**20                   # at most so many texts are kept with their number or hash
 _LARGEST = float(np.finfo(np.float32).max)
 _LIBSVM = re.compile(rb"[^\s:#]+(?:[ \t]+\d+:[^\s:#]+)*")
 
@@ -72,13 +84,13 @@ def read_libsvm(path, n_features=2**20, chunk=100_000, first=1):
     Parameters
     ----------
     path : str or path
-        Unpacked as it is read if it ends in .gz. What follows a # is skipped, and so are empty lines.
+        A file whose name ends in .gz is decompressed while reading. Comments after a # and empty lines are skipped.
     n_features : int
-        Columns of X.
+        Number of columns of X.
     chunk : int
-        Rows at a time.
+        Number of rows in a chunk.
     first : 0 or 1
-        The number of the first column in the file.
+        Number of the first column in the file.
 
     Yields
     ------
@@ -90,11 +102,20 @@ def read_libsvm(path, n_features=2**20, chunk=100_000, first=1):
     OSError
         If the file cannot be read.
     ValueError
-        If a parameter is not as said above, or a line is not; it says which line.
+        If a parameter is not allowed, or a line is malformed; the message names the line.
 
     Examples
     --------
-    See `read_clicks`.
+    >>> import os, tempfile
+    >>> from sparseopt import datasets
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "clicks.svm")
+    ...     with open(path, "w") as file:
+    ...         _ = file.write("1 1:0.5 4:2\\n0 2:1\\n")
+    ...     (X, y), = datasets.read_libsvm(path, n_features=4)
+    >>> X.toarray(), y
+    (array([[0.5, 0. , 0. , 2. ],
+           [0. , 1. , 0. , 0. ]], dtype=float32), array([1., 0.]))
     """
     _check_reader(n_features, chunk)
     if first not in (0, 1):
@@ -111,7 +132,7 @@ def _libsvm_chunks(path, n_features, chunk, first):
             try:
                 yield _libsvm_rows([line for _, line in part], n_features, first, known)
             except ValueError:
-                for number, line in part:           # which one it was
+                for number, line in part:           # finds the line, for the message
                     try:
                         _libsvm_rows([line], n_features, first, known)
                     except ValueError as error:
@@ -129,7 +150,7 @@ def _lines(path, file):
 
 
 class _Numbers(dict):
-    """The numbers that texts stand for: those seen before are found sooner than read again, and most will be."""
+    """From texts to numbers. A look-up is faster than a conversion, and most texts of a file come again."""
 
     def __missing__(self, text):
         number = float(text)
@@ -141,7 +162,8 @@ class _Numbers(dict):
 def _libsvm_rows(lines, n_features, first, known):
     for line in lines:
         if not _LIBSVM.fullmatch(line):
-            raise ValueError(f"{shown(line[:80].decode(errors='replace'))}; it must be a label and column:value pairs")
+            text = shown(line[:80].decode(errors="replace"))
+            raise ValueError(f"the line is {text}; it must be a label and column:value pairs")
     texts = b" ".join(lines).replace(b":", b" ").split()
     try:
         numbers = np.fromiter(map(known.__getitem__, texts), np.float64, len(texts))
@@ -153,43 +175,44 @@ def _libsvm_rows(lines, n_features, first, known):
     columns, values = rest[::2] - first, rest[1::2]
     finite = np.abs(numbers) <= _LARGEST
     if not finite.all():
-        raise ValueError(f"it has {numbers[~finite][0]}; labels and values must be finite in float32")
+        raise ValueError(f"the line has {numbers[~finite][0]}; labels and values must be finite in float32")
     if len(columns) and not (columns.min() >= 0 and columns.max() < n_features):
         outside = columns[(columns < 0) | (columns >= n_features)][0] + first
-        raise ValueError(f"it has column {outside:.0f}; with n_features={n_features} they must be from {first} to "
-                         f"{n_features - 1 + first}")
+        raise ValueError(f"the line has column {outside:.0f}; with n_features={n_features} columns must be from "
+                         f"{first} to {n_features - 1 + first}")
     return _chunk(values, columns, bounds, n_features), numbers[labels]
 
 
 def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000, delimiter=None, header=True):
-    """Yield the rows of a table of text, its values hashed to features, chunk by chunk: (X, y).
+    """Yield the rows of a table of text, with values hashed to features, chunk by chunk: (X, y).
 
-    A value becomes the feature `crc32("column=value") % n_features`, where the column is its name, or its number in a file
-    without names; it is the same in every file, process and version. An empty value is no feature.
+    A value becomes the feature `crc32("column=value") % n_features`. Here `column` is the name of the column, or its
+    position in a file without names. A value has the same feature in every file, process and version. An empty value
+    has no feature.
 
     Parameters
     ----------
     path : str or path
-        UTF-8 text; unpacked as it is read if it ends in .gz.
+        A file of UTF-8 text. A file whose name ends in .gz is decompressed while reading.
     label : str or int
-        The column of the y, which must be a number: by name, or by position from 0.
+        The column of y, by name or by position from 0. All of its values must be numbers.
     numbers : sequence of str or int
-        Columns that hold numbers: each is one feature, `crc32("column") % n_features`, with the number as its value.
+        Columns of numbers. Such a column is one feature, `crc32("column") % n_features`, whose value is the number.
     skip : sequence of str or int
-        Columns to leave out, such as the number of the row.
+        Columns to leave out, such as the row number.
     n_features : int
-        Columns of X.
+        Number of columns of X.
     chunk : int
-        Rows at a time.
+        Number of rows in a chunk.
     delimiter : None or str
-        Between values; None is a tabulator if the name has .tsv in it, else a comma.
+        The character between values. None is a tab if the name contains .tsv, else a comma.
     header : bool
-        Whether the first line has the columns' names.
+        True if the first line has the names of the columns.
 
     Yields
     ------
     X : scipy.sparse.csr_array of float32, shape (chunk, n_features)
-        Values that collide in a row are entries of their own.
+        Two values of a row that collide are two entries of the same column.
     y : array of floats, shape (chunk,)
 
     Raises
@@ -197,11 +220,19 @@ def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000
     OSError
         If the file cannot be read.
     ValueError
-        If a parameter is not as said above, or a line is not; it says which line.
+        If a parameter is not allowed, or a line is malformed; the message names the line.
 
     Examples
     --------
-    See `read_clicks`.
+    >>> import os, tempfile
+    >>> from sparseopt import datasets
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "clicks.csv")
+    ...     with open(path, "w") as file:
+    ...         _ = file.write("click,site,price\\n1,a.com,2.5\\n0,b.com,1\\n")
+    ...     (X, y), = datasets.read_csv(path, label="click", numbers=["price"], n_features=16)
+    >>> X.data, y
+    (array([1. , 2.5, 1. , 1. ], dtype=float32), array([1., 0.]))
     """
     if delimiter is None:
         delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
@@ -209,9 +240,30 @@ def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000
 
 
 def read_parquet(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000):
-    """Yield the rows of a Parquet file, chunk by chunk: (X, y). As `read_csv` of the same table; a null is an empty value.
+    """Yield the rows of a Parquet file, chunk by chunk: (X, y).
 
-    Needs the package pyarrow (the extra `parquet`). Parameters, errors: as `read_csv`.
+    The result is that of `read_csv` on the same table as text, where a null is an empty value. The reader needs the
+    package pyarrow (the extra `parquet`).
+
+    Parameters
+    ----------
+    path : str or path
+    label, numbers, skip, n_features, chunk
+        As in `read_csv`.
+
+    Yields
+    ------
+    X : scipy.sparse.csr_array of float32, shape (chunk, n_features)
+    y : array of floats, shape (chunk,)
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If a parameter is not allowed, the file is not a Parquet file, or a row is malformed; the message names the row.
+    ImportError
+        If pyarrow is not installed.
     """
     return _table_chunks(path, _parquet_rows(path), label, numbers, skip, n_features, chunk, True)
 
@@ -219,12 +271,13 @@ def read_parquet(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100
 def _table_chunks(path, rows, label, numbers, skip, n_features, chunk, header):
     _check_reader(n_features, chunk)
     if isinstance(numbers, str) or isinstance(skip, str):
-        raise ValueError("numbers and skip must be lists of columns, not a string")
+        name, value = ("numbers", numbers) if isinstance(numbers, str) else ("skip", skip)
+        raise ValueError(f"{name} is the string {shown(value)}; it must be a list of columns")
     return _chunks(path, rows, label, list(numbers), list(skip), n_features, chunk, header)
 
 
 def _parquet_rows(path):
-    """The names of the columns, then the rows as texts, each with its place."""
+    """Yield the names of the columns and then each row as texts, together with its place in the file."""
     with open_parquet(path) as file:
         yield "its columns", file.schema_arrow.names
         number = 0
@@ -247,7 +300,7 @@ def _csv_rows(path, delimiter):
 def _chunks(path, rows, label, numbers, skip, n_features, chunk, header):
     names = None
     indices, values, bounds, labels = [], [], [0], []
-    known = {}                                          # hashes of values seen before: most of them will be again
+    known = {}                                          # hashes of texts: most texts of a file come again
     for place, row in rows:
         try:
             if names is None:
@@ -260,7 +313,7 @@ def _chunks(path, rows, label, numbers, skip, n_features, chunk, header):
             if not row:
                 continue
             if len(row) != len(names):
-                raise ValueError(f"it has {len(row)} values; the first line has {len(names)}")
+                raise ValueError(f"it has {len(row)} values; it must have {len(names)}, as many as the first line")
             labels.append(_finite(row[target], names[target]))
             for column, name in used:
                 value = row[column]
@@ -285,7 +338,7 @@ def _chunks(path, rows, label, numbers, skip, n_features, chunk, header):
 
 
 def _positions(path, names, header, columns):
-    """Where the columns stand that were given by name or position."""
+    """The positions of columns that a user has given by name or position."""
     found = []
     for column in columns:
         if isinstance(column, str) and header and names.count(column) == 1:
@@ -293,7 +346,9 @@ def _positions(path, names, header, columns):
         elif not isinstance(column, str) and 0 <= column < len(names):
             found.append(int(column))
         else:
-            raise ValueError(f"there is no one column {shown(column)}; there are {named(names) if header else len(names)}")
+            by_name = f", or one of these names, if it is there once: {named(names)}" if header else ""
+            raise ValueError(f"{shown(column)} names no column, or several; a column must be a position from 0 to "
+                             f"{len(names) - 1}{by_name}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A click log drawn from a known model."""
+"""A click log drawn from a known model: the best log-loss that any model can reach is known."""
 
 import math
 
@@ -11,49 +11,50 @@ from .._text import shown
 
 
 class ClickLog:
-    r"""A click log made by a known model: so it is known how well the best possible model predicts it.
+    r"""A click log drawn from a known model, so that the best log-loss that any model can reach is known.
 
-    A row has one value for each field (a site, an advertisement, a city), drawn from a Zipf distribution and hashed to a
-    feature. Its click is drawn with the probability
+    A row has one value for each field, such as a site, an advertisement or a city. Each value is drawn from a Zipf
+    distribution and hashed to a feature. A click is drawn with the probability
 
     .. math:: p = \frac{1}{1 + e^{-z}}, \qquad z = b + \sum_{j} w_j + \sum_{j < k} \langle v_j, v_k \rangle
 
-    over its features j, where most w are 0, and the pairs, of some fields, are there only if asked for.
+    The sums run over the features j and k of the row. Most weights w are 0. The second sum runs over the pairs of the
+    first `crossed` fields, and is 0 with ``dim=0``.
 
     Parameters
     ----------
     n_features : int
-        Columns of X, to which the values of all fields are hashed; some collide.
+        Number of columns of X. The values of all fields are hashed to these columns; some values collide.
     fields : int
-        Values a row. The fields have from 10 to 100,000 different values.
+        Number of values in a row. The smallest field has 10 different values and the largest has 100,000.
     zipf : float
-        The value of rank r is drawn in proportion to r^-zipf.
+        The value of rank r is drawn with a probability proportional to r^-zipf.
     density : float
-        Share of features whose w is not 0.
+        Share of features whose weight w is not 0.
     scale : float
-        Standard deviation of the sum of a row's w.
+        Standard deviation of the sum of the weights of a row.
     click_rate : float
-        Mean of p, about; b is set so.
+        Approximate mean of p; b is set to reach this mean.
     dim : int
-        Length of the v; 0 for a model without pairs.
+        Length of the vectors v; 0 is a model without pairs.
     crossed : int
-        The pairs are those of the first so many fields.
+        Number of fields whose values form pairs.
     seed : int
-        Of the model. Rows of one model are drawn with seeds of their own.
+        Seed of the model. `rows` takes a seed of its own.
 
     Raises
     ------
     ValueError
-        If something is not as said above.
+        If a parameter is outside the range that the message names.
 
     Attributes
     ----------
     weights : array of floats, shape (n_features,)
-        The w.
+        The weights w.
     factors : array of floats, shape (n_features, dim)
-        The v.
+        The vectors v.
     intercept : float
-        The b.
+        The intercept b.
 
     Examples
     --------
@@ -65,7 +66,8 @@ class ClickLog:
     (10000, 1000) 50000 True
     """
 
-    def __init__(self, n_features=2**20, fields=30, zipf=1.5, density=0.2, scale=1.2, click_rate=0.2, dim=0, crossed=6, seed=0):
+    def __init__(self, n_features=2**20, fields=30, zipf=1.5, density=0.2, scale=1.2, click_rate=0.2, dim=0,
+                 crossed=6, seed=0):
         integers = {"n_features": (n_features, 1), "fields": (fields, 1), "dim": (dim, 0), "crossed": (crossed, 2)}
         for name, (value, least) in integers.items():
             if not value >= least or value != int(value):
@@ -78,7 +80,7 @@ class ClickLog:
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {shown(value)}; it must be finite and 0 or more")
         if dim and crossed > fields:
-            raise ValueError(f"crossed is {crossed}; there are {fields} fields, so it must be at most that")
+            raise ValueError(f"crossed is {crossed}; it must be at most {fields}, the number of fields")
         rng = np.random.default_rng(seed)
         self.seed, self.crossed = seed, crossed
         sizes = np.geomspace(10, 100_000, fields).astype(int)
@@ -86,7 +88,7 @@ class ClickLog:
         self._values = [embedding.Alias(np.arange(1, size + 1) ** -float(zipf)) for size in sizes]
         self.weights = rng.standard_normal(n_features) * scale / math.sqrt(fields * density)
         self.weights[rng.random(n_features) >= density] = 0
-        pairs = crossed * (crossed - 1) / 2         # whose sum has a standard deviation of 1
+        pairs = crossed * (crossed - 1) / 2         # the sum over pairs gets a standard deviation of 1
         self.factors = rng.standard_normal((n_features, dim)) * (pairs * max(dim, 1)) ** -0.25
         self.intercept = 0.0
         scores = self._scores(self._draw(20_000, rng))
@@ -102,22 +104,29 @@ class ClickLog:
         Parameters
         ----------
         n_rows : int
+            Number of rows in all chunks together.
         chunk : int
-            Rows at a time. Other chunks are other rows.
+            Number of rows in a chunk. Another number draws other rows.
         seed : int
-            The same rows for the same seed; others for another, by the same model.
+            Seed of the rows. The same seed draws the same rows, whenever and wherever they are drawn.
 
         Yields
         ------
         X : scipy.sparse.csr_array of float32, shape (chunk, n_features)
-            Ones; two values of a row that collide are two entries.
+            All entries are 1. Two values of a row that collide are two entries of the same column.
         y : array of int8, shape (chunk,)
             1 for a click, else 0.
         p : array of float64, shape (chunk,)
-            The probability with which that was drawn.
+            The probability of a click.
+
+        Raises
+        ------
+        ValueError
+            If chunk is below 1, or a chunk would have 2**31 values or more.
         """
         if not 1 <= chunk * len(self._columns) < 2**31:
-            raise ValueError(f"chunk is {shown(chunk)}; it must be at least 1, and make fewer than 2**31 values")
+            raise ValueError(f"chunk is {shown(chunk)}; it must be at least 1, and a chunk must have fewer than "
+                             "2**31 values")
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, seed)))
         for start in range(0, n_rows, chunk):
             columns = self._draw(min(chunk, n_rows - start), rng)

@@ -1,4 +1,4 @@
-"""Ratings of items by users, and the reader of MovieLens' files."""
+"""Ratings of items by users, and a reader of files in MovieLens' format."""
 
 import math
 from array import array
@@ -13,17 +13,18 @@ from ._tables import named, open_parquet
 
 @dataclass(frozen=True)
 class Ratings:
-    """Ratings of items by users, each with its time; users and items by number, and the ids that belong to the numbers.
+    """Ratings of items by users, each with its time. Users and items have numbers, and each number belongs to an id.
 
     Attributes
     ----------
     users, items : arrays of int32, shape (n,)
-        Numbers from 0, in the order of the ids.
+        The user and the item of each rating: numbers from 0, in the order of the ids.
     values : array of float64, shape (n,)
+        The ratings.
     times : array of int64, shape (n,)
-        Seconds since 1970.
+        The time of each rating, in seconds since 1970.
     user_ids, item_ids : arrays of int64
-        The id of each number.
+        The id of each user and of each item, sorted.
 
     Examples
     --------
@@ -49,15 +50,36 @@ class Ratings:
         return len(self.values)
 
     def where(self, keep):
-        """Return the ratings that a mask of bools keeps, without the users and items that have none left."""
+        """Return the ratings that a mask of bools selects, without users and items that have no selected rating.
+
+        Parameters
+        ----------
+        keep : array of bools, shape (n,)
+
+        Returns
+        -------
+        Ratings
+            Users and items have new numbers; their ids stay.
+        """
         kept_users, users = _numbered(self.users[keep])
         kept_items, items = _numbered(self.items[keep])
-        return Ratings(users, items, self.values[keep], self.times[keep], self.user_ids[kept_users], self.item_ids[kept_items])
+        return Ratings(users, items, self.values[keep], self.times[keep], self.user_ids[kept_users],
+                       self.item_ids[kept_items])
 
     def matrix(self, which=slice(None)):
-        """Return the ratings at these positions (all) as a CSR array of float32, always of all users × all items.
+        """Return the ratings as a matrix with a row for each user and a column for each item.
 
-        Of several ratings of an item by a user the last one counts, as in `latest`.
+        If a user has rated an item several times, only the last of these ratings counts, as in `latest`.
+
+        Parameters
+        ----------
+        which : slice, array of integers or array of bools
+            The ratings to take; the default takes all.
+
+        Returns
+        -------
+        scipy.sparse.csr_array of float32, shape (len(user_ids), len(item_ids))
+            The shape does not depend on `which`.
         """
         users, items, values, times = (array[which] for array in (self.users, self.items, self.values, self.times))
         last = _last_of_pairs(users, items, times)
@@ -65,9 +87,14 @@ class Ratings:
         return sp.coo_array((values[last].astype(np.float32), (users[last], items[last])), shape=shape).tocsr()
 
     def latest(self):
-        """Return the ratings without those that a later one of the same user and item replaces.
+        """Return the last rating of each pair of a user and an item.
 
-        Of the same time, the last in order counts.
+        If several ratings of a pair have the same time, the last of these in the arrays counts.
+
+        Returns
+        -------
+        Ratings
+            The order, the numbers and the ids stay.
 
         Examples
         --------
@@ -79,30 +106,31 @@ class Ratings:
         array([2., 4.])
         """
         last = _last_of_pairs(self.users, self.items, self.times)
-        return replace(self, users=self.users[last], items=self.items[last], values=self.values[last], times=self.times[last])
+        return replace(self, users=self.users[last], items=self.items[last], values=self.values[last],
+                       times=self.times[last])
 
 
 def _last_of_pairs(users, items, times):
-    """The positions, rising, of the last rating of each pair of a user and an item."""
+    """The positions of the last rating of each pair of a user and an item, sorted."""
     order = np.lexsort((times, items, users))
     users, items, last = users[order], items[order], np.ones(len(order), bool)
     last[:-1] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
     return np.sort(order[last])
 
 
-_RATINGS_HEAD = "userId,movieId,rating,timestamp"
-_RATINGS_CELLS = "which are an integer, an integer, a finite number and an integer"
+_HEADER = "userId,movieId,rating,timestamp"
+_CELLS = "which are an integer, an integer, a finite number and an integer"
 
 
 def read_ratings(path):
-    """Return the ratings of a file in the format of MovieLens (grouplens.org): `ratings.csv`.
+    """Return the ratings of a file in the format of MovieLens (grouplens.org), such as `ratings.csv`.
 
     Parameters
     ----------
     path : str or path
-        A head line `userId,movieId,rating,timestamp`, and lines of an integer, an integer, a number and an integer. Or, with
-        a name that ends in .parquet, a Parquet file with these columns among others, which needs the package pyarrow (the
-        extra `parquet`).
+        A text file whose first line is `userId,movieId,rating,timestamp`. Each other line has an integer, an integer, a
+        finite number and an integer. A file whose name ends in .parquet is read as Parquet: it has these four columns,
+        may have more columns, and needs the package pyarrow (the extra `parquet`).
 
     Returns
     -------
@@ -114,7 +142,7 @@ def read_ratings(path):
     OSError
         If the file cannot be read.
     ValueError
-        Naming a line, or a row of a Parquet file, that is not as said above; or if there is no rating.
+        If a line, or a row of a Parquet file, is malformed, or there is no rating. The message names the line or row.
     ImportError
         If pyarrow is needed and not installed.
 
@@ -132,7 +160,7 @@ def read_ratings(path):
     """
     users, items, values, times = (_parquet_ratings if str(path).lower().endswith(".parquet") else _csv_ratings)(path)
     if not len(values):
-        raise ValueError(f"{path} has no ratings; it must have at least one")
+        raise ValueError(f"{path} has no ratings; a file must have at least one")
     user_ids, users = _numbered(users)
     item_ids, items = _numbered(items)
     return Ratings(users, items, np.array(values), np.array(times), user_ids, item_ids)
@@ -141,8 +169,8 @@ def read_ratings(path):
 def _csv_ratings(path):
     users, items, values, times = array("q"), array("q"), array("d"), array("q")
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        if file.readline().strip() != _RATINGS_HEAD:
-            raise ValueError(f"{path}, line 1: expected the head line {_RATINGS_HEAD}")
+        if file.readline().strip() != _HEADER:
+            raise ValueError(f"{path}, line 1: expected the header {_HEADER}")
         for number, line in enumerate(file, 2):
             if not line.strip():
                 continue
@@ -154,32 +182,32 @@ def _csv_ratings(path):
                 for column, cell in zip((users, items, values, times), (user, item, value, time), strict=True):
                     column.append(cell)
             except (ValueError, OverflowError):
-                raise ValueError(f"{path}, line {number}: expected {_RATINGS_HEAD}, {_RATINGS_CELLS}; it has "
+                raise ValueError(f"{path}, line {number}: expected {_HEADER}, {_CELLS}; the line is "
                                  f"{shown(line.strip())}") from None
     return users, items, values, times
 
 
 def _parquet_ratings(path):
-    names = _RATINGS_HEAD.split(",")
+    names = _HEADER.split(",")
     with open_parquet(path) as file:
         if any(file.schema_arrow.names.count(name) != 1 for name in names):
-            raise ValueError(f"{path}, its columns: expected {_RATINGS_HEAD}, each once; it has "
+            raise ValueError(f"{path}: expected the columns {_HEADER}, each once; the file has "
                              f"{named(file.schema_arrow.names)}")
         table = file.read(names)
-    columns = [table[name].to_numpy() for name in names]        # floats with NaN where an integer is missing
+    columns = [table[name].to_numpy() for name in names]        # a column with missing integers becomes floats with NaN
     for column, name in zip(columns, names, strict=True):
         wrong = np.ones(len(column), bool) if column.dtype.kind not in "iuf" else ~np.isfinite(column)
         if name != "rating" and column.dtype.kind in "uf":
             wrong |= (column != np.trunc(column)) | ~(np.abs(column.astype(np.float64)) < 2.0**63)
         if wrong.any():
             row = wrong.argmax()
-            raise ValueError(f"{path}, row {row + 1}: expected {_RATINGS_HEAD}, {_RATINGS_CELLS}; its {name} is "
+            raise ValueError(f"{path}, row {row + 1}: expected {_HEADER}, {_CELLS}; {name} is "
                              f"{shown(table[name][row].as_py())} ({table.schema.field(name).type})")
     return [column.astype(kind, copy=False) for column, kind in zip(columns, (np.int64, np.int64, np.float64, np.int64),
                                                                     strict=True)]
 
 
 def _numbered(ids):
-    """The different ids, rising, and the number of each id among them."""
+    """The different ids, sorted, and the number of each given id among the different ids."""
     different, numbers = np.unique(np.asarray(ids), return_inverse=True)
     return different, numbers.astype(np.int32)
