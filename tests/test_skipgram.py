@@ -265,7 +265,7 @@ def test_vectors_are_read_as_written_by_us_and_by_gensim(tmp_path):
 @pytest.mark.parametrize(("content", "said"), [
     ("", "line 1: expected the number of words"), ("a 1 2\n", "line 1: expected the number of words"),
     ("2 2\na 1 2\nb 1\n", "line 3: expected one of 2 lines with a word and 2 numbers"),
-    ("2 2\na 1 2\n", "line 3: ends after 1 of 2"),
+    ("2 2\na 1 2\n", "line 3: the file ends after 1 words; it must have 2"),
     ("1 2\na 1 2\nb 1 2\n", "line 3: expected one of 1"), ("1 2\na x 2\n", "line 2: expected"),
 ])
 def test_a_wrong_file_of_vectors_is_named_with_its_line(tmp_path, content, said):

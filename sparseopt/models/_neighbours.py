@@ -1,23 +1,32 @@
-"""The rows of a table nearest to given vectors by cosine."""
+"""The rows of a table that are nearest to given vectors, by cosine."""
 
 import numpy as np
 
 
 def nearest(vectors, queries, n=10, leave_out=()):
-    """Return the rows nearest to each query by cosine, and the cosines, the nearest first.
+    """Return the rows nearest to each query by cosine, and the cosines. The nearest row comes first.
 
     Parameters
     ----------
-    vectors : array, shape (n_words, dim)
-    queries : array, shape (k, dim)
+    vectors : array of floats, shape (n_rows, dim)
+    queries : array of floats, shape (k, dim)
     n : int
-    leave_out : sequence of integers or of arrays of them, one a query
-        Rows that do not count: the query's own.
+        Number of rows to return for each query.
+    leave_out : sequence of length k, of integers or arrays of integers
+        For each query the rows to leave out, such as the query's own row.
 
     Returns
     -------
-    rows : array of integers, shape (k, min(n, n_words))
-    cosines : array of floats, of the same shape
+    rows : array of integers, shape (k, min(n, n_rows))
+    cosines : array of floats, shape (k, min(n, n_rows))
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseopt.models.words import nearest
+    >>> vectors = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> nearest(vectors, vectors[[0]], 2, [[0]])
+    (array([[1, 2]]), array([[0.70710678, 0.        ]]))
     """
     cosines = unit(queries) @ unit(vectors).T
     for row, own in zip(cosines, leave_out, strict=False):
@@ -29,5 +38,5 @@ def nearest(vectors, queries, n=10, leave_out=()):
 
 
 def unit(vectors):
-    """Vectors of length 1 in the same directions; 0 stays 0."""
+    """Scale each vector to length 1; a vector of zeros stays as it is."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

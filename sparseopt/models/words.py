@@ -1,4 +1,4 @@
-"""From a text to words, and from word vectors to neighbours, files and scores: what all models of words share."""
+"""Texts to words, and word vectors to nearest words, files and scores."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ _SENTENCE_END = re.compile(r"[.!?]+|\n\s*\n")
 
 
 def tokenize(text):
-    """Return the words of a text, in lower case: runs of letters, with an apostrophe inside allowed.
+    """Return the words of a text in lower case. A word is a run of letters, and may have one apostrophe inside.
 
     Examples
     --------
@@ -27,25 +27,34 @@ def tokenize(text):
 
 
 def vocabulary(tokens, min_count=5):
-    """Return the words seen at least `min_count` times, the most frequent first, and how often each was seen.
+    """Return the words that occur at least `min_count` times, and their counts. The most frequent word comes first.
 
     Parameters
     ----------
     tokens : iterable of str
+        The words of a text.
     min_count : int
 
     Returns
     -------
     words : list of str
+        Words with equal counts are in alphabetical order.
     counts : list of int
+
+    Examples
+    --------
+    >>> from sparseopt.models.words import vocabulary
+    >>> vocabulary(["b", "a", "b", "c", "a"], min_count=2)
+    (['a', 'b'], [2, 2])
     """
     counts = Counter(tokens)
-    words = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
+    words = sorted((word for word, count in counts.items() if count >= min_count),
+                   key=lambda word: (-counts[word], word))
     return words, [counts[word] for word in words]
 
 
 def sentences(text):
-    """Return the sentences of a text as lists of words: a sentence ends at . ! ? or an empty line.
+    """Return the sentences of a text as lists of words. A sentence ends at one of . ! ? or at an empty line.
 
     Examples
     --------
@@ -60,13 +69,32 @@ def sentences(text):
 def write_vectors(path, words, vectors):
     """Write vectors in word2vec's text format, which gensim's KeyedVectors.load_word2vec_format reads.
 
-    The file at `path` is at all times the old one or the new one.
+    A file at `path` is replaced only after the new file is complete.
 
     Parameters
     ----------
     path : str or path
     words : list of str
-    vectors : array, shape (len(words), dim)
+    vectors : array of floats, shape (len(words), dim)
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    ValueError
+        If there are more words than vectors, or fewer.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from sparseopt.models.words import read_vectors, write_vectors
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "vectors.txt")
+    ...     write_vectors(path, ["rain", "sun"], np.array([[0.5, 1.0], [2.0, -1.0]]))
+    ...     read_vectors(path)
+    (['rain', 'sun'], array([[ 0.5,  1. ],
+           [ 2. , -1. ]], dtype=float32))
     """
     with replacing(path) as file:
         file.write(f"{len(words)} {vectors.shape[1]}\n".encode())
@@ -77,6 +105,10 @@ def write_vectors(path, words, vectors):
 def read_vectors(path):
     """Return the words and vectors of a file in word2vec's text format.
 
+    Parameters
+    ----------
+    path : str or path
+
     Returns
     -------
     words : list of str
@@ -84,14 +116,21 @@ def read_vectors(path):
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
-        Naming the first line that is not as the format has it.
+        If a line is malformed; the message names the first such line.
+
+    Examples
+    --------
+    See `write_vectors`.
     """
     words = []
     with open(path, encoding="utf-8") as file:
         head = file.readline().split()
         if len(head) != 2 or not all(part.isdigit() for part in head):
-            raise ValueError(f"{path}, line 1: expected the number of words and of dimensions: word2vec's text format")
+            raise ValueError(f"{path}, line 1: expected the number of words and the length of a vector, as "
+                             "word2vec's text format has")
         n, dim = map(int, head)
         vectors = np.empty((n, dim), np.float32)
         for number, line in enumerate(file, 2):
@@ -101,36 +140,42 @@ def read_vectors(path):
                     raise ValueError
                 vectors[len(words)] = [float(part) for part in parts[1:]]
             except ValueError:
-                raise ValueError(f"{path}, line {number}: expected one of {n} lines with a word and {dim} numbers") from None
+                raise ValueError(f"{path}, line {number}: expected one of {n} lines with a word and {dim} "
+                                 "numbers") from None
             words.append(parts[0])
     if len(words) != n:
-        raise ValueError(f"{path}, line {len(words) + 2}: ends after {len(words)} of {n} words")
+        raise ValueError(f"{path}, line {len(words) + 2}: the file ends after {len(words)} words; it must have "
+                         f"{n}, as line 1 says")
     return words, vectors
 
 
 def word_similarity(words, vectors, path):
-    """Compare cosines with what people say of pairs of words: Spearman's rank correlation.
+    """Return Spearman's rank correlation between cosines of word vectors and people's judgement of the same word pairs.
 
     Parameters
     ----------
     words : list of str
-        The most frequent first: of words that differ only in case the first counts.
-    vectors : array, shape (len(words), dim)
+        The most frequent word first. If words differ only in case, the first of these words counts.
+    vectors : array of floats, shape (len(words), dim)
     path : str or path
-        Lines of two words and a number between tabs; # begins a comment. gensim ships two:
+        A file with lines of two words and a number, separated by tabs. A # begins a comment. gensim has two such files:
         `gensim.test.utils.datapath("wordsim353.tsv")` and "simlex999.txt".
 
     Returns
     -------
     correlation : float
-        NaN where fewer than two pairs are known.
-    known, pairs : int
-        Pairs of which both words have a vector, and all.
+        NaN if fewer than two pairs are known.
+    known : int
+        Number of pairs whose words both have a vector.
+    pairs : int
+        Number of all pairs.
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
-        Naming the first line that is not as said above.
+        If a line is malformed; the message names the first such line.
     """
     from scipy.stats import spearmanr
 
@@ -146,7 +191,7 @@ def word_similarity(words, vectors, path):
             try:
                 first, second, score = parts[0], parts[1], float(parts[2])
             except (IndexError, ValueError):
-                if total == 0 and len(parts) >= 3:          # a head line
+                if total == 0 and len(parts) >= 3:          # a header
                     continue
                 raise ValueError(f"{path}, line {line_number}: expected two words and a number between tabs") from None
             total += 1
@@ -161,24 +206,31 @@ def word_similarity(words, vectors, path):
 
 
 def word_analogies(words, vectors, path):
-    """Count the analogies a : b = c : ? whose fourth word is the nearest to b - a + c, those three left out.
+    """Count the analogies a : b = c : d for which the word nearest to b - a + c is d. The words a, b, c are left out.
 
     Parameters
     ----------
     words, vectors
         As in `word_similarity`.
     path : str or path
-        Lines of four words; `: name` begins a section. gensim ships one: `gensim.test.utils.datapath("questions-words.txt")`.
+        A file with lines of four words. A line `: name` begins a section. gensim has such a file:
+        `gensim.test.utils.datapath("questions-words.txt")`.
 
     Returns
     -------
-    correct, known, questions : int
-        Answered rightly; of which all four words have a vector; all.
+    correct : int
+        Number of analogies with the right answer.
+    known : int
+        Number of analogies whose four words all have a vector.
+    questions : int
+        Number of all analogies.
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
-        Naming the first line that is not as said above.
+        If a line is malformed; the message names the first such line.
 
     References
     ----------
@@ -208,15 +260,22 @@ def word_analogies(words, vectors, path):
 
 
 class WordVectors(Model):
-    """What models of words have in common: `vectors_`, one row a word."""
+    """The common part of models of words: `vectors_` has one row for each word."""
 
     def nearest(self, row, n=10):
-        """Return the words nearest to that of a row, by cosine: (rows, cosines), the nearest first.
+        """Return the words nearest to the word of a row, by cosine. The nearest word comes first.
 
         Parameters
         ----------
         row : int
+            The row of the word in `vectors_`.
         n : int
+            Number of words to return; at most the number of all other words.
+
+        Returns
+        -------
+        rows : array of integers, shape (n,)
+        cosines : array of floats, shape (n,)
         """
         vectors = self.vectors_
         rows, cosines = nearest(vectors, vectors[[row]], min(n, len(vectors) - 1), [[row]])
