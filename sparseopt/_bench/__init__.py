@@ -1,1 +1,1 @@
-"""How fast a step is, beside the least that memory must do and beside other libraries: the command `sparseopt bench`."""
+"""The command `sparseopt bench`: the speed of a step, compared with the memory's limit and with other libraries."""

@@ -1,4 +1,4 @@
-"""What the benchmark measures: a case is one point on every axis, and a batch is one gradient of the case."""
+"""A case of the benchmark has one value on each axis; a batch is one gradient of a case."""
 
 import math
 from dataclasses import dataclass, fields
@@ -12,15 +12,16 @@ from ..gradients import MatmulGradient, RowGradient
 from ..optimizers import OPTIMIZERS
 
 FORMS = "rows", "csr", "csc", "coo", "dense", "matmul"
-PER_SAMPLE = 100            # nonzeros in each sample of the form "matmul"
+PER_SAMPLE = 100            # entries of each sample of the form "matmul"
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: one point on every axis.
+    """One value on each axis of the benchmark.
 
-    `rows` counts draws from the table's rows: unique ones, or, with an exponent `zipf`, Zipf's, the row number being the rank.
-    In the form "matmul" it is the number of samples, each with 100 draws.
+    `rows` is the number of rows drawn from the table. With ``zipf=0`` the rows are unique. Else the rows have a Zipf
+    distribution with the exponent `zipf`, and the rank is the row number. In the form "matmul", `rows` is the number
+    of samples, each with 100 drawn rows.
     """
 
     rule: str = "Adam"
@@ -46,9 +47,9 @@ class Case:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         _config.check_num_threads("threads", self.threads)
         if not 0 <= self.zipf < math.inf:
-            raise ValueError(f"zipf is {self.zipf}; it must be 0 (unique rows) or more")
+            raise ValueError(f"zipf is {self.zipf}; it must be finite and at least 0; 0 draws unique rows")
         if not self.zipf and self.rows > self.table and self.form != "matmul":
-            raise ValueError(f"rows is {self.rows}; unique rows are at most as many as the table has, {self.table}")
+            raise ValueError(f"rows is {self.rows}; with zipf=0 it must be at most {self.table}, the rows of the table")
 
 
 AXES = [field.name for field in fields(Case)]
@@ -56,7 +57,7 @@ AXES = [field.name for field in fields(Case)]
 
 
 class Batch:
-    """One gradient, in whatever form a contestant takes it."""
+    """One gradient, in each form that a contestant takes."""
 
     def __init__(self, case, rng, values):
         self.case = case
@@ -73,7 +74,7 @@ class Batch:
 
     @cached_property
     def gradient(self):
-        """As the case's form says."""
+        """The gradient in the form of the case."""
         case, shape = self.case, (self.case.table, self.case.dim)
         if case.form == "rows":
             return RowGradient(self.drawn, self.values)
@@ -91,14 +92,14 @@ class Batch:
 
     @cached_property
     def unique(self):
-        """The rows touched, rising."""
+        """The touched rows, sorted."""
         return np.unique(self.drawn)
 
     @cached_property
     def grouped(self):
-        """What the limit adds: the rows touched, the values in their order, and where each row's values begin.
+        """The arguments of the touch limit: touched rows, values grouped by row, and the start of each row's values.
 
-        Unique rows in random order stay in it.
+        Unique rows keep their order.
         """
         if self.case.form == "dense":
             return None, self.gradient, None
@@ -109,7 +110,7 @@ class Batch:
 
     @cached_property
     def segments(self):
-        """The rows touched, rising, where each one's entries begin, and the order of the entries."""
+        """The touched rows, sorted; the start of each row's entries; and the order that groups entries by row."""
         order = np.argsort(self.drawn, kind="stable")
         rows, starts = np.unique(self.drawn[order], return_index=True)
         return rows, np.append(starts, len(order)), order

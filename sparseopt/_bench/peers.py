@@ -1,7 +1,7 @@
-"""The same step as other libraries do it, for the benchmark: each takes part where it is installed and has the rule.
+"""The same step in other libraries. A peer takes part if it is installed and has the rule of the case.
 
-A peer is a function from the case, the table and the batches to contestants by name; it has a table of its own, and prepares
-gradients in its own form before anything is timed.
+A peer is a function of the case, the table and the batches. The function returns contestants by name. A peer copies the
+table, and converts gradients to its own form before anything is timed.
 """
 
 import importlib.util
@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-PEERS = "forms", "torch", "fbgemm", "numpy"         # forms: the same gradient in another form, to our own step
+PEERS = "forms", "torch", "fbgemm", "numpy"         # forms: sparseopt's step on the same gradient in another form
 _PACKAGES = {"torch": "torch", "fbgemm": "fbgemm_gpu"}
 
 
 class Contestant(NamedTuple):
-    """A way of doing the step: `step(batch)` is timed, `prepare(batch)`, if there is one, is not."""
+    """One implementation of the step: `step(batch)` is timed; `prepare(batch)` runs before and is not timed."""
 
     step: Callable
     prepare: Callable | None = None
@@ -28,7 +28,7 @@ def installed():
 
 
 def contestants(case, table, batches, wanted):
-    """Contestants by name, of the wanted peers that are installed."""
+    """The contestants of all wanted peers that are installed, by name."""
     found = {}
     if case.form in ("rows", "dense"):
         for name, peer in {"torch": _torch, "fbgemm": _fbgemm, "numpy": _numpy}.items():
@@ -68,7 +68,7 @@ def _torch(case, table, batches):
 
 
 def _torch_gradient(batch, shape):
-    """Rows that rise are handed over as coalesced, which spares torch the search for repeats; others as they come."""
+    """Sorted unique rows are declared coalesced, which spares torch the search for repeats."""
     import torch
 
     rising = batch.case.order == "rising" and not batch.case.zipf
@@ -79,9 +79,9 @@ def _torch_gradient(batch, shape):
 def _fbgemm(case, table, batches):
     if case.form != "rows" or case.dtype != "float32" or case.zipf:
         return {}
+    from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
     from fbgemm_gpu.split_embedding_configs import EmbOptimType
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
-    from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen
 
     rules = {"SGD": EmbOptimType.EXACT_SGD, "Adagrad": EmbOptimType.EXACT_ADAGRAD,
              "RowwiseAdagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD}
@@ -89,8 +89,9 @@ def _fbgemm(case, table, batches):
         return {}
     import torch
 
-    module = SplitTableBatchedEmbeddingBagsCodegen([(*table.shape, EmbeddingLocation.HOST, ComputeDevice.CPU)],
-                                                   optimizer=rules[case.rule], learning_rate=1e-3, eps=1e-10)
+    module = training.SplitTableBatchedEmbeddingBagsCodegen(
+        [(*table.shape, EmbeddingLocation.HOST, training.ComputeDevice.CPU)],
+        optimizer=rules[case.rule], learning_rate=1e-3, eps=1e-10)
     offsets = torch.arange(case.rows + 1)
     output = {}
 
@@ -101,7 +102,7 @@ def _fbgemm(case, table, batches):
 
 
 def _numpy(case, table, batches):
-    """What one writes without a library: repeats summed by a product, rows taken out, updated and put back."""
+    """A step in plain NumPy: sum repeated rows by a product, then read, update and write the rows."""
     if case.form != "rows" or case.rule not in ("SGD", "Adagrad", "Adam"):
         return {}
     w = table.copy()

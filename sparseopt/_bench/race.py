@@ -1,11 +1,18 @@
-"""The same step by several contestants, in turns: our step, the touch limit and other libraries.
+"""Several contestants take the same step in turns: sparseopt's step, the touch limit and other libraries.
 
-The touch limit is a compiled loop that only adds the gradient to the arrays which the rule reads and writes: the least that
-memory has to do. `_kernels/reference.pxi` has it.
+The touch limit is the least work that memory must do. A compiled loop in `_kernels/reference.pxi` adds the gradient to each
+array that the rule reads and writes, and does nothing else.
 
-The model of the traffic, per touched row: the gradient's values read once, the row of the table and of every state array read
-once and written once, the same for the row's numbers (step count, row-wise sums). What a cache line carries besides is
-not counted, nor are row numbers.
+The traffic of a step is computed from a model:
+
+=====================================================  ========================
+data                                                   traffic
+=====================================================  ========================
+values of the gradient                                 read once
+touched rows of the table and of each state array      read once, written once
+numbers of a touched row (step count, row-wise sums)   read once, written once
+row numbers, and other bytes of the same cache lines   not counted
+=====================================================  ========================
 """
 
 import gc
@@ -26,17 +33,18 @@ from . import peers
 from .cases import Batch, Case
 from .peers import PEERS, Contestant
 
-_OUT_OF_CACHE = 320 << 20   # bytes that the batches touch together: many times what a cache holds
+_OUT_OF_CACHE = 320 << 20   # bytes that all batches touch together: many times the size of a cache
 _MOST_BATCHES = 4096
-_EARLIER = 3000             # steps taken before, where missed steps are replayed: the first hundreds cost more
-# What the limit tries, in rows between prefetch and use: (ahead, near, close, together, values), as reference_loop() has them.
-_DISTANCES = ((8, 4, False, 0, 0), (16, 4, False, 0, 0), (16, 8, False, 8, 0), (64, 0, False, 0, 0), (64, 0, False, 0, 64),
-              (32, 8, True, 0, 16), (16, 4, True, 0, 4), (16, 4, True, 8, 4), (8, 3, True, 0, 3), (4, 2, True, 0, 2))
+_EARLIER = 3000             # steps before a race with missed="replay": the first few hundred steps take longer
+# The limit tries these prefetch distances, in rows: (ahead, near, close, together, values), the arguments of reference_loop().
+_DISTANCES = ((8, 4, False, 0, 0), (16, 4, False, 0, 0), (16, 8, False, 8, 0), (64, 0, False, 0, 0),
+              (64, 0, False, 0, 64), (32, 8, True, 0, 16), (16, 4, True, 0, 4), (16, 4, True, 8, 4),
+              (8, 3, True, 0, 3), (4, 2, True, 0, 2))
 _IN_PLACE = 16, 4, True, 0, 0
 
 
 class Race:
-    """All that take the same steps on the same batches: ours, the limit, and the peers that are installed."""
+    """All contestants of a case: sparseopt's step, the limit, and the installed peers. All take the same batches."""
 
     def __init__(self, case, wanted=PEERS):
         self.case = case
@@ -48,16 +56,17 @@ class Race:
         self.arrays = [table, *(array for array in state.values() if array.ndim == 2)]
         self.numbers = [array for name, array in state.items() if array.ndim == 1 and name != "step"]
         self.steps = state.get("step")
-        if case.missed == "replay":     # which says where rows are, so the limit writes to another
+        if case.missed == "replay":     # the limit writes to a copy, since replay reads the steps
             self.steps = self.steps.copy()
 
         touched = case.table if case.form == "dense" else case.rows
-        width = touched * case.dim * dtype.itemsize * (len(self.arrays) + 1) + (8 * case.table if case.form == "csr" else 0)
+        width = touched * case.dim * dtype.itemsize * (len(self.arrays) + 1)
+        width += 8 * case.table if case.form == "csr" else 0
         n_batches = max(4, min(_MOST_BATCHES, _OUT_OF_CACHE // width + 1))
-        # Positive, so that what the limit adds to a sum of squares leaves it one.
+        # The values are positive: a sum of squares must stay positive after the limit adds the values.
         self.batches = [Batch(case, rng, rng.random((case.rows, case.dim), dtype=dtype) + dtype.type(0.5))
                         for _ in range(n_batches)]
-        for batch in self.batches:          # now, and not within the first step that takes it
+        for batch in self.batches:          # a cached property must not be computed within a timed step
             batch.gradient  # noqa: B018
             if case.form in ("rows", "dense"):
                 batch.grouped  # noqa: B018
@@ -78,7 +87,8 @@ class Race:
             skip, all_rows = (self._optimizer(module, missed) for missed in ("skip", "replay"))
             self.contestants |= {
                 "missed skip": Contestant(lambda batch: skip.step(batch.gradient)),
-                "catch_up()": Contestant(lambda batch: all_rows.catch_up(), lambda batch: all_rows.step(batch.gradient))}
+                "catch_up()": Contestant(
+                    lambda batch: all_rows.catch_up(), prepare=lambda batch: all_rows.step(batch.gradient))}
         self.contestants |= peers.contestants(case, table, self.batches, wanted)
 
     def _optimizer(self, module, missed):
@@ -89,8 +99,8 @@ class Race:
             optimizer = OPTIMIZERS[case.rule](table, num_threads=case.threads, nonfinite="allow", missed=missed)
         finally:
             _kernels.Sweep = chosen
-        for array in optimizer.state[0].values():       # pages come to be when they are first written: not within a step
-            array += 0
+        for array in optimizer.state[0].values():
+            array += 0          # the first write to a page takes longer, and must not be within a timed step
         if missed == "replay":
             for _ in range(_EARLIER):
                 optimizer.step(RowGradient([], np.empty((0, case.dim), table.dtype)))
@@ -117,7 +127,7 @@ class Race:
         return step
 
     def _other_forms(self, touch):
-        """The same gradient in other hands: what a form costs over the plainest way to the same rows."""
+        """Contestants that take the same gradient in another form: they show the cost of the case's form."""
         if self.case.form == "rows" and self.case.zipf and self.case.order == "random":
             return {"limit in place": Contestant(self._scattered(touch))} if self.case.missed == "skip" else {}
         if self.case.form == "matmul":
@@ -132,7 +142,10 @@ class Race:
         return {}
 
     def choose_limit(self, repeats=3, seconds=0.1):
-        """Find the best way of the limit, in rounds of its own: of many noisy times the least is too small to compare with."""
+        """Choose the fastest prefetch distances of the limit, and drop the times of this choice.
+
+        The least of many noisy times is too small for a comparison, so the chosen limit is timed again.
+        """
         limits = [name for name in self.contestants if name.startswith("limit (")]
         if limits:
             tried = self._times(limits, repeats, seconds)
@@ -141,7 +154,7 @@ class Race:
             self.contestants = {"limit": best} | others
 
     def run(self, repeats=5, seconds=0.3):
-        """Time everybody in turns; returns a Result."""
+        """Time all contestants in turns, and return a Result."""
         peers.set_threads(self.case.threads)
         self.choose_limit(repeats, seconds / 3)
         times = self._times(self.contestants, repeats, seconds)
@@ -154,13 +167,13 @@ class Race:
         for repeat in range(repeats + 1):
             for name in names:
                 taken = _seconds_a_step(self.contestants[name], turns[name], len(self.batches), seconds)
-                if repeat:                          # the first one only warms up
+                if repeat:                          # the first repeat only warms up
                     times[name].append(taken)
-            names.append(names.pop(0))              # nobody always begins
+            names.append(names.pop(0))              # each repeat begins with another contestant
         return times
 
     def extra_memory(self):
-        """The most bytes that are in use at any moment of a step beyond those before it."""
+        """The largest number of bytes that a step allocates at one time."""
         batch = self.batches[0]
         self.opt.step(batch.gradient)
         tracemalloc.start()
@@ -174,9 +187,9 @@ class Race:
 
 
 def measure(case, wanted=PEERS, repeats=5):
-    """Run the race of a case, and leave no memory behind; returns its Result."""
+    """Run the race of a case, free its memory, and return its Result."""
     result = Race(case, wanted).run(repeats)
-    gc.collect()                # contestants hold their race, and it them
+    gc.collect()                # a race and its contestants refer to each other
     return result
 
 
@@ -205,19 +218,19 @@ def _seconds_a_step(contestant, turns, most, seconds):
 
 
 class Result(NamedTuple):
-    """Seconds a step of every contestant, one number a repeat, with what was measured."""
+    """The times of a race: for each contestant the seconds of a step, one number for each repeat."""
 
     case: Case
-    touched: float          # unique rows a step
-    bytes: float            # that a step moves, by the model above
-    extra_memory: int
+    touched: float          # unique rows of a step
+    bytes: float            # traffic of a step, by the model above
+    extra_memory: int       # bytes that a step allocates
     times: dict
 
     def seconds(self, name="step"):
         return statistics.median(self.times[name])
 
     def ratio(self, name):
-        """How many times as long as the step it takes: the median of the ratios within a repeat."""
+        """The time of a contestant divided by the time of sparseopt's step: the median over the repeats."""
         return statistics.median(x / y for x, y in zip(self.times[name], self.times["step"], strict=True))
 
     @property

@@ -5,7 +5,10 @@ from .cases import AXES
 
 
 def report(results, varying=(), write=print):
-    """Write a table of results, a line as each comes, with the axes that vary; returns them as a list."""
+    """Write a table with a line for each result as soon as it is there, and return the results as a list.
+
+    `varying` names the axes that get a column.
+    """
     done, columns = [], None
     for result in results:
         done.append(result)
@@ -28,11 +31,15 @@ def _width(name):
     return max(len(name), {"rule": 14, "table": 8, "isa": 8, "µs/step": 9}.get(name, 7))
 
 
-_LABELS = {"rows": "rows drawn a step", "table": "rows of the table", "dim": "numbers in a row"}
+_LABELS = {"rows": "rows drawn per step", "table": "rows of the table", "dim": "length of a row"}
 
 
 def draw(results, path):
-    """A picture of results: time a step over the one number that varies, or, where none does, the share of the limit."""
+    """Draw a picture of results.
+
+    If one number varies, the picture shows the time per step over this number. Else it shows a bar for each result: the
+    share of the touch limit, or the time per step if a result has no limit.
+    """
     from matplotlib.figure import Figure
 
     varying = [axis for axis in AXES if len({getattr(r.case, axis) for r in results}) > 1]
@@ -47,8 +54,8 @@ def draw(results, path):
             style = {"linestyle": "--", "color": "0.5"} if name == "limit" else {}
             label = {"step": f"sparseopt {results[0].case.rule}", "limit": "touch limit"}.get(name, name)
             axes.plot(x, y, label=label, marker="o", markersize=4, **style)
-        axes.set(xscale="log" if getattr(results[0].case, axis) > 0 else "linear", yscale="log", xlabel=_LABELS.get(axis, axis),
-                 ylabel="ms a step")
+        axes.set(xscale="log" if getattr(results[0].case, axis) > 0 else "linear", yscale="log",
+                 xlabel=_LABELS.get(axis, axis), ylabel="ms per step")
         axes.legend()
     else:
         labels = [" ".join(str(getattr(r.case, axis)) for axis in varying) or r.case.rule for r in results]
@@ -59,7 +66,7 @@ def draw(results, path):
             axes.axvline(1, color="0.5", linestyle="--")
         axes.invert_yaxis()
         axes.margins(x=0.15)
-        axes.set(xlabel="share of the touch limit" if limited else "ms a step")
+        axes.set(xlabel="share of the touch limit" if limited else "ms per step")
     fixed = {axis: getattr(results[0].case, axis) for axis in AXES if axis not in varying}
     axes.set_title(", ".join(f"{axis} {value:,}" if isinstance(value, int) else f"{axis} {value}"
                              for axis, value in fixed.items() if axis != "zipf" or value), fontsize=8)
