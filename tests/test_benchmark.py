@@ -13,7 +13,7 @@ SMALL = {"table": 500, "rows": 60, "dim": 8}
 
 @pytest.fixture(autouse=True)
 def _few_batches(monkeypatch):
-    monkeypatch.setattr(race_module, "_MOST_BATCHES", 16)     # small ones would be thousands
+    monkeypatch.setattr(race_module, "_MOST_BATCHES", 16)     # a case with small batches would have thousands
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -128,14 +128,15 @@ def test_extra_memory_counts_the_plan_and_the_scratch():
     few = Race(Case(table=5000, rows=100, dim=8, order="random"), []).extra_memory()
     runs = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05), []).extra_memory()
     repeated = Race(Case(table=5000, rows=2000, dim=8, zipf=1.05, order="random"), []).extra_memory()
-    copy = 4 * 2000                                         # Of the row numbers.
-    assert copy <= rising < copy + 5000                     # No plan.
-    assert copy + 5000 / 8 <= random < copy + 5000 / 8 + 5000       # a bit a row of the table, to see that none repeats
-    assert 4 * 8 * 100 <= few < 4 * 8 * 100 + 400 + 5000    # four words a row, where it is sorted
-    assert 8 * 500 <= runs < 3 * 8 * 2000                   # no sort: two words a row touched, and a byte an entry
+    copy = 4 * 2000                                         # of the row numbers
+    assert copy <= rising < copy + 5000                     # no plan
+    # One bit for each row of the table finds repeats.
+    assert copy + 5000 / 8 <= random < copy + 5000 / 8 + 5000
+    assert 4 * 8 * 100 <= few < 4 * 8 * 100 + 400 + 5000    # four words for each row of a sort
+    assert 8 * 500 <= runs < 3 * 8 * 2000                   # no sort: two words for each touched row, a byte for each entry
     assert 4 * 8 * 2000 <= repeated < 5 * 8 * 2000 + 8192
     large = Race(Case(table=50_000, rows=2000, dim=8, zipf=1.05, order="random"), []).extra_memory()
-    assert large < 5 * 8 * 2000 + 8192                      # whatever the table's size
+    assert large < 5 * 8 * 2000 + 8192                      # this does not depend on the size of the table
 
 
 @pytest.mark.parametrize("isa", _kernels.available)
@@ -170,7 +171,7 @@ def test_replay_runs_beside_skip_and_a_catch_up_of_all_rows():
     assert race.opt.steps == 3000
     result = race.run(repeats=1, seconds=0.001)
     assert result.peers == ["missed skip", "catch_up()"]
-    assert (race.opt.stale() >= 0).all()            # the limit has left the counts alone
+    assert (race.opt.stale() >= 0).all()            # the limit has not changed the counts
     assert race.opt.stale().max() == race.opt.steps - 3000
 
 
@@ -191,7 +192,7 @@ def test_the_command_prints_a_line_a_case_and_draws(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["--peers", "numpi"], "--peers names 'numpi'; there are forms, torch, fbgemm, numpy, and none"),
+    (["--peers", "numpi"], "--peers names 'numpi'; it must name some of forms, torch, fbgemm, numpy, or be none"),
     (["--rule", "Adan"], "rule is 'Adan'"),
     (["--picture", "no/such/folder.png"],
      "--picture is no/such/folder.png; it must be a file name in a folder that exists"),

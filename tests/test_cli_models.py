@@ -88,7 +88,7 @@ def test_click_models_are_trained_resumed_and_judged(clicks, tmp_path, capsys):
                "--output", tmp_path / "linear")
     assert "8,000 rows, progressive loss" in said
     first = float(re.search(r"4,000 │ [\d.]+% │ ([\d.]+)", said)[1])
-    # reads as trained
+    # The file is read as in training.
     again = run(capsys, "evaluate", "clicks", tmp_path / "linear" / "checkpoint.safetensors", clicks)
     assert float(re.search(r"4,000 │ [\d.]+% │ ([\d.]+)", again)[1]) == first < 0.42
     said = run(capsys, "train", "clicks", clicks, "--resume", tmp_path / "linear" / "checkpoint.safetensors",
@@ -116,16 +116,16 @@ def test_recommenders_are_trained_judged_and_recommend_what_was_not_seen(ratings
     assert not rated & {(user, 1000 + 3 * film) for user, film in zip([101] * 4 + [104] * 4, films, strict=True)}
     said = run(capsys, "recommend", checkpoint, "--like", 1000, "-n", 3, "--titles", tmp_path / "titles.csv")
     assert sum(int(film) % 2 == 0 for film in re.findall(r"Film (\d+)", said)) >= 2
-    for arguments, message in [([5], "does not know user 5"), ([], "name users, or an item by --like"),
+    for arguments, message in [([5], "does not know user 5"), ([], "USER and --like are both given, or both missing"),
                                (["--like", 1], "does not know item 1")]:
         assert cli.main(["recommend", str(checkpoint), *map(str, arguments)]) == 1
         assert message in capsys.readouterr().err
 
 
-def test_explicit_ratings_are_foreseen_and_new_users_join(ratings, tmp_path, capsys):
+def test_explicit_ratings_are_predicted_and_new_users_join(ratings, tmp_path, capsys):
     lines = ratings.read_text().split("\n")
     old, everything = tmp_path / "old.csv", tmp_path / "all.csv"
-    # users from 150 to 159 come later
+    # Users from 150 to 159 are new in the second training.
     old.write_text("\n".join(line for line in lines if not line.startswith("15")))
     everything.write_text("\n".join(lines))
     run(capsys, "train", "ratings", old, "--model", "explicit", "--dim", 4, "--epochs", 20, "--batch-size", 16,
@@ -233,6 +233,6 @@ def test_trials_go_with_a_random_search_alone(clicks, capsys):
     said = run(capsys, "compare", "clicks", clicks, *settings, "--search", "random")
     assert said.count("│ sgd │") == 3
     assert cli.main(["compare", "clicks", str(clicks), *map(str, settings)]) == 1
-    assert "--trials is 3; it goes with --search random alone" in capsys.readouterr().err
+    assert "--trials is 3; it is allowed with --search random only" in capsys.readouterr().err
     assert cli.main(["compare", "clicks", str(clicks), *map(str, settings[:-2]), "--seed", "1"]) == 1
-    assert "--seed is 1; of click models only --search random" in capsys.readouterr().err
+    assert "--seed is 1; for click models it is allowed with --search random only" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The click log whose true model is known, and the readers of click files."""
+"""The generated click log, and the readers of click files."""
 
 import gzip
 import io
@@ -24,7 +24,7 @@ def test_the_log_has_the_probabilities_that_its_model_says():
             z += (log.factors[columns[:, i]] * log.factors[columns[:, j]]).sum(axis=1)
     assert_allclose(p, expit(z), rtol=1e-9)
     assert abs(p.mean() - 0.2) < 0.01
-    for low in np.arange(0, 1, 0.1):                    # clicks come with the probability that is said
+    for low in np.arange(0, 1, 0.1):                    # the share of clicks is the mean of the probabilities
         among = (p >= low) & (p < low + 0.1)
         assert abs(y[among].mean() - p[among].mean()) < 4 * np.sqrt(0.25 / among.sum())
 

@@ -1,4 +1,4 @@
-"""Readers of what users have."""
+"""Ratings and the reader of ratings."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,8 @@ def test_a_parquet_file_of_ratings_is_read_as_the_same_lines(tmp_path):
 
 
 def test_the_last_rating_of_a_pair_counts(tmp_path):
-    lines = "1,7,2,30\n2,7,1,10\n1,7,5,20\n1,8,3,5\n2,7,4,10\n"             # of the first pair, the last stands first
+    # The latest rating of the first pair is in the first line.
+    lines = "1,7,2,30\n2,7,1,10\n1,7,5,20\n1,8,3,5\n2,7,4,10\n"
     ratings = read_ratings(written(tmp_path, HEAD + lines))
     assert_array_equal(ratings.matrix().toarray(), [[2, 3], [4, 0]])
     assert_array_equal(ratings.matrix([1, 2]).toarray(), [[5, 0], [1, 0]])

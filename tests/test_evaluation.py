@@ -1,4 +1,4 @@
-"""Ranking metrics against loops of few lines, and against the package `implicit` where it is installed."""
+"""Ranking metrics against short loops, and against the package `implicit` if it is installed."""
 
 import math
 
@@ -32,7 +32,7 @@ def drawn(seed, n_users=60, n_items=40):
 
 
 def by_loops(recommended, test):
-    """The definitions, one user, rank and pair of items at a time."""
+    """The definitions as loops over users, ranks and pairs of items."""
     relevant = possible = 0
     recall, ndcg, average_precision, auc = [], [], [], []
     n_items = test.shape[1]

@@ -1,4 +1,4 @@
-"""Log-loss and AUC beside scikit-learn's and beside counting pairs."""
+"""Log-loss and AUC against scikit-learn and against counted pairs."""
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ from . import bench, clicks, compare, ratings, words
 
 
 def main(arguments=None):
-    """Run the command with these arguments (default: those of the process); returns the exit status."""
+    """Run the command and return the exit status. The default takes the arguments of the process."""
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -26,7 +26,8 @@ def _parser():
     config_command = commands.add_parser("config", help="show the instruction set, threads, build flags and versions")
     config_command.set_defaults(run=lambda options: _config.show_config())
     train = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="MODEL")
-    evaluate = commands.add_parser("evaluate", help="how good a model is").add_subparsers(required=True, metavar="MODEL")
+    evaluate = commands.add_parser("evaluate", help="measure the quality of a model")
+    evaluate = evaluate.add_subparsers(required=True, metavar="MODEL")
     words.add(train, commands, evaluate)
     ratings.add(train, commands, evaluate)
     clicks.add(train, evaluate)

@@ -1,4 +1,4 @@
-"""python -m sparseopt.cli"""
+"""The command as a module: `python -m sparseopt.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the commands share: options made of a model's parameters, the progress bar, pictures of the loss."""
+"""The common parts of the commands: options for a model's parameters, the progress bar, pictures of the loss."""
 
 import argparse
 import importlib.util
@@ -10,12 +10,12 @@ from .._files import save_picture
 from .._text import escaped
 from ..optimizers import OPTIMIZERS
 
-# What parameters of models mean, where they mean the same in all of them.
+# Help for parameters that have the same meaning in all models.
 HELP = {
-    "optimizer": f"one of {', '.join(OPTIMIZERS)}, momentum, nesterov", "lr": "learning rate", "dim": "length of a vector",
-    "epochs": "passes over the data, in all", "batch_size": "samples a step",
-    "missed": "what steps without a row do to it: skip, or replay: what the dense optimizer does",
-    "random_state": "seed of all that is random",
+    "optimizer": f"one of {', '.join(OPTIMIZERS)}, momentum, nesterov", "lr": "learning rate",
+    "dim": "length of a vector", "epochs": "number of passes over the data in total", "batch_size": "samples per step",
+    "missed": "rows without a gradient in a step: skip leaves them, replay treats them as the dense optimizer does",
+    "random_state": "random seed",
 }
 
 
@@ -26,7 +26,7 @@ def flag(name):
 def count(text):
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: must be at least 1")
+        raise argparse.ArgumentTypeError(f"{value} is not allowed; the number must be at least 1")
     return value
 
 
@@ -38,25 +38,25 @@ def list_of(convert):
 
 
 def add_settings(parser, models, **more):
-    """An option for every parameter of these models that has help, in HELP or in `more` (there None: no option)."""
+    """Add an option for each parameter of these models with help in `more` or HELP; None in `more` means no option."""
     says = HELP | more
     for name in dict.fromkeys(name for model in models for name in model.get_params()):
         having = [model for model in models if name in model.get_params()]
         default = getattr(having[0], name)
         if says.get(name):
             convert = float if default is None else type(default)
-            defaults = " or ".join(dict.fromkeys(str(getattr(model, name)) for model in having))
+            owner, defaults = "", " or ".join(dict.fromkeys(str(getattr(model, name)) for model in having))
             if default is None:
-                defaults = "the model's for the " + ("optimizer" if name == "lr" else "loss")
+                defaults = "depends on the " + ("optimizer" if name == "lr" else "loss")
             elif len(models) > 1 and len(having) == 1:
-                defaults = f"{defaults}; of {type(having[0]).__name__}"
+                owner = f" of {type(having[0]).__name__}"
             kind = count if name in ("epochs", "min_count") else convert
             parser.add_argument(flag(name), type=kind, metavar={str: "NAME", int: "N", float: "X"}[convert],
-                                help=f"{says[name]} (default: {defaults})")
+                                help=f"{says[name]} (default{owner}: {defaults})")
 
 
 def given(options, model, models=()):
-    """The parameters of the model that the options give; raises for one that another of the models has alone."""
+    """The model's parameters that the options set. A parameter that only another of the models has is an error."""
     for other in models:
         for name in other().get_params():
             if name not in model.get_params() and getattr(options, name, None) is not None:
@@ -71,7 +71,7 @@ def console():
         raise ImportError("the command needs the package rich: pip install 'sparseopt[cli]'") from None
 
     class Escaping(Console):
-        """Shows every text as it is: brackets and colons are the user's, and what steers a terminal is escaped."""
+        """Shows each text literally: brackets and colons are no markup, and control characters are escaped."""
 
         def render_str(self, text, **how):
             return super().render_str(escaped(text), **how)
@@ -80,9 +80,9 @@ def console():
 
 
 def train(console, model, partial_fit, unit, path, **metadata):
-    """Train up to the model's epochs, with a progress bar, and save it to `path` after each of them.
+    """Train a model up to its number of epochs, with a progress bar, and save the model to `path` after each epoch.
 
-    `partial_fit` is the model's with its data, and takes the callback; `unit` says what is counted.
+    `partial_fit` trains one epoch and takes a callback. `unit` is the name of the samples.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -108,14 +108,14 @@ def train(console, model, partial_fit, unit, path, **metadata):
     seconds = time.perf_counter() - begin
     if len(model.loss_curve_) == first:
         model.save(path, **metadata)
-        console.print(f"{first} epochs are done already; --epochs says how many in all", highlight=False)
+        console.print(f"{first} epochs are done already; --epochs is the number of epochs in total", highlight=False)
         return
     console.print(f"{len(model.loss_curve_)} epochs, loss {model.loss_curve_[0]:.4f} → {model.loss_curve_[-1]:.4f}, "
                   f"{seconds:.0f} s, {done / seconds:,.0f} {unit}/s", highlight=False)
 
 
 def draw_loss(folder, model, ylabel, xlabel="epoch"):
-    """A picture of the loss over the epochs, if matplotlib is there; returns the names of what was written."""
+    """Draw the loss over the epochs, if matplotlib is installed, and return the names of the written files."""
     if not importlib.util.find_spec("matplotlib"):
         return []
     from matplotlib.figure import Figure
@@ -123,7 +123,8 @@ def draw_loss(folder, model, ylabel, xlabel="epoch"):
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(np.arange(1, len(model.loss_curve_) + 1), model.loss_curve_, marker=".")
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None), title=f"{type(model).__name__}, {type(model.optimizer_).__name__}")
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None),
+             title=f"{type(model).__name__}, {type(model.optimizer_).__name__}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     save_picture(figure, folder / "loss.png")
@@ -132,6 +133,7 @@ def draw_loss(folder, model, ylabel, xlabel="epoch"):
 
 def check_picture(path):
     if path.suffix not in (".png", ".svg", ".pdf") or not path.parent.is_dir():
-        raise ValueError(f"--picture is {path}; it must be a file name in a folder that exists, ending in .png, .svg or .pdf")
+        raise ValueError(f"--picture is {path}; it must be a file name in a folder that exists, and end in .png, .svg "
+                         "or .pdf")
     if not importlib.util.find_spec("matplotlib"):
         raise ImportError("pictures need the package matplotlib: pip install 'sparseopt[cli]'")

@@ -1,4 +1,4 @@
-"""Which optimizer, at which rate, on your data: one model trained with each, judged by what was left out of the training."""
+"""Compare optimizers and learning rates: train a model with each setting, and measure its quality on held-out data."""
 
 import itertools
 import math
@@ -12,29 +12,29 @@ from .._files import save_picture
 
 
 class Task(NamedTuple):
-    """What is trained, and how it is judged."""
+    """A model, its data and its measure of quality."""
 
     title: str
-    quality: str            # the name of what is measured
-    higher: bool            # whether more of it is better
+    quality: str            # name of the measure
+    higher: bool            # True if a higher quality is better
     make: Callable          # (optimizer, lr) -> a model
-    train: Callable         # (model) -> None: one more epoch
-    measure: Callable       # (model) -> its quality on what was left out
+    train: Callable         # (model) -> None: trains one more epoch
+    measure: Callable       # (model) -> the quality on held-out data
     epochs: int
 
 
 class Trial(NamedTuple):
-    """One training: after every epoch the steps and seconds that it took so far, and the quality then."""
+    """One training. After each epoch the lists get the number of steps so far, the seconds so far, and the quality."""
 
     optimizer: str
     lr: float
     steps: list
     seconds: list
     quality: list
-    failed: str             # why it ended early, or nothing
+    failed: str             # why the training ended early, or an empty text
 
     def best(self, task):
-        """(quality, epoch) where it was best; NaN and 0 where it never was finite."""
+        """The best (quality, epoch); (NaN, 0) if the quality was never finite."""
         sign = -1 if task.higher else 1
         finite = [(sign * q, epoch) for epoch, q in enumerate(self.quality, 1) if math.isfinite(q)]
         quality, epoch = min(finite, default=(math.nan, 0))
@@ -42,19 +42,22 @@ class Trial(NamedTuple):
 
 
 def grid(optimizers, rates):
-    """Every optimizer at every rate."""
+    """Each optimizer with each learning rate."""
     return list(itertools.product(optimizers, rates))
 
 
 def draws(optimizers, rates, trials, seed=0):
-    """Optimizers and rates at random: rates between the least and the largest given, evenly on a logarithmic scale."""
+    """Optimizers in turn, with random learning rates between the least and the largest given rate.
+
+    The logarithms of the rates have a uniform distribution.
+    """
     rng = np.random.default_rng(seed)
     ends = math.log(min(rates)), math.log(max(rates))
     return [(optimizers[i % len(optimizers)], float(f"{math.exp(rng.uniform(*ends)):.3g}")) for i in range(trials)]
 
 
 def run(task, settings):
-    """Train with each of the settings (optimizer, lr) in turn; yields Trials."""
+    """Train with each setting (optimizer, lr), and yield a Trial for each."""
     for optimizer, lr in settings:
         trial = Trial(optimizer, lr, [], [], [], "")
         model, seconds = task.make(optimizer, lr), 0.0
@@ -65,7 +68,7 @@ def run(task, settings):
                     task.train(model)
                     seconds += time.perf_counter() - begin
                     quality = float(task.measure(model))
-            except (ValueError, FloatingPointError) as error:       # a gradient of infinities
+            except (ValueError, FloatingPointError) as error:       # a gradient is not finite
                 if "NaN" not in str(error) and "finite" not in str(error):
                     raise
                 trial = trial._replace(failed="diverged")
@@ -80,13 +83,13 @@ def run(task, settings):
 
 
 def ranked(task, trials):
-    """The best trial first; those that were never finite last."""
+    """The trials from best to worst; trials whose quality was never finite come last."""
     sign = -1 if task.higher else 1
     return sorted(trials, key=lambda trial: (math.isnan(trial.best(task)[0]), sign * trial.best(task)[0]))
 
 
 def draw(task, trials, path):
-    """A picture: the quality over steps and over seconds. Each optimizer's best rate is drawn strongly, its others faintly."""
+    """Draw the quality over steps and over seconds. The best rate of each optimizer has a strong line."""
     from matplotlib.figure import Figure
 
     trials = [trial for trial in ranked(task, trials) if any(map(math.isfinite, trial.quality))]
@@ -98,9 +101,10 @@ def draw(task, trials, path):
         color = colors.setdefault(trial.optimizer, f"C{len(colors)}")
         style = {"marker": "o", "markersize": 4, "zorder": 3} if first else {"alpha": 0.3, "linewidth": 1}
         for axes, x in zip(panels, (trial.steps, trial.seconds), strict=True):
-            axes.plot(x, trial.quality, color=color, label=f"{trial.optimizer} {trial.lr:g}" if first else None, **style)
+            axes.plot(x, trial.quality, color=color,
+                      label=f"{trial.optimizer} {trial.lr:g}" if first else None, **style)
     best = [quality for trial in trials for quality in trial.quality if math.isfinite(quality)]
-    if best:                    # so that one that goes wild does not hide the others
+    if best:                    # limits, since one trial that diverges would hide all trials that converge
         low, high = np.percentile(best, (10, 100) if task.higher else (0, 90))
         margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
         panels[0].set_ylim(low - margin, high + margin)

@@ -15,33 +15,37 @@ from ._common import check_picture, count, flag, list_of
 
 def add(commands):
     bench = commands.add_parser(
-        "bench", help="how fast a step is: beside the touch limit and beside other libraries",
-        description="Measure steps on random gradients, a line for every combination of the values given (lists: 1,2). A line "
-                    "has the time, GB/s, the share of the touch limit (a compiled loop that only adds the gradient to the "
-                    "arrays which the rule writes), what the check for NaN adds, the memory that a step takes, and how many "
-                    "times as long others take for the same. All take turns on the same batches, of which there are enough "
-                    "that no cache holds them (at most 4,096). The time is without the check, which is on by default; forms of "
-                    "cells and products have no limit, and no peers but our own step on the same gradient as rows, or as the "
-                    "product.")
+        "bench", help="measure the speed of a step, compared with the touch limit and with other libraries",
+        description="Measure steps on random gradients. Options marked with a comma take a list, such as 1,2. Each "
+                    "combination of values is a line. A line has the time, GB/s, the share of the touch limit, the "
+                    "time that the check for NaN adds, the memory that a step allocates, and the times of other "
+                    "libraries divided by the time of sparseopt. The touch limit is a compiled loop that only adds "
+                    "the gradient to the arrays which the rule writes. All contestants take turns on the same "
+                    "batches. No cache holds all of the batches, unless 4,096 batches are too few for this. The time "
+                    "is without the check for NaN, which is on by default. The forms csr, csc, coo and matmul have no "
+                    "limit; their only peer is sparseopt's step on the same gradient in another form.")
     bench.set_defaults(run=_bench)
     default = Case()
     axes = {
-        "rule": (str, "rules: the optimizers' names, or all"), "dim": (int, "lengths of a row"),
-        "table": (int, "rows of the table"),
-        "rows": (int, "rows drawn a step; matmul: samples of 100 rows; dense: the rows that are not zero"),
-        "zipf": (float, "exponent of Zipf's law for the draws; 0: every row once"), "order": (str, "rising or random"),
-        "form": (str, f"of the gradient: {', '.join(FORMS)}"), "dtype": (str, "float32 or float64"),
-        "threads": (int, "threads of a step"), "isa": (str, f"instruction sets: {', '.join(_kernels.available)}"),
-        "missed": (str, "skip, or replay: after 3,000 steps; then also the same step under skip, and catch_up() of all rows"),
+        "rule": (str, "names of optimizers, or all"), "dim": (int, "length of a row"),
+        "table": (int, "number of rows of the table"),
+        "rows": (int, "rows drawn per step; with matmul, samples of 100 rows; with dense, rows that are not zero"),
+        "zipf": (float, "exponent of the Zipf distribution of the drawn rows; 0 draws unique rows"),
+        "order": (str, "order of the rows: rising or random"),
+        "form": (str, f"form of the gradient: {', '.join(FORMS)}"), "dtype": (str, "float32 or float64"),
+        "threads": (int, "number of threads"), "isa": (str, f"instruction set: {', '.join(_kernels.available)}"),
+        "missed": (str, "skip or replay; replay starts after 3,000 steps, and adds the step with skip and a catch_up() "
+                        "of all rows"),
     }
     for name, (convert, text) in axes.items():
         bench.add_argument(flag(name), type=list_of(convert), default=[getattr(default, name)],
                            metavar={str: "NAME,", int: "N,", float: "X,"}[convert],
                            help=f"{text} (default: {getattr(default, name)})")
     bench.add_argument("--peers", type=list_of(str), default=[*peers.PEERS],
-                       metavar="NAME,", help=f"who else runs, if installed: {', '.join(peers.PEERS)}; or none (default: all)")
-    bench.add_argument("--repeats", type=count, default=5, metavar="N", help="turns of everybody (default: 5)")
-    bench.add_argument("--picture", type=Path, metavar="FILE", help="draw it, with matplotlib")
+                       metavar="NAME,",
+                       help=f"peers to run, if installed: {', '.join(peers.PEERS)}; or none (default: all)")
+    bench.add_argument("--repeats", type=count, default=5, metavar="N", help="turns of each contestant (default: 5)")
+    bench.add_argument("--picture", type=Path, metavar="FILE", help="draw the results to this file, with matplotlib")
 
 
 def _bench(options):
@@ -50,7 +54,7 @@ def _bench(options):
     wanted = [] if options.peers == ["none"] else options.peers
     unknown = [name for name in wanted if name not in peers.PEERS]
     if unknown:
-        raise ValueError(f"--peers names {unknown[0]!r}; there are {', '.join(peers.PEERS)}, and none")
+        raise ValueError(f"--peers names {unknown[0]!r}; it must name some of {', '.join(peers.PEERS)}, or be none")
     if options.picture:
         check_picture(options.picture)
     cases = [Case(**dict(zip(AXES, values, strict=True)))

@@ -10,31 +10,33 @@ from ..models import FactorizationMachineClassifier, LogisticRegression
 from ._common import add_settings, console, count, draw_loss, flag, given, list_of
 
 _MODELS = {"linear": LogisticRegression, "fm": FactorizationMachineClassifier}
-_STREAM = "format", "label", "numbers", "skip", "n_features"      # how a file is read
+_STREAM = "format", "label", "numbers", "skip", "n_features"      # the options that say how a file is read
 
 
 def add(train_commands, evaluate_commands):
     clicks = train_commands.add_parser(
-        "clicks", help="click models (logistic regression or a factorization machine) from a log",
-        description="Train a click model on a log, read chunk by chunk, in the order of its rows: libsvm's format, or a table "
-                    "(.csv, .tsv, .parquet) whose values are hashed; .gz is unpacked. A label above 0 is a click. Prints "
-                    "the progressive loss, of every row before the step that it belongs to. Writes checkpoint.safetensors "
-                    "(for --resume) and loss.png into the output folder.")
+        "clicks", help="train a click model (logistic regression or a factorization machine) on a click log",
+        description="Train a click model on a log. The log is read chunk by chunk, in the order of its rows. A log "
+                    "has libsvm's format, or is a table (.csv, .tsv, .parquet) whose values are hashed; .gz is "
+                    "decompressed. A label above 0 is a click. The command prints the progressive loss: the loss of "
+                    "each row before the model trains on the row. The command writes checkpoint.safetensors (for "
+                    "--resume) and loss.png.")
     clicks.set_defaults(run=_train)
-    clicks.add_argument("files", nargs="+", metavar="FILE", help="logs, read one after the other")
+    clicks.add_argument("files", nargs="+", metavar="FILE", help="click logs, read one after the other")
     clicks.add_argument("--model", choices=_MODELS, default="linear", help="default: linear")
     clicks.add_argument("--output", type=Path, default=Path("clicks"), metavar="DIR",
                         help="folder to write to (default: clicks)")
-    clicks.add_argument("--test", type=Path, metavar="FILE", help="a log to judge the model by in the end")
+    clicks.add_argument("--test", type=Path, metavar="FILE", help="a log to evaluate the trained model on")
     clicks.add_argument("--resume", type=Path, metavar="CHECKPOINT",
-                        help="go on from here with these files; the settings of the model are the checkpoint's")
+                        help="continue from this checkpoint with these files, with the settings of the checkpoint")
     clicks.add_argument("--epochs", type=count, default=1, metavar="N", help="passes over the files (default: 1)")
     add_reading(clicks)
     models = [LogisticRegression(), FactorizationMachineClassifier()]
-    add_settings(clicks, models, epochs=None, n_features=None, l1="with Ftrl: weights not worth it are exactly 0",
-                 l2="weight decay", init_scale="standard deviation of the vectors to begin with")
+    add_settings(clicks, models, epochs=None, n_features=None,
+                 l1="L1 penalty, for Ftrl: small weights become exactly 0", l2="weight decay",
+                 init_scale="standard deviation of the initial vectors")
 
-    evaluate = evaluate_commands.add_parser("clicks", help="log-loss and AUC of a click model on a log")
+    evaluate = evaluate_commands.add_parser("clicks", help="measure log-loss and AUC of a click model")
     evaluate.set_defaults(run=_evaluate)
     evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     evaluate.add_argument("files", nargs="+", metavar="FILE")
@@ -42,15 +44,17 @@ def add(train_commands, evaluate_commands):
 
 
 def add_reading(parser):
-    parser.add_argument("--format", choices=["libsvm", "csv", "parquet"], help="of the files (default: by their names)")
-    parser.add_argument("--label", metavar="COLUMN", help="of a table: the column of the clicks (default: the first)")
-    parser.add_argument("--numbers", type=list_of(str), metavar="COLUMN,", help="of a table: columns that are numbers")
-    parser.add_argument("--skip", type=list_of(str), metavar="COLUMN,", help="of a table: columns to leave out")
-    parser.add_argument("--n-features", type=count, metavar="N", help="columns that features are hashed to (default: 1048576)")
+    parser.add_argument("--format", choices=["libsvm", "csv", "parquet"],
+                        help="format of the files (default: by their names)")
+    parser.add_argument("--label", metavar="COLUMN", help="column of the clicks in a table (default: the first)")
+    parser.add_argument("--numbers", type=list_of(str), metavar="COLUMN,", help="columns of numbers in a table")
+    parser.add_argument("--skip", type=list_of(str), metavar="COLUMN,", help="columns of a table to leave out")
+    parser.add_argument("--n-features", type=count, metavar="N",
+                        help="number of columns for hashed features (default: 1048576)")
 
 
 def reading(options, stored=None):
-    """How to read the files, as the options say or, where they do not, as was stored."""
+    """The arguments of `read_clicks`: the options that are given, else the stored arguments."""
     how = dict(stored or {}) | {name: getattr(options, name) for name in _STREAM if getattr(options, name) is not None}
     return {"n_features": 2**20, **how}
 
@@ -67,12 +71,13 @@ def _train(options):
         settings = given(options, kind(), _MODELS.values())
         settings.pop("epochs", None)
         if settings:
-            raise ValueError(f"{flag(next(iter(settings)))} does not go with --resume: the checkpoint says it")
+            raise ValueError(f"{flag(next(iter(settings)))} does not go with --resume: the checkpoint has this setting")
         model = kind.load(options.resume)
         how = reading(options, model.optimizer_.metadata.get("reading"))
     else:
         how = reading(options)
-        settings = given(options, kind(), _MODELS.values()) | {"epochs": options.epochs, "n_features": how["n_features"]}
+        settings = given(options, kind(), _MODELS.values())
+        settings |= {"epochs": options.epochs, "n_features": how["n_features"]}
         model = kind(**settings, shuffle=False)
     options.output.mkdir(parents=True, exist_ok=True)
     begin, rows, total = time.perf_counter(), 0, 0.0
@@ -84,7 +89,7 @@ def _train(options):
                 total += model.loss_curve_[-1] * X.shape[0]
                 status.update(f"epoch {epoch + 1}/{options.epochs}, {rows:,} rows, loss {model.loss_curve_[-1]:.4f}")
     if not rows:
-        raise ValueError(f"{', '.join(options.files)}: there are no rows in it")
+        raise ValueError(f"{', '.join(options.files)}: there are no rows; a log must have at least one")
     seconds = time.perf_counter() - begin
     model.save(options.output / "checkpoint.safetensors", reading=how)
     out.print(f"{rows:,} rows, progressive loss {total / rows:.4f}, of the last chunk {model.loss_curve_[-1]:.4f}; "
@@ -114,7 +119,7 @@ def _report(out, model, files, how):
         clicks.append(y > 0)
         said.append(model.predict_proba(X)[:, 1])
     if not clicks:
-        raise ValueError(f"{', '.join(map(str, files))}: there are no rows in it")
+        raise ValueError(f"{', '.join(map(str, files))}: there are no rows; a log must have at least one")
     y, p = np.concatenate(clicks), np.concatenate(said)
     table = Table("rows", "clicks", "log-loss", "of the mean alone", "AUC")
     mean = evaluation.log_loss(y, np.full(len(y), y.mean()))

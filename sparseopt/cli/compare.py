@@ -13,42 +13,44 @@ from . import _comparison, clicks, ratings
 from ._common import HELP, check_picture, console, count, flag, list_of
 from ._comparison import Task
 
-_HELD_OUT = 0.05            # of the pairs
+_HELD_OUT = 0.05            # share of the pairs
 _OPTIMIZERS = "sgd,momentum,nesterov,adagrad,adadelta,rmsprop,adam,adamax"
 
 
 def add(commands):
     compare = commands.add_parser(
-        "compare", help="which optimizer, at which rate, on your data",
-        description="Train one model with several optimizers at several rates, each from the same start, and judge them by "
-                    "what was left out of the training: a table, the best first, a picture, and the best as a command.")
+        "compare", help="compare optimizers and learning rates on your data",
+        description="Train a model with several optimizers and learning rates, each from the same start, and evaluate "
+                    "each on held-out data. The command prints a table, the best setting first, and the command that "
+                    "trains with the best setting.")
     kinds = compare.add_subparsers(required=True, metavar="MODEL")
     for name, task, text in _TASKS:
-        parser = kinds.add_parser(name, help=text, description=f"Compare optimizers on {text}")
+        parser = kinds.add_parser(name, help=text, description=f"Compare optimizers for {text}.")
         parser.set_defaults(run=lambda options, name=name, task=task: _compare(options, name, task))
         parser.add_argument("files", nargs={"words": "*", "ratings": 1, "clicks": "+"}[name], metavar="FILE",
-                            help="as `sparseopt train` takes them")
+                            help="files of `sparseopt train`")
         parser.add_argument("--optimizers", type=list_of(str), default=_OPTIMIZERS.split(","), metavar="NAME,",
                             help=f"{HELP['optimizer']} (default: {_OPTIMIZERS})")
         parser.add_argument("--lr", type=list_of(float), default=[0.001, 0.01, 0.1], metavar="X,",
                             help="learning rates (default: 0.001,0.01,0.1)")
         parser.add_argument("--search", choices=["grid", "random"], default="grid",
-                            help="every optimizer at every rate, or rates at random between the least and the largest "
-                                 "(default: grid)")
-        parser.add_argument("--trials", type=count, metavar="N", help="of a random search (default: 30)")
-        parser.add_argument("--epochs", type=count, default=5, metavar="N", help="of each trial (default: 5)")
+                            help="grid: each optimizer at each rate; random: random rates between the least and the "
+                                 "largest (default: grid)")
+        parser.add_argument("--trials", type=count, metavar="N", help="trials of a random search (default: 30)")
+        parser.add_argument("--epochs", type=count, default=5, metavar="N", help="epochs of each trial (default: 5)")
         if name == "ratings":
             parser.add_argument("--least", type=float, default=ratings.LEAST, metavar="X",
-                                help=f"the rating from which on an item counts as chosen (default: {ratings.LEAST:g})")
+                                help=f"least rating of an item that counts as chosen (default: {ratings.LEAST:g})")
         if name == "clicks":
             clicks.add_reading(parser)
         else:
             parser.add_argument("--dim", type=count, default=32, metavar="N", help="length of a vector (default: 32)")
-        if name == "words":     # click models and softmax take one thread
-            parser.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
-        random = "a random search" if name == "clicks" else "all that is random"
-        parser.add_argument("--seed", type=int, metavar="N", help=f"of {random} (default: 0)")
-        parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, with matplotlib")
+        if name == "words":     # click models and softmax use one thread
+            parser.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
+        random = "random seed of a random search" if name == "clicks" else "random seed"
+        parser.add_argument("--seed", type=int, metavar="N", help=f"{random} (default: 0)")
+        parser.add_argument("--picture", type=Path, metavar="FILE",
+                            help="draw the trials to this file, with matplotlib")
 
 
 def _words(options, out):
@@ -57,7 +59,7 @@ def _words(options, out):
     words, _ = vocabulary(tokens)
     X = sp.triu(glove.cooccurrence(tokens, words)).tocoo()
     rows, columns = X.coords
-    held_out = np.random.default_rng(options.seed).random(X.nnz) < _HELD_OUT        # a pair in both its orders, or in none
+    held_out = np.random.default_rng(options.seed).random(X.nnz) < _HELD_OUT        # of a pair, both orders or none
 
     def part(which):
         half = sp.coo_array((X.data[which], (rows[which], columns[which])), shape=X.shape)
@@ -68,24 +70,27 @@ def _words(options, out):
     def make(optimizer, lr):
         return GloVe(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs, random_state=options.seed)
 
-    return Task(f"GloVe, {options.dim} dimensions, {len(words):,} words, {train.nnz:,} pairs; judged on {test.nnz:,} others",
-                "weighted squared error", False, make, lambda model: model.partial_fit(train), lambda model: -model.score(test),
-                options.epochs)
+    return Task(f"GloVe, {options.dim} dimensions, {len(words):,} words, {train.nnz:,} pairs; "
+                f"judged on {test.nnz:,} held-out pairs",
+                "weighted squared error", False, make, lambda model: model.partial_fit(train),
+                lambda model: -model.score(test), options.epochs)
 
 
 def _clicks(options, out):
     how = clicks.reading(options)
     chunks = list(clicks.stream(options.files, how))
     X, y = sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks]) > 0
-    train = int(len(y) * (1 - _HELD_OUT))           # what came last is judged on, as it would be in use
+    train = int(len(y) * (1 - _HELD_OUT))           # the last rows are held out, as a model in use predicts later rows
     if train == len(y) or len(np.unique(y[train:])) < 2:
-        raise ValueError(f"{', '.join(options.files)}: has {len(y)} rows, too few to leave out a part with clicks and without")
+        raise ValueError(f"{', '.join(options.files)}: there are {len(y)} rows; the last {_HELD_OUT:.0%} are held out, "
+                         "and must have rows with and without a click")
 
     def make(optimizer, lr):
-        return LogisticRegression(optimizer=optimizer, lr=lr, epochs=options.epochs, shuffle=False)    # as `train` reads it
+        # `sparseopt train clicks` does not shuffle.
+        return LogisticRegression(optimizer=optimizer, lr=lr, epochs=options.epochs, shuffle=False)
 
-    return Task(f"LogisticRegression, {train:,} rows; judged on the {len(y) - train:,} after them", "log-loss", False, make,
-                lambda model: model.partial_fit(X[:train], y[:train]),
+    return Task(f"LogisticRegression, {train:,} rows; judged on the {len(y) - train:,} rows after these",
+                "log-loss", False, make, lambda model: model.partial_fit(X[:train], y[:train]),
                 lambda model: evaluation.log_loss(y[train:], model.predict_proba(X[train:])[:, 1]), options.epochs)
 
 
@@ -98,15 +103,16 @@ def _ratings(options, out):
         return ImplicitFactorization(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs,
                                      random_state=options.seed)
 
-    return Task(f"ImplicitFactorization, {options.dim} dimensions, {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} "
-                f"users; judged on the last fifth of each user's, {test.nnz:,} others", f"NDCG at {k}", True, make,
+    return Task(f"ImplicitFactorization, {options.dim} dimensions, {X.nnz:,} ratings of {X.shape[1]:,} items by "
+                f"{X.shape[0]:,} users; judged on the last fifth of each user's ratings, {test.nnz:,} in all",
+                f"NDCG at {k}", True, make,
                 lambda model: model.partial_fit(X), lambda model: evaluation.evaluate(model, X, test, k)["ndcg"],
                 options.epochs)
 
 
 _TASKS = [("ratings", _ratings, "recommenders (matrix factorization): NDCG on each user's last ratings"),
-          ("clicks", _clicks, "click models (logistic regression): the log-loss of the last rows"),
-          ("words", _words, "word vectors (GloVe): the error on pairs left out")]
+          ("clicks", _clicks, "click models (logistic regression): log-loss of the last rows"),
+          ("words", _words, "word vectors (GloVe): error of held-out pairs")]
 
 
 def _compare(options, name, task):
@@ -117,11 +123,11 @@ def _compare(options, name, task):
     if getattr(options, "threads", None):
         _config.set_num_threads(options.threads)
     if not all(0 < lr < float("inf") for lr in options.lr):
-        raise ValueError(f"--lr is {','.join(map(str, options.lr))}; rates must be finite and above 0")
+        raise ValueError(f"--lr is {','.join(map(str, options.lr))}; all rates must be finite and above 0")
     if options.trials and options.search == "grid":
-        raise ValueError(f"--trials is {options.trials}; it goes with --search random alone")
+        raise ValueError(f"--trials is {options.trials}; it is allowed with --search random only")
     if options.seed is not None and options.search == "grid" and name == "clicks":
-        raise ValueError(f"--seed is {options.seed}; of click models only --search random has anything random")
+        raise ValueError(f"--seed is {options.seed}; for click models it is allowed with --search random only")
     options.seed = options.seed or 0
     out = console()
     with out.status("reading"):
@@ -149,11 +155,13 @@ def _compare(options, name, task):
         out.print(f"drawn: {options.picture}", highlight=False)
     best, epoch = ranked[0].best(task)
     if epoch:
-        command = ["sparseopt", "train", name, *options.files, "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
+        command = ["sparseopt", "train", name, *options.files,
+                   "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
                    "--epochs", str(epoch), *(["--dim", str(options.dim)] if "dim" in options else [])]
         for option in ("format", "label", "numbers", "skip", "n_features", "least"):
             value = getattr(options, option, None)
             if value is not None:
                 command += [flag(option), ",".join(value) if isinstance(value, list) else str(value)]
-        out.print(f"the best of them, on all of the data: {shlex.join(command)}", highlight=False, soft_wrap=True)
+        out.print(f"to train with the best setting on all of the data: {shlex.join(command)}", highlight=False,
+                  soft_wrap=True)
     return 0

@@ -12,56 +12,61 @@ from ..models import ImplicitFactorization, MatrixFactorization
 from ._common import add_settings, console, count, draw_loss, flag, given, train
 
 _MODELS = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
-LEAST = 4.0                    # rating from which on an item counts as chosen
+LEAST = 4.0                    # least rating of an item that counts as chosen
 
 
 def add(train_commands, commands, evaluate_commands):
     ratings = train_commands.add_parser(
-        "ratings", help="recommenders (matrix factorization) from ratings",
-        description="Train a recommender on ratings in MovieLens' format (userId,movieId,rating,timestamp): implicit (which "
-                    "items a user chooses, from the ratings of at least --least) or explicit (which rating a user gives). "
-                    "Writes checkpoint.safetensors (for --resume and `sparseopt recommend`) and loss.png into the output "
-                    "folder.")
+        "ratings", help="train a recommender (matrix factorization) on ratings",
+        description="Train a recommender on ratings in MovieLens' format (userId,movieId,rating,timestamp). The model "
+                    "implicit learns which items a user chooses, from the ratings of at least --least. The model "
+                    "explicit learns which rating a user gives. The command writes checkpoint.safetensors (for "
+                    "--resume and `sparseopt recommend`) and loss.png.")
     ratings.set_defaults(run=_train)
-    ratings.add_argument("file", type=Path, metavar="FILE", help="ratings.csv, or a .parquet of its columns")
+    ratings.add_argument("file", type=Path, metavar="FILE", help="ratings.csv, or .parquet with the same columns")
     ratings.add_argument("--model", choices=_MODELS, default="implicit", help="default: implicit")
     ratings.add_argument("--least", type=float, metavar="X",
-                         help=f"of implicit: the rating from which on an item counts as chosen (default: {LEAST:g})")
+                         help=f"for implicit: least rating of an item that counts as chosen (default: {LEAST:g})")
     ratings.add_argument("--held-out", type=float, metavar="SHARE",
-                         help="leave out the last of each user's ratings, such a share, and judge the model by them")
+                         help="hold out this share of each user's ratings, the last ones, to evaluate the model")
     ratings.add_argument("--output", type=Path, default=Path("ratings"), metavar="DIR",
                          help="folder to write to (default: ratings)")
     ratings.add_argument("--threads", type=count, metavar="N",
-                         help="threads of a step (default: all cores; a step of softmax has those of BLAS, whatever this says)")
+                         help="number of threads (default: all cores); softmax uses the threads of BLAS instead")
     ratings.add_argument("--resume", type=Path, metavar="CHECKPOINT",
-                         help="go on from here, up to --epochs; new users and items join; the settings are the checkpoint's")
+                         help="continue from this checkpoint up to --epochs, with its settings; users and items "
+                              "may be new")
     add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, bpr or warp",
-                 regularization="of the vectors, in the loss of each pair", weight_decay="of the optimizer")
+                 regularization="L2 penalty of the vectors, in the loss of each pair",
+                 weight_decay="weight decay of the optimizer")
 
-    recommend = commands.add_parser("recommend", help="items for users")
+    recommend = commands.add_parser("recommend", help="recommend items to users")
     recommend.set_defaults(run=_recommend)
     recommend.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    recommend.add_argument("users", nargs="*", type=int, metavar="USER", help="ids, as in the ratings")
-    recommend.add_argument("--seen", type=Path, metavar="FILE", help="ratings, whose items are not recommended again")
-    recommend.add_argument("--like", type=int, metavar="ITEM", help="instead of for users: the items most like this one")
-    recommend.add_argument("--titles", type=Path, metavar="FILE", help="a table whose first two columns are items and titles")
-    recommend.add_argument("-n", type=count, default=10, metavar="N", help="how many (default: 10)")
+    recommend.add_argument("users", nargs="*", type=int, metavar="USER", help="ids of users, as in the ratings")
+    recommend.add_argument("--seen", type=Path, metavar="FILE", help="ratings whose items are not recommended again")
+    recommend.add_argument("--like", type=int, metavar="ITEM",
+                           help="id of an item: print the most similar items, instead of items for users")
+    recommend.add_argument("--titles", type=Path, metavar="FILE",
+                           help="a table whose first two columns are ids of items and titles")
+    recommend.add_argument("-n", type=count, default=10, metavar="N", help="number of items (default: 10)")
 
-    evaluate = evaluate_commands.add_parser("ratings", help="how well a recommender foresees ratings")
+    evaluate = evaluate_commands.add_parser("ratings", help="measure how well a recommender predicts ratings")
     evaluate.set_defaults(run=_evaluate)
     evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    evaluate.add_argument("file", type=Path, metavar="FILE", help="ratings that were not trained on")
-    evaluate.add_argument("--seen", type=Path, metavar="FILE", help="ratings that were: their items are not recommended again")
-    evaluate.add_argument("-k", type=count, default=10, metavar="K", help="items to recommend (default: 10)")
+    evaluate.add_argument("file", type=Path, metavar="FILE", help="ratings that the model was not trained on")
+    evaluate.add_argument("--seen", type=Path, metavar="FILE",
+                          help="ratings that the model was trained on, whose items are not recommended")
+    evaluate.add_argument("-k", type=count, default=10, metavar="K", help="number of items to recommend (default: 10)")
 
 
 def read(out, path):
-    """The ratings of a file, of each pair of a user and an item the last one; says on the console how many that leaves out."""
+    """Read the last rating of each pair of a user and an item, and print the number of ratings left out."""
     ratings = datasets.read_ratings(path)
     latest = ratings.latest()
     if len(latest) < len(ratings):
-        out.print(f"{path.name}: {len(ratings) - len(latest):,} ratings are left out: the same user has rated the same item "
-                  "again later", highlight=False)
+        out.print(f"{path.name}: {len(ratings) - len(latest):,} ratings are left out: the same user has rated the same "
+                  "item again later", highlight=False)
     return latest
 
 
@@ -71,7 +76,7 @@ def chosen(ratings, kind, least):
         return ratings
     ratings = ratings.where(ratings.values >= least)
     if not len(ratings):
-        raise ValueError(f"there is no rating of at least {least:g}; --least sets that")
+        raise ValueError(f"there is no rating of at least {least:g}; there must be one, or --least must be lower")
     return replace(ratings, values=np.ones(len(ratings)))
 
 
@@ -81,14 +86,15 @@ def _train(options):
     if options.threads:
         _config.set_num_threads(options.threads)
     if options.held_out is not None and not 0 < options.held_out < 1:
-        raise ValueError(f"--held-out is {options.held_out}; it must be a share between 0 and 1")
+        raise ValueError(f"--held-out is {options.held_out}; it must be above 0 and below 1")
     if options.least is not None and kind is MatrixFactorization:
         raise ValueError("--least does not go with --model explicit")
     if options.resume:
         model, stored = _loaded(options.resume, kind)
         settings = {name: value for name, value in given(options, model, _MODELS.values()).items() if name != "epochs"}
         if settings or options.least is not None:
-            raise ValueError(f"{flag(next(iter(settings), 'least'))} does not go with --resume: the checkpoint says it")
+            raise ValueError(f"{flag(next(iter(settings), 'least'))} does not go with --resume: the checkpoint has "
+                             "this setting")
         model.epochs = options.epochs or model.epochs
         least = stored["least"]
     else:
@@ -110,7 +116,7 @@ def _train(options):
 
 
 def matrices(ratings, held_out, stored):
-    """What to train on, what is held out (or None), and the ids of rows and columns: those that are stored come first."""
+    """The training set, the test set or None, and the ids of the rows and columns. Stored ids come first."""
     users, user_ids = _renumbered(ratings.users, ratings.user_ids, stored and stored["user_ids"])
     items, item_ids = _renumbered(ratings.items, ratings.item_ids, stored and stored["item_ids"])
     shape = len(user_ids), len(item_ids)
@@ -132,7 +138,7 @@ def _renumbered(numbers, ids, known):
 
 
 def _loaded(path, *kinds):
-    """A model and what is stored with it."""
+    """A model and the metadata of its checkpoint."""
     stored = checkpoint.load(path).metadata
     by_name = {kind.__name__: kind for kind in _MODELS.values()}
     kind = by_name.get(stored.get("model_type"))
@@ -145,14 +151,15 @@ def _loaded(path, *kinds):
 
 
 def _known(out, path, model, stored):
-    """The ratings of a file whose users and items the model knows, as a matrix of its shape, and how many it does not."""
+    """The ratings of users and items that the model knows, as a matrix, and the number of all other ratings."""
     ratings = chosen(read(out, path), type(model), stored["least"])
     rows, columns = ({one: number for number, one in enumerate(stored[name])} for name in ("user_ids", "item_ids"))
     users = np.array([rows.get(one, -1) for one in ratings.user_ids.tolist()])[ratings.users]
     items = np.array([columns.get(one, -1) for one in ratings.item_ids.tolist()])[ratings.items]
     known = (users >= 0) & (items >= 0)
     values = ratings.values[known].astype(np.float32)
-    return sp.coo_array((values, (users[known], items[known])), shape=(len(rows), len(columns))).tocsr(), int((~known).sum())
+    X = sp.coo_array((values, (users[known], items[known])), shape=(len(rows), len(columns)))
+    return X.tocsr(), int((~known).sum())
 
 
 def _evaluate(options):
@@ -160,7 +167,8 @@ def _evaluate(options):
     model, stored = _loaded(options.checkpoint)
     test, unknown = _known(out, options.file, model, stored)
     if not test.nnz:
-        raise ValueError(f"{options.file}: the model knows no user and item of a rating in it")
+        raise ValueError(f"{options.file}: there is no rating of a user and an item that the model knows; there must "
+                         "be at least one")
     if unknown:
         out.print(f"{unknown:,} ratings of users or items that the model does not know are left out", highlight=False)
     seen = _known(out, options.seen, model, stored)[0] if options.seen else sp.csr_array(test.shape, dtype=np.float32)
@@ -187,17 +195,20 @@ def _recommend(options):
 
     out = console()
     if bool(options.users) == (options.like is not None):
-        raise ValueError("name users, or an item by --like: one of the two")
+        raise ValueError("USER and --like are both given, or both missing; give ids of users, or one item by --like")
     model, stored = _loaded(options.checkpoint)
     titles = _titles(options.titles) if options.titles else {}
     item_ids = stored["item_ids"]
     seen = _known(out, options.seen, model, stored)[0] if options.seen else None
     table = Table("user" if options.users else "like", "item", *(["title"] if titles else []), "score")
-    wanted, ids, what = ((options.users, stored["user_ids"], "user") if options.users else ([options.like], item_ids, "item"))
+    wanted, ids, what = [options.like], item_ids, "item"
+    if options.users:
+        wanted, ids, what = options.users, stored["user_ids"], "user"
     number = {one: i for i, one in enumerate(ids)}
     unknown = [one for one in wanted if one not in number]
     if unknown:
-        raise ValueError(f"{options.checkpoint}: the model does not know {what} {unknown[0]}")
+        raise ValueError(f"{options.checkpoint}: the model does not know {what} {unknown[0]}; it must be an id of the "
+                         "ratings that the model was trained on")
     for one in wanted:
         if options.users:
             items, scores = model.recommend(number[one], min(options.n, len(item_ids)), seen)

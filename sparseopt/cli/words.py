@@ -19,46 +19,52 @@ from ..models.words import (
 from ._common import add_settings, console, count, draw_loss, flag, given, train
 
 _MODELS = {"glove": GloVe, "skipgram": SkipGram}
-_WINDOW = 10            # of GloVe's counts, which are made before the model
+_WINDOW = 10            # default window of GloVe's counts, which exist before the model
 
 
 def add(train_commands, commands, evaluate_commands):
     words = train_commands.add_parser(
-        "words", help="word vectors (GloVe or skip-gram) from plain text",
-        description="Train word vectors on text files, or, without a file, on the documentation that every Python carries. "
-                    "GloVe counts which words stand near each other and fits the counts; skip-gram reads the text itself. "
-                    "Writes vectors.txt (word2vec's text format), checkpoint.safetensors (for --resume) and loss.png into the "
-                    "output folder.")
+        "words", help="train word vectors (GloVe or skip-gram) on plain text",
+        description="Train word vectors on text files. Without a file, the text is the documentation that every "
+                    "Python carries. GloVe counts which words stand near each other, and fits the counts. Skip-gram "
+                    "reads the text itself. The command writes vectors.txt (word2vec's text format), "
+                    "checkpoint.safetensors (for --resume) and loss.png.")
     words.set_defaults(run=_train)
     words.add_argument("files", nargs="*", metavar="FILE", help="plain text, UTF-8 (default: Python's documentation)")
     words.add_argument("--model", choices=_MODELS, default="glove", help="default: glove")
-    words.add_argument("--output", type=Path, default=Path("words"), metavar="DIR", help="folder to write to (default: words)")
-    words.add_argument("--threads", type=count, metavar="N", help="threads of a step (default: all cores)")
-    words.add_argument("--neighbours", metavar="WORD,WORD", help="whose neighbours to print (default: some frequent words)")
+    words.add_argument("--output", type=Path, default=Path("words"), metavar="DIR",
+                       help="folder to write to (default: words)")
+    words.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
+    words.add_argument("--neighbours", metavar="WORD,WORD",
+                       help="words whose nearest words are printed (default: some frequent words)")
     words.add_argument("--resume", type=Path, metavar="CHECKPOINT",
-                       help="go on from here, on the same text, up to --epochs; the settings below are the checkpoint's")
-    add_settings(words, [GloVe(), SkipGram()], x_max="count from which on pairs weigh fully",
-                 negative="words drawn at random for each word", sample="share of the text above which a word is frequent",
-                 window=f"largest distance of a pair; GloVe's default is {_WINDOW}",
-                 min_count="leave out words seen less often")
+                       help="continue from this checkpoint on the same text up to --epochs, with its settings")
+    add_settings(words, [GloVe(), SkipGram()], x_max="least count of a pair with full weight",
+                 negative="number of random words for each word",
+                 sample="words with a higher share of the text are left out at random",
+                 window=f"largest distance of the words of a pair; with GloVe {_WINDOW}",
+                 min_count="leave out words with a lower count, with each model")
 
     neighbours = commands.add_parser(
-        "neighbours", help="the words nearest to a word", description="Print the words nearest to given words, by cosine.")
+        "neighbours", help="print the words nearest to a word",
+        description="Print the words nearest to each given word, by cosine.")
     neighbours.set_defaults(run=_neighbours)
     neighbours.add_argument("vectors", type=Path, metavar="VECTORS", help="a file of vectors in word2vec's text format")
     neighbours.add_argument("words", nargs="+", metavar="WORD")
-    neighbours.add_argument("-n", type=count, default=10, metavar="N", help="how many of each (default: 10)")
+    neighbours.add_argument("-n", type=count, default=10, metavar="N",
+                            help="number of nearest words (default: 10)")
 
     evaluate = evaluate_commands.add_parser(
-        "words", help="similarity and analogies",
-        description="How word vectors agree with people: Spearman's rank correlation with their judgement of pairs, and the "
-                    "share of analogies (a is to b as c is to ?) that are answered rightly.")
+        "words", help="measure similarity and analogies of word vectors",
+        description="Compare word vectors with people's judgement: Spearman's rank correlation for pairs of words, "
+                    "and the share of right answers to analogies (a is to b as c is to ?).")
     evaluate.set_defaults(run=_evaluate)
     evaluate.add_argument("vectors", type=Path, metavar="VECTORS", help="a file of vectors in word2vec's text format")
     evaluate.add_argument("--pairs", type=Path, action="append", metavar="FILE",
-                          help="lines of two words and a number, between tabs (default: wordsim353 and simlex999 of gensim)")
+                          help="lines of two words and a number, separated by tabs "
+                               "(default: gensim's wordsim353 and simlex999)")
     evaluate.add_argument("--analogies", type=Path, action="append", metavar="FILE",
-                          help="lines of four words (default: questions-words.txt of gensim)")
+                          help="lines of four words (default: gensim's questions-words.txt)")
 
 
 def _train(options):
@@ -83,12 +89,14 @@ def _train(options):
             text = [sentence for text in texts for sentence in sentences(text)]
             tokens = [token for sentence in text for token in sentence]
         words, _ = vocabulary(tokens, min_count)
-    out.print(f"{source}: {len(tokens):,} words, {len(words):,} different ones seen {min_count} times or more", highlight=False)
+    out.print(f"{source}: {len(tokens):,} words, {len(words):,} different ones seen {min_count} times or more",
+              highlight=False)
     if len(words) < 2:
-        raise ValueError(f"{source}: only {len(words)} words are seen {min_count} times or more; --min-count sets that")
+        raise ValueError(f"{source}: only {len(words)} words are seen {min_count} times or more; there must be at "
+                         "least 2, or --min-count must be lower")
     if options.resume and (model.optimizer_.metadata["words"] if kind is GloVe else model.words_) != words:
-        raise ValueError(f"{options.resume}: trained on other words than this text has; resume on the same text, "
-                         "--min-count included")
+        raise ValueError(f"{options.resume}: trained on other words than this text has; --resume needs the same "
+                         "text and the same --min-count")
     if kind is GloVe:
         with out.status("counting pairs"):
             X = glove.cooccurrence(tokens, words, window)
@@ -98,14 +106,15 @@ def _train(options):
         train(out, model, lambda show: model.partial_fit(text, show), "words", path)
     write_vectors(options.output / "vectors.txt", words, model.vectors_)
     written = ["vectors.txt", "checkpoint.safetensors"]
-    written += draw_loss(options.output, model, "mean weighted squared error" if kind is GloVe else "mean loss of a pair")
+    written += draw_loss(options.output, model,
+                         "mean weighted squared error" if kind is GloVe else "mean loss of a pair")
     _print_neighbours(out, words, model.vectors_, options.neighbours and options.neighbours.split(","))
     out.print(f"written to {options.output}: {', '.join(written)}", highlight=False)
     return 0
 
 
 def _new(options, kind):
-    """The model to train, and the window in which GloVe's pairs are counted."""
+    """A new model, and the window of GloVe's counts."""
     settings = given(options, kind())
     foreign = [name for name in SkipGram().get_params() | GloVe().get_params()
                if getattr(options, name, None) is not None and name not in {**settings, "window": 0, "min_count": 0}]
@@ -121,17 +130,18 @@ def _resumed(options, kind):
     settings = [name for name in SkipGram().get_params() | GloVe().get_params()
                 if name not in ("epochs", "min_count") and getattr(options, name, None) is not None]
     if settings:
-        raise ValueError(f"{flag(settings[0])} does not go with --resume: the checkpoint says it")
+        raise ValueError(f"{flag(settings[0])} does not go with --resume: the checkpoint has this setting")
     stored = checkpoint.load(options.resume).metadata.get("model_type")
     if stored in ("GloVe", "SkipGram") and stored != kind.__name__:
         raise ValueError(f"{options.resume}: a checkpoint of {stored}; add --model {stored.lower()}")
     model = kind.load(options.resume)
     if kind is GloVe and not {"words", "window"} <= set(model.optimizer_.metadata):
-        raise ValueError(f"{options.resume}: a checkpoint of GloVe, but not of this command")
+        raise ValueError(f"{options.resume}: a checkpoint of GloVe, but not of `sparseopt train words`")
     if options.epochs:
-        for group in model.optimizer_.param_groups:     # a line that ends with the epochs: now with the new number of them
-            if isinstance(group["lr"], schedules.Linear):
-                group["lr"] = replace(group["lr"], steps=max(1, round(group["lr"].steps * options.epochs / model.epochs)))
+        for group in model.optimizer_.param_groups:     # a linear rate must reach its end in the new last epoch
+            rate = group["lr"]
+            if isinstance(rate, schedules.Linear):
+                group["lr"] = replace(rate, steps=max(1, round(rate.steps * options.epochs / model.epochs)))
         model.epochs = options.epochs
     return model, model.optimizer_.metadata.get("window")
 
@@ -149,7 +159,8 @@ def _print_neighbours(out, words, vectors, wanted, n=6):
     for word in wanted:
         if word in number:
             rows, cosines = next(found)
-            table.add_row(word, ", ".join(f"{words[row]} {cosine:.2f}" for row, cosine in zip(rows, cosines, strict=True)))
+            table.add_row(word, ", ".join(f"{words[row]} {cosine:.2f}"
+                                          for row, cosine in zip(rows, cosines, strict=True)))
         else:
             table.add_row(word, "(not among the words)")
     out.print(table)
@@ -169,7 +180,7 @@ def _evaluate(options):
     pairs, analogies = options.pairs, options.analogies
     if not (pairs or analogies):
         if not importlib.util.find_spec("gensim"):
-            raise ImportError("without --pairs and --analogies, gensim's files are taken: pip install gensim")
+            raise ImportError("without --pairs and --analogies the command needs gensim's files: pip install gensim")
         from gensim.test.utils import datapath
 
         pairs = [Path(datapath(name)) for name in ("wordsim353.tsv", "simlex999.txt")]
@@ -181,6 +192,7 @@ def _evaluate(options):
         table.add_row(path.name, "Spearman's correlation", f"{correlation:.3f}", f"{known} of {total} pairs")
     for path in analogies or []:
         correct, known, total = word_analogies(words, vectors, path)
-        table.add_row(path.name, "analogies answered", f"{correct / max(known, 1):.1%}", f"{known} of {total} questions")
+        table.add_row(path.name, "analogies answered", f"{correct / max(known, 1):.1%}",
+                      f"{known} of {total} questions")
     out.print(table)
     return 0
