@@ -132,8 +132,9 @@ def test_extra_memory_counts_the_plan_and_the_scratch():
     assert copy <= rising < copy + 5000                     # no plan
     # One bit for each row of the table finds repeats.
     assert copy + 5000 / 8 <= random < copy + 5000 / 8 + 5000
-    assert 4 * 8 * 100 <= few < 4 * 8 * 100 + 400 + 5000    # four words for each row of a sort
-    assert 8 * 500 <= runs < 3 * 8 * 2000                   # no sort: two words for each touched row, a byte for each entry
+    assert 4 * 8 * 100 <= few < 4 * 8 * 100 + 400 + 5000    # four words for each sorted row
+    # Without a sort, the plan has two words for each touched row and one byte for each entry.
+    assert 8 * 500 <= runs < 3 * 8 * 2000
     assert 4 * 8 * 2000 <= repeated < 5 * 8 * 2000 + 8192
     large = Race(Case(table=50_000, rows=2000, dim=8, zipf=1.05, order="random"), []).extra_memory()
     assert large < 5 * 8 * 2000 + 8192                      # this does not depend on the size of the table

@@ -28,6 +28,18 @@ LAYERS = [
 # Modules that still import a private module of another package.
 FOREIGN_IMPORTS = {"checkpoint", "schedules", "training"}
 
+MOST_COLUMNS = 120
+# Files and folders that still have longer lines.
+LONG_LINES = [
+    "sparseopt/_kernels", "sparseopt/_memory.py", "sparseopt/_tensors.py", "sparseopt/_text.py",
+    "sparseopt/checkpoint.py", "sparseopt/embedding.py", "sparseopt/gradients.py", "sparseopt/models/__init__.py",
+    "sparseopt/models/_base.py", "sparseopt/models/_recommender.py", "sparseopt/models/_supervised.py",
+    "sparseopt/models/factorization_machine.py", "sparseopt/models/glove.py",
+    "sparseopt/models/implicit_factorization.py", "sparseopt/models/linear.py",
+    "sparseopt/models/matrix_factorization.py", "sparseopt/models/skipgram.py", "sparseopt/optimizers",
+    "sparseopt/schedules.py", "sparseopt/training.py",
+]
+
 PATHS = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
          for path in sorted((ROOT / "sparseopt").rglob("*.py*")) if path.suffix in (".py", ".pyx")}
 CYTHON_IMPORT = re.compile(r"^\s*(?:from (sparseopt[\w.]*) )?c?import ([^#\n]*)", flags=re.M)
@@ -117,3 +129,12 @@ def test_every_public_name_is_there():
     for name in so.__all__:
         assert getattr(so, name) is not None
         assert name in dir(so)
+
+
+@pytest.mark.parametrize("folder", ["sparseopt", "tests", "bench"])
+def test_lines_of_code_have_at_most_120_columns(folder):
+    excepted = tuple(str(ROOT / name) for name in LONG_LINES)
+    for path in sorted((ROOT / folder).rglob("*.p*")):
+        if path.suffix in (".py", ".pyi", ".pyx", ".pxd", ".pxi") and not str(path).startswith(excepted):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                assert len(line) <= MOST_COLUMNS, f"{path.relative_to(ROOT)}, line {number}"
