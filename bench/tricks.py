@@ -24,7 +24,8 @@ import numpy as np
 
 from sparseopt import _kernels, _memory
 from sparseopt._bench.peers import Contestant
-from sparseopt._bench.steps import Case, Race
+from sparseopt._bench.cases import Case
+from sparseopt._bench.race import Race
 from sparseopt._kernels import processors
 
 RULES = "SGD", "Adagrad", "RowwiseAdagrad", "RMSprop", "Adam", "AdamW", "Adamax", "Ftrl", "Lion"
