@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from sparseopt import _kernels, _memory
-from sparseopt._bench.peers import Contestant
 from sparseopt._bench.cases import Case
+from sparseopt._bench.peers import Contestant
 from sparseopt._bench.race import Race
 from sparseopt._kernels import processors
 
