@@ -1,15 +1,17 @@
 """Metrics of predictions: log-loss and AUC of clicks; precision, recall, NDCG, MAP and AUC at k of rankings."""
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from ._text import shown
 from .gradients import checked
 
 
-def log_loss(y, p, sample_weight=None):
+def log_loss(y: npt.ArrayLike, p: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
     r"""Return the log-loss of predicted probabilities: the mean of :math:`-y \log p - (1 - y) \log(1 - p)`.
 
     Parameters
@@ -44,7 +46,7 @@ def log_loss(y, p, sample_weight=None):
     return float(np.average(-np.log(np.maximum(p, least).astype(np.float64)), weights=weight))
 
 
-def auc(y, score, sample_weight=None):
+def auc(y: npt.ArrayLike, score: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
     """Return the area under the ROC curve: the share of pairs of a 1 and a 0 in which the 1 has the higher score.
 
     A pair with equal scores counts one half.
@@ -108,7 +110,8 @@ def _extremes(numbers):
     return f"values from {numbers.min()} to {numbers.max()}" if numbers.size else "no values"
 
 
-def train_test_split_by_time(users, times, test_size=0.2):
+def train_test_split_by_time(users: npt.ArrayLike, times: npt.ArrayLike,
+                             test_size: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
     """Split samples by time: the last samples of each user are the test set.
 
     If a user has n samples, the last ⌊n · test_size⌋ of these are held out. Samples of the same time keep their order.
@@ -152,7 +155,7 @@ def train_test_split_by_time(users, times, test_size=0.2):
     return np.sort(order[~held_out]), np.sort(order[held_out])
 
 
-def ranking_metrics(recommended, test):
+def ranking_metrics(recommended: npt.ArrayLike, test: sp.sparray | sp.spmatrix) -> dict[str, float]:
     r"""Return precision, recall, NDCG, MAP and AUC at k of recommendations.
 
     The metrics are means over the users u that have test items. Let h_r = 1 if the item at rank r is one of the user's
@@ -232,7 +235,8 @@ def ranking_metrics(recommended, test):
     }
 
 
-def evaluate(model, train, test, k=10):
+def evaluate(model: Any, train: sp.sparray | sp.spmatrix, test: sp.sparray | sp.spmatrix,
+             k: int = 10) -> dict[str, float]:
     """Return the `ranking_metrics` of a model's recommendations. Items of the training set are not recommended.
 
     Parameters

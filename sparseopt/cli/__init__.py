@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from .. import _config
 from .._text import escaped
@@ -9,7 +10,7 @@ from .._version import __version__
 from . import bench, clicks, compare, ratings, words
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status. The default takes the arguments of the process."""
     options = _parser().parse_args(arguments)
     try:

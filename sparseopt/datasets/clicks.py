@@ -4,9 +4,12 @@ import csv
 import gzip
 import itertools
 import math
+import os
 import re
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,7 +18,8 @@ from .._text import escaped, shown
 from ._tables import named, open_parquet
 
 
-def read_clicks(path, format=None, **options):
+def read_clicks(path: str | os.PathLike, format: Literal["libsvm", "csv", "parquet"] | None = None,
+                **options: Any) -> Iterator[tuple[sp.csr_array, np.ndarray]]:
     """Yield a click log from a file, chunk by chunk, for `partial_fit`: (X, y).
 
     Parameters
@@ -78,7 +82,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 _LIBSVM = re.compile(rb"[^\s:#]+(?:[ \t]+\d+:[^\s:#]+)*")
 
 
-def read_libsvm(path, n_features=2**20, chunk=100_000, first=1):
+def read_libsvm(path: str | os.PathLike, n_features: int = 2**20, chunk: int = 100_000,
+                first: Literal[0, 1] = 1) -> Iterator[tuple[sp.csr_array, np.ndarray]]:
     """Yield the rows of a file in libsvm's format, `label column:value column:value ...`, chunk by chunk: (X, y).
 
     Parameters
@@ -183,7 +188,9 @@ def _libsvm_rows(lines, n_features, first, known):
     return _chunk(values, columns, bounds, n_features), numbers[labels]
 
 
-def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000, delimiter=None, header=True):
+def read_csv(path: str | os.PathLike, label: str | int = 0, numbers: Sequence[str | int] = (),
+             skip: Sequence[str | int] = (), n_features: int = 2**20, chunk: int = 100_000,
+             delimiter: str | None = None, header: bool = True) -> Iterator[tuple[sp.csr_array, np.ndarray]]:
     """Yield the rows of a table of text, with values hashed to features, chunk by chunk: (X, y).
 
     A value becomes the feature `crc32("column=value") % n_features`. Here `column` is the name of the column, or its
@@ -239,7 +246,9 @@ def read_csv(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000
     return _table_chunks(path, _csv_rows(path, delimiter), label, numbers, skip, n_features, chunk, header)
 
 
-def read_parquet(path, label=0, numbers=(), skip=(), n_features=2**20, chunk=100_000):
+def read_parquet(path: str | os.PathLike, label: str | int = 0, numbers: Sequence[str | int] = (),
+                 skip: Sequence[str | int] = (), n_features: int = 2**20,
+                 chunk: int = 100_000) -> Iterator[tuple[sp.csr_array, np.ndarray]]:
     """Yield the rows of a Parquet file, chunk by chunk: (X, y).
 
     The result is that of `read_csv` on the same table as text, where a null is an empty value. The reader needs the

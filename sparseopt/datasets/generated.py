@@ -1,6 +1,7 @@
 """A click log drawn from a known model: the best log-loss that any model can reach is known."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sp
@@ -66,8 +67,8 @@ class ClickLog:
     (10000, 1000) 50000 True
     """
 
-    def __init__(self, n_features=2**20, fields=30, zipf=1.5, density=0.2, scale=1.2, click_rate=0.2, dim=0,
-                 crossed=6, seed=0):
+    def __init__(self, n_features: int = 2**20, fields: int = 30, zipf: float = 1.5, density: float = 0.2,
+                 scale: float = 1.2, click_rate: float = 0.2, dim: int = 0, crossed: int = 6, seed: int = 0) -> None:
         integers = {"n_features": (n_features, 1), "fields": (fields, 1), "dim": (dim, 0), "crossed": (crossed, 2)}
         for name, (value, least) in integers.items():
             if not value >= least or value != int(value):
@@ -98,7 +99,8 @@ class ClickLog:
             too_low = expit(scores + self.intercept).mean() < click_rate
             low, high = (self.intercept, high) if too_low else (low, self.intercept)
 
-    def rows(self, n_rows, chunk=100_000, seed=1):
+    def rows(self, n_rows: int, chunk: int = 100_000,
+             seed: int = 1) -> Iterator[tuple[sp.csr_array, np.ndarray, np.ndarray]]:
         """Yield rows of the log, chunk by chunk: (X, y, p).
 
         Parameters

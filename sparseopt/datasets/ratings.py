@@ -1,10 +1,12 @@
 """Ratings of items by users, and a reader of files in MovieLens' format."""
 
 import math
+import os
 from array import array
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from .._text import shown
@@ -46,10 +48,10 @@ class Ratings:
     user_ids: np.ndarray
     item_ids: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.values)
 
-    def where(self, keep):
+    def where(self, keep: np.ndarray) -> "Ratings":
         """Return the ratings that a mask of bools selects, without users and items that have no selected rating.
 
         Parameters
@@ -66,7 +68,7 @@ class Ratings:
         return Ratings(users, items, self.values[keep], self.times[keep], self.user_ids[kept_users],
                        self.item_ids[kept_items])
 
-    def matrix(self, which=slice(None)):
+    def matrix(self, which: slice | npt.ArrayLike = slice(None)) -> sp.csr_array:
         """Return the ratings as a matrix with a row for each user and a column for each item.
 
         If a user has rated an item several times, only the last of these ratings counts, as in `latest`.
@@ -86,7 +88,7 @@ class Ratings:
         shape = len(self.user_ids), len(self.item_ids)
         return sp.coo_array((values[last].astype(np.float32), (users[last], items[last])), shape=shape).tocsr()
 
-    def latest(self):
+    def latest(self) -> "Ratings":
         """Return the last rating of each pair of a user and an item.
 
         If several ratings of a pair have the same time, the last of these in the arrays counts.
@@ -122,7 +124,7 @@ _HEADER = "userId,movieId,rating,timestamp"
 _CELLS = "which are an integer, an integer, a finite number and an integer"
 
 
-def read_ratings(path):
+def read_ratings(path: str | os.PathLike) -> Ratings:
     """Return the ratings of a file in the format of MovieLens (grouplens.org), such as `ratings.csv`.
 
     Parameters

@@ -1,15 +1,17 @@
 """Texts to train word vectors on."""
 
 import ast
+import os
 import re
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 _FRAME = re.compile(r"\*\*\* ?(START|END) OF TH[EI]S? PROJECT GUTENBERG[^\n]*")
 _NOT_DOCUMENTATION = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
 
 
-def python_documentation():
+def python_documentation() -> list[str]:
     """Return the documentation that every Python carries: the language reference and the library's docstrings.
 
     Returns
@@ -45,12 +47,12 @@ def python_documentation():
     return texts
 
 
-def read_texts(paths):
+def read_texts(paths: Iterable[str | os.PathLike]) -> list[str]:
     """Return the contents of text files, without the licence that Project Gutenberg puts around its books.
 
     Parameters
     ----------
-    paths : sequence of str or path
+    paths : iterable of str or path
         Files of UTF-8 text. Bytes that are not UTF-8 become U+FFFD.
 
     Returns

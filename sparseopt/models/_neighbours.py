@@ -1,9 +1,13 @@
 """The rows of a table that are nearest to given vectors, by cosine."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 
-def nearest(vectors, queries, n=10, leave_out=()):
+def nearest(vectors: np.ndarray, queries: np.ndarray, n: int = 10,
+            leave_out: Sequence[npt.ArrayLike] | np.ndarray = ()) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows nearest to each query by cosine, and the cosines. The nearest row comes first.
 
     Parameters
@@ -37,6 +41,6 @@ def nearest(vectors, queries, n=10, leave_out=()):
     return rows, np.take_along_axis(cosines, rows, 1)
 
 
-def unit(vectors):
+def unit(vectors: np.ndarray) -> np.ndarray:
     """Scale each vector to length 1; a vector of zeros stays as it is."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

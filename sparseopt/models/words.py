@@ -1,7 +1,9 @@
 """Texts to words, and word vectors to nearest words, files and scores."""
 
+import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -14,7 +16,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE_END = re.compile(r"[.!?]+|\n\s*\n")
 
 
-def tokenize(text):
+def tokenize(text: str) -> list[str]:
     """Return the words of a text in lower case. A word is a run of letters, and may have one apostrophe inside.
 
     Examples
@@ -26,7 +28,7 @@ def tokenize(text):
     return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
 
 
-def vocabulary(tokens, min_count=5):
+def vocabulary(tokens: Iterable[str], min_count: int = 5) -> tuple[list[str], list[int]]:
     """Return the words that occur at least `min_count` times, and their counts. The most frequent word comes first.
 
     Parameters
@@ -53,7 +55,7 @@ def vocabulary(tokens, min_count=5):
     return words, [counts[word] for word in words]
 
 
-def sentences(text):
+def sentences(text: str) -> list[list[str]]:
     """Return the sentences of a text as lists of words. A sentence ends at one of . ! ? or at an empty line.
 
     Examples
@@ -66,7 +68,7 @@ def sentences(text):
     return [words for words in parts if words]
 
 
-def write_vectors(path, words, vectors):
+def write_vectors(path: str | os.PathLike, words: Sequence[str], vectors: np.ndarray) -> None:
     """Write vectors in word2vec's text format, which gensim's KeyedVectors.load_word2vec_format reads.
 
     A file at `path` is replaced only after the new file is complete.
@@ -74,7 +76,7 @@ def write_vectors(path, words, vectors):
     Parameters
     ----------
     path : str or path
-    words : list of str
+    words : sequence of str
     vectors : array of floats, shape (len(words), dim)
 
     Raises
@@ -102,7 +104,7 @@ def write_vectors(path, words, vectors):
             file.write(f"{word} {' '.join(f'{x:.6g}' for x in vector)}\n".encode())
 
 
-def read_vectors(path):
+def read_vectors(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
     """Return the words and vectors of a file in word2vec's text format.
 
     Parameters
@@ -149,7 +151,7 @@ def read_vectors(path):
     return words, vectors
 
 
-def word_similarity(words, vectors, path):
+def word_similarity(words: Sequence[str], vectors: np.ndarray, path: str | os.PathLike) -> tuple[float, int, int]:
     """Return Spearman's rank correlation between cosines of word vectors and people's judgement of the same word pairs.
 
     Parameters
@@ -205,7 +207,7 @@ def word_similarity(words, vectors, path):
     return float(spearmanr(said, cosines).statistic), len(pairs), total
 
 
-def word_analogies(words, vectors, path):
+def word_analogies(words: Sequence[str], vectors: np.ndarray, path: str | os.PathLike) -> tuple[int, int, int]:
     """Count the analogies a : b = c : d for which the word nearest to b - a + c is d. The words a, b, c are left out.
 
     Parameters
@@ -262,7 +264,7 @@ def word_analogies(words, vectors, path):
 class WordVectors(Model):
     """The common part of models of words: `vectors_` has one row for each word."""
 
-    def nearest(self, row, n=10):
+    def nearest(self, row: int, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """Return the words nearest to the word of a row, by cosine. The nearest word comes first.
 
         Parameters
