@@ -1,4 +1,4 @@
-"""A benchmark of each rule, its limit and its peers: `pytest bench`, with pytest-benchmark's options.
+"""A benchmark of each rule, its reference loop and its peers: `pytest bench`, with pytest-benchmark's options.
 
 A group holds all contestants of one step; --benchmark-autosave and --benchmark-compare compare runs. Absolute times
 vary with the machine and the hour. `sparseopt bench` measures shares and ratios in turns.
@@ -65,7 +65,7 @@ def test_the_same_rows_of_a_larger_table(benchmark, form, n_rows):
 
 
 CONTESTANTS = {
-    "step": "step", "check": "check", "limit": "limit$", "in place": "limit in place",
+    "step": "step", "check": "check", "reference": "reference$", "in place": "reference in place",
     "torch sparse": r"torch (?!dense)", "torch dense": "torch dense",
     "fbgemm": "fbgemm", "numpy": "NumPy", "other form": "RowGradient|step on X.T", "reduced": "step on its rows",
     "indptr": "max of indptr",
@@ -77,7 +77,7 @@ def race(request):
     gc.collect()            # the one before, which lies in cycles
     race = Race(request.param)
     peers.set_threads(race.case.threads)
-    race.choose_limit()
+    race.choose_reference()
     return race
 
 
@@ -86,7 +86,7 @@ def race(request):
 def test_step(race, benchmark, who):
     found = [name for name in race.contestants if re.match(CONTESTANTS[who], name)]
     if not found:
-        assert who != "limit" or race.case.form not in ("rows", "dense")
+        assert who != "reference" or race.case.form not in ("rows", "dense")
         pytest.skip(f"no {who} for {title(race.case)}, or it is not installed")
     contestant = race.contestants[found[0]]
     batches = itertools.cycle(race.batches)

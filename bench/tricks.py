@@ -1,12 +1,12 @@
 """What each trick of the driver gains: the time of a step without the trick, over the time of a step with all tricks.
 
-All variants take turns on the same arrays in one process. A trick that a number of `_kernels/processors.py` controls is
-switched off by that number. A trick of the compiled code is switched off by a macro or a flag: the command compiles such
-variants first, from the C file that an installation from this folder leaves in build/. Run it from there:
+All variants take turns on the same arrays in one process. Numbers of `_kernels/processors.py` switch off some tricks.
+Macros and flags switch off tricks of the compiled code. The command compiles such variants first, from the C file that
+an installation from this folder leaves in build/. Run from this folder:
 
     python bench/tricks.py [--rules SGD,Adam] [--shapes 64,zipf] [--tricks FOUR_LINES,l1] [--repeats 3]
 
-Cells are percent: +12 says that the step takes 12 % longer without the trick. `of ref` compares with the reference loop.
+A cell of +12 says that the step takes 12 % longer without the trick. `of ref` compares with the reference loop.
 """
 
 import argparse
@@ -47,17 +47,19 @@ NUMBERS = {         # of the processor: what switches a trick off, or on where t
     "l2 far 32": {"far": 32}, "l2 far 120": {"far": 120},
 }
 MACROS = "FOUR_LINES", "RUNS", "LENGTHS", "SOON_ADDED", "PLAIN"
-FLAGS = {"unrolling": ("-funroll-loops", "--param=max-unroll-times=2"), "inline growth": ("--param=inline-unit-growth=1000",)}
+FLAGS = {"unrolling": ("-funroll-loops", "--param=max-unroll-times=2"),
+         "inline growth": ("--param=inline-unit-growth=1000",)}
 
 
 def compiled(trick, folder):
     """The kernels of the best instruction set, compiled without a trick."""
     flags = shlex.split(_kernels.BUILD["flags"])
-    flags = [flag for flag in flags if flag not in FLAGS.get(trick, ())] + [f"-DSPARSEOPT_{trick}=0"] * (trick in MACROS)
+    flags = [flag for flag in flags if flag not in FLAGS.get(trick, ())]
+    flags += [f"-DSPARSEOPT_{trick}=0"] * (trick in MACROS)
     library = Path(folder, f"{trick}.so")
-    includes = [f"-I{sysconfig.get_paths()['include']}", f"-I{np.get_include()}"]
-    subprocess.run(["cc", "-shared", "-fPIC", "-fwrapv", "-DNDEBUG", "-DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION", *flags,
-                    *includes, "-w", f"build/cython/sparseopt/_kernels/{_kernels.isa}.c", "-o", str(library)], check=True)
+    flags += ["-DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION", f"-I{sysconfig.get_paths()['include']}", f"-I{np.get_include()}"]
+    source = f"build/cython/sparseopt/_kernels/{_kernels.isa}.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-fwrapv", "-w", "-DNDEBUG", *flags, source, "-o", str(library)], check=True)
     spec = importlib.util.spec_from_file_location(f"sparseopt._kernels.{_kernels.isa}", library)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -70,7 +72,8 @@ def bound(race, module, numbers):
     module.processor = processors.own()._replace(**numbers)
     rule = parameter.rule
     arrays = [parameter.state[name] for name in rule.state + rule.row_state]
-    sweep = module.Sweep(rule.name, parameter.table, arrays, parameter.state.get("step"), by_elements=not rule.row_state)
+    steps = parameter.state.get("step")
+    sweep = module.Sweep(rule.name, parameter.table, arrays, steps, by_elements=not rule.row_state)
     module.processor = processors.own()
 
     def step(batch):
@@ -81,9 +84,9 @@ def bound(race, module, numbers):
 
 def measure(case, modules, repeats):
     race = Race(case, [])
-    race.choose_limit()
+    race.choose_reference()
     own = modules["as it is"]
-    race.contestants = {"limit": race.contestants["limit"], **{
+    race.contestants = {"reference": race.contestants["reference"], **{
         trick: bound(race, module, NUMBERS.get(trick, {})) for trick, module in modules.items() if trick != "places"}}
     if "places" in modules:
         apart, _memory.APART = _memory.APART, 0
@@ -117,7 +120,7 @@ def main():
                 base = times["as it is"]
                 gains = [100 * (times[trick] / base - 1) for trick in tricks]
                 cells = "".join(f"{gain:>+{w}.0f}" for gain, w in zip(gains, width, strict=True))
-                print(f"{rule:15s} {shape:7s} {base * 1e6:8,.0f} {times['limit'] / base:7.2f}{cells}", flush=True)
+                print(f"{rule:15s} {shape:7s} {base * 1e6:8,.0f} {times['reference'] / base:7.2f}{cells}", flush=True)
                 gc.collect()
 
 

@@ -1,4 +1,4 @@
-"""The benchmark measures the same step of all contestants, a limit on the same rows, and the traffic of both."""
+"""The benchmark measures the same step of all contestants, a reference loop on the same rows, and their traffic."""
 
 import numpy as np
 import pytest
@@ -46,19 +46,19 @@ def test_a_batch_is_the_same_gradient_in_every_form(form, zipf):
 @pytest.mark.parametrize("rule", ["SGD", "RowwiseAdagrad", "Adam", "Ftrl"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("threads", "order"), [(1, "random"), (3, "rising")])
-def test_the_limit_adds_the_gradient_to_all_that_the_rule_writes(rule, zipf, dtype, threads, order):
+def test_the_reference_loop_adds_the_gradient_to_all_that_the_rule_writes(rule, zipf, dtype, threads, order):
     race = Race(Case(table=5000, rows=2000, dim=24, threads=threads, rule=rule, zipf=zipf, dtype=dtype,
                      order=order), [])
     batch = race.batches[0]
     expected = np.zeros((5000, 24), dtype)
     np.add.at(expected, batch.drawn, batch.values)
-    limits = [name for name in race.contestants if name.startswith("limit")]
-    assert len(limits) > 3
-    for count, limit in enumerate(limits, start=1):
+    references = [name for name in race.contestants if name.startswith("reference")]
+    assert len(references) > 3
+    for count, name in enumerate(references, start=1):
         before = [array.copy() for array in race.arrays]
-        race.contestants[limit].step(batch)
+        race.contestants[name].step(batch)
         for array, old in zip(race.arrays, before, strict=True):
-            np.testing.assert_allclose(array, old + expected, rtol=1e-4, err_msg=limit)
+            np.testing.assert_allclose(array, old + expected, rtol=1e-4, err_msg=name)
         touched = expected.any(axis=1)
         for array in [*race.numbers, *([] if race.steps is None else [race.steps])]:
             np.testing.assert_array_equal(array, count * touched)
@@ -66,10 +66,10 @@ def test_the_limit_adds_the_gradient_to_all_that_the_rule_writes(rule, zipf, dty
     assert len(race.arrays) + len(race.numbers) + (race.steps is not None) == 1 + len(state)
 
 
-def test_the_limit_of_a_dense_gradient_touches_all_rows():
+def test_the_reference_loop_of_a_dense_gradient_touches_all_rows():
     race = Race(Case(table=3000, rows=100, dim=16, form="dense", rule="SGD"), [])
     batch, before = race.batches[0], race.arrays[0].copy()
-    race.contestants["limit (16, 4, False, 0, 0)"].step(batch)
+    race.contestants["reference (16, 4, False, 0, 0)"].step(batch)
     np.testing.assert_allclose(race.arrays[0], before + batch.gradient, rtol=1e-6)
 
 
@@ -172,7 +172,7 @@ def test_replay_runs_beside_skip_and_a_catch_up_of_all_rows():
     assert race.opt.steps == 3000
     result = race.run(repeats=1, seconds=0.001)
     assert result.peers == ["missed skip", "catch_up()"]
-    assert (race.opt.stale() >= 0).all()            # the limit has not changed the counts
+    assert (race.opt.stale() >= 0).all()            # the reference loop has not changed the counts
     assert race.opt.stale().max() == race.opt.steps - 3000
 
 

@@ -1,1 +1,1 @@
-"""The command `sparseopt bench`: the speed of a step, compared with the memory's limit and with other libraries."""
+"""The command `sparseopt bench`: the speed of a step, compared with a reference loop and with other libraries."""

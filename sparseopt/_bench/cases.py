@@ -97,7 +97,7 @@ class Batch:
 
     @cached_property
     def grouped(self):
-        """The arguments of the touch limit: touched rows, values grouped by row, and the start of each row's values.
+        """The arguments of the reference loop: touched rows, values grouped by row, and the start of each row's values.
 
         Unique rows keep their order.
         """

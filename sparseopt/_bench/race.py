@@ -1,7 +1,7 @@
-"""Several contestants take the same step in turns: sparseopt's step, the touch limit and other libraries.
+"""Several contestants take the same step in turns: sparseopt's step, the reference loop and other libraries.
 
-The touch limit is the least work that memory must do. A compiled loop in `_kernels/reference.pxi` adds the gradient to each
-array that the rule reads and writes, and does nothing else.
+The reference loop, `_kernels/reference.pxi`, adds the gradient to each array that the rule reads and writes, and does
+nothing else.
 
 The traffic of a step is computed from a model:
 
@@ -36,7 +36,7 @@ from .peers import PEERS, Contestant
 _OUT_OF_CACHE = 320 << 20   # bytes that all batches touch together: many times the size of a cache
 _MOST_BATCHES = 4096
 _EARLIER = 3000             # steps before a race with missed="replay": the first few hundred steps take longer
-# The limit tries these prefetch distances, in rows: (ahead, near, close, together, values), the arguments of reference_loop().
+# The reference loop tries these prefetch distances, in rows: (ahead, near, close, together, values_ahead).
 _DISTANCES = ((8, 4, False, 0, 0), (16, 4, False, 0, 0), (16, 8, False, 8, 0), (64, 0, False, 0, 0),
               (64, 0, False, 0, 64), (32, 8, True, 0, 16), (16, 4, True, 0, 4), (16, 4, True, 8, 4),
               (8, 3, True, 0, 3), (4, 2, True, 0, 2))
@@ -44,7 +44,7 @@ _IN_PLACE = 16, 4, True, 0, 0
 
 
 class Race:
-    """All contestants of a case: sparseopt's step, the limit, and the installed peers. All take the same batches."""
+    """All contestants of a case, on the same batches: sparseopt's step, the reference loop, the installed peers."""
 
     def __init__(self, case, wanted=PEERS):
         self.case = case
@@ -56,14 +56,14 @@ class Race:
         self.arrays = [table, *(array for array in state.values() if array.ndim == 2)]
         self.numbers = [array for name, array in state.items() if array.ndim == 1 and name != "step"]
         self.steps = state.get("step")
-        if case.missed == "replay":     # the limit writes to a copy, since replay reads the steps
+        if case.missed == "replay":     # the reference loop writes to a copy, since replay reads the steps
             self.steps = self.steps.copy()
 
         touched = case.table if case.form == "dense" else case.rows
         width = touched * case.dim * dtype.itemsize * (len(self.arrays) + 1)
         width += 8 * case.table if case.form == "csr" else 0
         n_batches = max(4, min(_MOST_BATCHES, _OUT_OF_CACHE // width + 1))
-        # The values are positive: a sum of squares must stay positive after the limit adds the values.
+        # The values are positive: a sum of squares must stay positive after the reference loop adds the values.
         self.batches = [Batch(case, rng, rng.random((case.rows, case.dim), dtype=dtype) + dtype.type(0.5))
                         for _ in range(n_batches)]
         for batch in self.batches:          # a cached property must not be computed within a timed step
@@ -80,7 +80,8 @@ class Race:
         self.contestants["check"] = Contestant(self._checked)
         if case.form in ("rows", "dense"):
             for distances in _DISTANCES:
-                self.contestants[f"limit {distances}"] = Contestant(self._limit(module.reference_loop, distances))
+                loop = self._reference(module.reference_loop, distances)
+                self.contestants[f"reference {distances}"] = Contestant(loop)
         if "forms" in wanted:
             self.contestants |= self._other_forms(module.reference_loop)
         if "forms" in wanted and case.missed == "replay":
@@ -112,24 +113,24 @@ class Race:
         self.opt.step(batch.gradient)
         self.opt.nonfinite = "allow"
 
-    def _limit(self, touch, distances):
+    def _reference(self, loop, distances):
         def step(batch):
             rows, values, starts = batch.grouped
-            touch(rows, values, starts, None, self.arrays, self.numbers, self.steps, *distances,
+            loop(rows, values, starts, None, self.arrays, self.numbers, self.steps, *distances,
                   _config.threads_for(self.case.threads))
         return step
 
-    def _scattered(self, touch):
+    def _scattered(self, loop):
         def step(batch):
             rows, starts, order = batch.segments
-            touch(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_IN_PLACE,
+            loop(rows, batch.values, starts, order, self.arrays, self.numbers, self.steps, *_IN_PLACE,
                   _config.threads_for(self.case.threads))
         return step
 
-    def _other_forms(self, touch):
+    def _other_forms(self, loop):
         """Contestants that take the same gradient in another form: they show the cost of the case's form."""
         if self.case.form == "rows" and self.case.zipf and self.case.order == "random":
-            return {"limit in place": Contestant(self._scattered(touch))} if self.case.missed == "skip" else {}
+            return {"reference in place": Contestant(self._scattered(loop))} if self.case.missed == "skip" else {}
         if self.case.form == "matmul":
             return {"step on X.T @ dY": Contestant(lambda batch: self.opt.step(_product(batch))),
                     "step on its rows": Contestant(lambda batch: self.opt.step(_reduced(batch)))}
@@ -141,22 +142,22 @@ class Race:
             return others
         return {}
 
-    def choose_limit(self, repeats=3, seconds=0.1):
-        """Choose the fastest prefetch distances of the limit, and drop the times of this choice.
+    def choose_reference(self, repeats=3, seconds=0.1):
+        """Choose the fastest prefetch distances of the reference loop, and drop the times of this choice.
 
-        The least of many noisy times is too small for a comparison, so the chosen limit is timed again.
+        The least of many noisy times is too small for a comparison, so the chosen way is timed again.
         """
-        limits = [name for name in self.contestants if name.startswith("limit (")]
-        if limits:
-            tried = self._times(limits, repeats, seconds)
+        references = [name for name in self.contestants if name.startswith("reference (")]
+        if references:
+            tried = self._times(references, repeats, seconds)
             best = self.contestants[min(tried, key=lambda name: statistics.median(tried[name]))]
-            others = {name: contestant for name, contestant in self.contestants.items() if name not in limits}
-            self.contestants = {"limit": best} | others
+            others = {name: contestant for name, contestant in self.contestants.items() if name not in references}
+            self.contestants = {"reference": best} | others
 
     def run(self, repeats=5, seconds=0.3):
         """Time all contestants in turns, and return a Result."""
         peers.set_threads(self.case.threads)
-        self.choose_limit(repeats, seconds / 3)
+        self.choose_reference(repeats, seconds / 3)
         times = self._times(self.contestants, repeats, seconds)
         return Result(self.case, self.touched, self.bytes, self.extra_memory(), times)
 
@@ -235,4 +236,4 @@ class Result(NamedTuple):
 
     @property
     def peers(self):
-        return [name for name in self.times if name not in ("step", "check", "limit")]
+        return [name for name in self.times if name not in ("step", "check", "reference")]

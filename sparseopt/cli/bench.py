@@ -15,15 +15,15 @@ from ._common import check_picture, count, flag, list_of
 
 def add(commands):
     bench = commands.add_parser(
-        "bench", help="measure the speed of a step, compared with the touch limit and with other libraries",
+        "bench", help="measure the speed of a step, compared with the reference loop and with other libraries",
         description="Measure steps on random gradients. Options marked with a comma take a list, such as 1,2. Each "
-                    "combination of values is a line. A line has the time, GB/s, the share of the touch limit, the "
+                    "combination of values is a line. A line has the time, GB/s, the share of the reference loop, the "
                     "time that the check for NaN adds, the memory that a step allocates, and the times of other "
-                    "libraries divided by the time of sparseopt. The touch limit is a compiled loop that only adds "
+                    "libraries divided by the time of sparseopt. The reference loop is a compiled loop that only adds "
                     "the gradient to the arrays which the rule writes. All contestants take turns on the same "
                     "batches. No cache holds all of the batches, unless 4,096 batches are too few for this. The time "
                     "is without the check for NaN, which is on by default. The forms csr, csc, coo and matmul have no "
-                    "limit; their only peer is sparseopt's step on the same gradient in another form.")
+                    "reference; their only peer is sparseopt's step on the same gradient in another form.")
     bench.set_defaults(run=_bench)
     default = Case()
     axes = {
