@@ -57,9 +57,9 @@ def compiled(trick, folder):
     flags = [flag for flag in flags if flag not in FLAGS.get(trick, ())]
     flags += [f"-DSPARSEOPT_{trick}=0"] * (trick in MACROS)
     library = Path(folder, f"{trick}.so")
-    flags += ["-DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION", f"-I{sysconfig.get_paths()['include']}", f"-I{np.get_include()}"]
-    source = f"build/cython/sparseopt/_kernels/{_kernels.isa}.c"
-    subprocess.run(["cc", "-shared", "-fPIC", "-fwrapv", "-w", "-DNDEBUG", *flags, source, "-o", str(library)], check=True)
+    flags += ["-shared", "-fPIC", "-fwrapv", "-w", "-DNDEBUG", "-DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION"]
+    flags += [f"-I{sysconfig.get_paths()['include']}", f"-I{np.get_include()}"]
+    subprocess.run(["cc", *flags, f"build/cython/sparseopt/_kernels/{_kernels.isa}.c", "-o", str(library)], check=True)
     spec = importlib.util.spec_from_file_location(f"sparseopt._kernels.{_kernels.isa}", library)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
