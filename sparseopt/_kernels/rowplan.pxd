@@ -10,19 +10,22 @@ cdef extern from *:
     """
     void prefetch_read "sparseopt_prefetch_read"(const void*) noexcept nogil
 
-# Where the gradient of the i-th touched row comes from.  Its entries are starts[i] to stops[i] (entry i alone, if NULL),
-# looked up through `order` if there is one; cells and the terms of a product stand in that order.  An entry e adds
-#     values[e, :]                      when columns and sources are NULL,
-#     values[e] at column columns[e]    when `columns` is given (a cell of a sparse matrix),
-#     weights[e] * values[sources[e]]   when `sources` is given (a term of a product).
+# The touched rows of a gradient and their entries.  The i-th touched row has the positions starts[i] to stops[i] - 1.
+# If starts is NULL, the row has position i alone.  Position p holds entry order[p], or entry p if order is NULL.
+# The gradient of the row is the sum of its entries:
+#
+#     form                       given               entry e adds
+#     rows of values             values              values[e, :]
+#     cells of a sparse matrix   columns             values[e] at column columns[e]
+#     terms of a sparse product  sources, weights    weights[e] * values[sources[e], :]
 cdef struct Source:
-    const void* rows            # the touched rows' numbers; NULL: 0, 1, 2, ...
-    bint rows_wide              # int64, else int32
-    bint unsorted               # no row repeats, and they do not rise
+    const void* rows            # numbers of the touched rows; NULL: 0, 1, 2, ...
+    bint rows_wide              # rows are int64, else int32
+    bint unsorted               # rows are unsorted and do not repeat
     const int64_t* starts
     const int64_t* stops
-    const int64_t* order
-    Py_ssize_t n_entries        # in order
+    const int64_t* order        # NULL for cells and terms, which are permuted instead
+    Py_ssize_t n_entries        # length of order
     const void* values
     Py_ssize_t stride           # elements from one row of `values` to the next
     Py_ssize_t value_rows
@@ -31,18 +34,20 @@ cdef struct Source:
     const void* sources
     bint index_wide             # columns or sources are int64, else int32
     const void* weights
-    Py_ssize_t n_weights        # those of rows left out included
+    Py_ssize_t n_weights        # including the weights of rows that were left out
 
 
 cdef inline int64_t number(const void* array, bint wide, Py_ssize_t i) noexcept nogil:
+    """array[i], for an int64 (`wide`) or int32 array."""
     return (<const int64_t*>array)[i] if wide else (<const int32_t*>array)[i]
 
 
 cdef class RowPlan:
     cdef Source source
-    cdef readonly Py_ssize_t n          # rows touched
-    cdef readonly Py_ssize_t longest    # entries of the longest row
+    cdef readonly Py_ssize_t n          # number of touched rows
+    cdef readonly Py_ssize_t longest    # largest number of entries in a row
+    # `source` points into these arrays, which must stay alive.
     cdef object touched, starts, stops
-    cdef readonly object order          # the entries in the order of their rows; None if they stand in it
-    cdef tuple entries                  # these and those above are what the pointers look into
+    cdef readonly object order          # entry numbers sorted by row; None: entries are read as given
+    cdef tuple entries                  # values, columns, sources, weights
     cdef int check_in_place(self) except -1
