@@ -1,53 +1,56 @@
 from libc.stdint cimport int64_t
 
 cdef enum:
-    MOST_DEGREE = 40
-    MOST_NUMBERS = 9 + 2 + 2 + MOST_DEGREE + 1      # a matrix, two powers, e and the degree, the coefficients
+    MAX_DEGREE = 40
+    MOST_NUMBERS = 9 + 2 + 2 + MAX_DEGREE + 1       # a 3 x 3 matrix, two powers, e and the degree, the coefficients
 
-# β^0, β^1, ... in two tables: β^j = high[j // 256] * low[j % 256].
+# See the head of replay.pyx for the formulas and letters.
+
+# Powers of β: β^j = high[j // 256] * low[j % 256].
 cdef struct Powers:
     double low[256]
     double* high
-    Py_ssize_t n_high       # beyond it β^j counts as 0
+    Py_ssize_t n_high       # powers beyond the table count as 0
 
-# M(now) ... M(s + 1), the product of the matrices of the steps after s, for every s from the start on.
+# M(now) ... M(s + 1), the product of the matrices of the steps after s, for every s since the start.
 cdef struct Products:
-    int size                # of a matrix: 0 (there are none) to 3
-    Py_ssize_t block
-    double* within          # from s to the end of its block of steps, or to now in the last one
-    double* later           # from the end of a block to now
-    Py_ssize_t n_blocks     # that have ended
-    Py_ssize_t room_within
-    Py_ssize_t room_later
+    int size                # of a matrix: 1, 2 or 3; 0: no matrices
+    Py_ssize_t block        # steps per block
+    double* within          # for each s: the product to the end of its block, or to now in the last block
+    double* later           # for each complete block: the product from its end to now
+    Py_ssize_t n_blocks     # complete blocks
+    Py_ssize_t within_capacity
+    Py_ssize_t later_capacity
 
-# The sum over Adam's missed steps, as a polynomial for every s: see replay.pyx.
+# Adam's sum R(y) over the missed steps, as a polynomial for every s.  A sum of poles 1 / (y + x) is called a resolvent.
 cdef struct Resolvent:
-    Py_ssize_t window       # steps after which a term counts no more; 0: there is no resolvent
+    Py_ssize_t window       # steps after which the terms of the sum are negligible; 0: there is no sum
     double eps
-    double tiny             # least normal number of the table's dtype
-    double* root            # √c(j) without the bias correction, for lags j = window ... 1
-    double* fall            # what is left of a term after j steps, over that
+    double tiny             # smallest normal number of the table's dtype
+    double* sqrt_c          # √c_j without the bias correction, for lags j = window ... 1
+    double* b1_sqrt_c       # β1^j √c_j without the bias correction, for the same lags
     int n_bands
-    int64_t first[64]       # band b holds for s from first[b] on
+    int64_t first[64]       # band b begins at s = first[b]
     int degree[64]
-    int most[64]            # the highest degree of this band and all after it
-    double centre_root[64]  # √c at the lag of the polynomials' centre, without the bias correction
-    double centre_fresh[64] # 1 - β2^(that lag)
-    double to_powers[(MOST_DEGREE + 1) * (MOST_DEGREE + 1)]     # of τ, from Chebyshev polynomials
-    int planes
-    double* C               # planes of coefficients, each for s = base ... base + 2 window
-    double* K               # √centre of these
+    int max_degree[64]      # highest degree of this band and all later bands
+    double centre_sqrt_c[64]    # √c of the centre, without the bias correction
+    double centre_correction[64]    # 1 - β2^h, if h is the lag of the centre
+    double chebyshev[(MAX_DEGREE + 1) * (MAX_DEGREE + 1)]   # row p: coefficients of T_p
+    int n_coefficients
+    double* C               # row p: C_p for s = base ... base + 2 window, with the factor 2 for p = 0, too
+    double* sqrt_centre     # √c of the centre, for the same s
     int64_t base
-    bint single             # records are float, else double
-    char* records           # of every s that is out of the window: e, and coefficients of powers of τ
-    int64_t recorded        # the first of them
-    int64_t offset[64]      # in numbers, of the first record of a band
-    int64_t n_numbers       # in records,
-    Py_ssize_t room_records  # and that they have room for
-    char* ready             # all numbers of every s in the window, in the table's dtype, from the latest back,
-    Py_ssize_t stride       # so many numbers apart,
-    int64_t ready_at        # as of this step
+    bint single             # records and ready are float, else double
+    char* records           # for each s before the window: e and the coefficients of τ^0 ... τ^d
+    int64_t first_record    # the s of the first record
+    int64_t offset[64]      # of the first record of each band, counted in numbers
+    int64_t n_numbers       # length of records, counted in numbers
+    Py_ssize_t record_capacity
+    char* ready             # results of numbers_of for each s in the window, latest first
+    Py_ssize_t stride       # numbers from one s to the next in ready
+    int64_t ready_at        # the step for which ready was computed
 
+# All numbers of a History.
 cdef struct Past:
     int64_t start
     int64_t now
@@ -56,15 +59,15 @@ cdef struct Past:
     Powers powers[2]
     Resolvent resolvent
 
-# What one step leaves to the rows that miss it.
+# The numbers of one step, for the rows that miss it.
 cdef struct Term:
-    double matrix[9]        # row by row
-    double rate
-    double factor           # the resolvent's α_t
+    double matrix[9]        # M(t), row by row
+    double rate             # r_t
+    double factor           # α_t
     double fresh            # 1 - β2^t
 
 
-# The missed steps of one row: what a row function that needs more than numbers gets in place of a gradient.
+# The missed steps of one row.  A row function *_missed gets this struct in place of a gradient.
 cdef struct Gap:
     const Past* past
     int64_t s
