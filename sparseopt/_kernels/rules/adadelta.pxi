@@ -3,8 +3,7 @@
 
 cdef void adadelta(real* restrict w, const real* restrict g, real* restrict v, real* restrict d,
                    const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    # v: E[g²]
-    # d: E[Δ²]
+    # v: the paper's E[g²].  d: the paper's E[Δ²].
     cdef real lr = h[0], rho = h[1], fresh = h[2], eps = h[3]       # fresh = 1 - rho
     cdef real delta
     cdef Py_ssize_t j
@@ -20,7 +19,7 @@ cdef void adadelta(real* restrict w, const real* restrict g, real* restrict v, r
 
 cdef void adadelta_missed(real* restrict w, const real* restrict g, real* restrict v, real* restrict d,
                           const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t j                           # at: ρ^J
+    cdef Py_ssize_t j                           # at[0]: ρ^J for J missed steps
     for j in range(n):
         v[j] = at[0] * v[j]
         d[j] = at[0] * d[j]

@@ -1,12 +1,12 @@
-# What the rules need beyond + - * /.  One name for float and double: `sqrt` of libc.math alone would turn a float
-# rule into double arithmetic.  All of it is exactly rounded, so every instruction set gives the same bits.
+# Arithmetic for rules.  Each function serves float and double: `sqrt` of libc.math would turn a float rule into double
+# arithmetic.  All results are correctly rounded, so every instruction set gives the same bits.
 
 from libc.float cimport DBL_MIN, FLT_MIN
 from libc.math cimport INFINITY, copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
 
 cdef enum:
-    STRIP = 64          # elements of a row that are taken together where a rule needs memory of its own
-    SOON = 3072         # bytes ahead of a sum: what only adds up reads faster than a processor foresees by itself
+    STRIP = 64          # elements of a row per block, in rules that need scratch arrays
+    SOON = 3072         # prefetch distance of a sum in bytes; sums read faster than the hardware prefetcher fetches
 
 ctypedef fused real:
     float
@@ -36,7 +36,7 @@ cdef inline real smaller(real x, real y) noexcept nogil:
 
 
 cdef inline real signed(real size, real x) noexcept nogil:
-    # size * sign(x) of a size that is not negative; of a NaN: NaN
+    # size * sign(x).  size must not be negative.  The result is NaN if x is NaN.
     if real is float:
         return copysignf(size, x) if fabsf(x) > 0 else x
     else:
@@ -44,11 +44,12 @@ cdef inline real signed(real size, real x) noexcept nogil:
 
 
 cdef inline real tiny(real x) noexcept nogil:
-    return FLT_MIN if real is float else DBL_MIN        # the least normal number of x's type
+    return FLT_MIN if real is float else DBL_MIN        # smallest normal number of x's type
 
 
-# An average to which no gradient is added becomes 0 below the least normal number: arithmetic with subnormal numbers takes many
-# times as long.  Where there is a gradient it stays exact, for a small average may have to be divided by.
+# If gradients stay 0, an average decays to a subnormal number.  Arithmetic with subnormal numbers is many times slower.
+# `faded` therefore replaces a subnormal average by 0 if the gradient is 0.  An average with a gradient stays exact,
+# because a small average may be a divisor.
 
 
 cdef inline real faded(real x, real g) noexcept nogil:
@@ -76,22 +77,25 @@ cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogi
         for j in range(n):
             rest = rest + g[j] * g[j]
         return rest / <real>max(n, 1)
-    share = 1 / <real>n                     # divided early, off the chain of what waits for the sums
+    share = 1 / <real>n                     # computed early, so that the division overlaps the sums
     for j in range(whole, n):
         rest = rest + g[j] * g[j]
     return (sum_of_squares(g, whole) + rest) * share
 
 
 cdef inline real sum_of_squares(const real* restrict g, Py_ssize_t n) noexcept nogil:
-    # Of 16 or 32 or ... elements.  Sixteen running sums, folded in a fixed order: a compiler may keep them in one, two or
-    # four registers (as the loop has at least one turn: not in memory), and the bits stay the same.
+    # n must be a positive multiple of 16.  The 16 partial sums are added up in a fixed order.  So the bits are the same
+    # whether a compiler holds the partial sums in one, two or four registers.
+    # The loop has at least one iteration, or the compiler would keep `lane` in memory.
     cdef real lane[16]
     cdef Py_ssize_t i = 0, j
     for j in range(16):
         lane[j] = 0
     while True:
-        if SOON_ADDED and n > 32:                                      # a short row's length is known to the compiler, and costs nothing
-            prefetch_read(<const char*>(g + i) + SOON)  # where the next rows' gradients stand, if it is read in place
+        # Gradients read in place are contiguous, so this prefetches the gradients of the next rows.
+        # For short rows n is a compile-time constant, so the test costs nothing.
+        if SOON_ADDED and n > 32:
+            prefetch_read(<const char*>(g + i) + SOON)
             if real is double:
                 prefetch_read(<const char*>(g + i) + SOON + 64)
         for j in range(16):

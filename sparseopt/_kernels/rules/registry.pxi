@@ -1,4 +1,5 @@
-# Every rule by its name. A new rule: its file here, an `include` and a line below. The compiler checks the number of states.
+# Registers every rule by name.  A new rule needs a file in this folder, an `include` and a line below.
+# The compiler checks the number of states.
 
 include "sgd.pxi"
 include "adagrad.pxi"
@@ -34,7 +35,8 @@ rule2("adadelta_missed", adadelta_missed[float], adadelta_missed[double])
 rule1("rmsprop_missed", rmsprop_missed[float], rmsprop_missed[double])
 rule2("rmsprop_momentum_missed", rmsprop_momentum_missed[float], rmsprop_momentum_missed[double])
 rule2("rmsprop_centered_missed", rmsprop_centered_missed[float], rmsprop_centered_missed[double])
-rule3("rmsprop_centered_momentum_missed", rmsprop_centered_momentum_missed[float], rmsprop_centered_momentum_missed[double])
+rule3("rmsprop_centered_momentum_missed", rmsprop_centered_momentum_missed[float],
+      rmsprop_centered_momentum_missed[double])
 rule2("adam_missed", adam_missed[float], adam_missed[double])
 rule3("amsgrad_missed", amsgrad_missed[float], amsgrad_missed[double])
 rule2("adamax_missed", adamax_missed[float], adamax_missed[double])

@@ -1,5 +1,6 @@
-# Tieleman and Hinton 2012, "Lecture 6.5: rmsprop"; centered: Graves 2013, "Generating Sequences With Recurrent Neural
-# Networks", eq. 38 to 45, with epsilon where torch.optim.RMSprop has it.
+# RMSprop: Tieleman and Hinton 2012, "Lecture 6.5: rmsprop".
+# Centered: Graves 2013, "Generating Sequences With Recurrent Neural Networks", eq. 38 to 45.
+# Epsilon is added outside the root, as in torch.optim.RMSprop.
 
 
 cdef void rmsprop(real* restrict w, const real* restrict g, real* restrict v,
@@ -27,7 +28,8 @@ cdef void rmsprop_momentum(real* restrict w, const real* restrict g, real* restr
 
 
 cdef inline real deviation(real v, real mean) noexcept nogil:
-    # Rounding can take the variance below 0, where torch returns NaN.  Where both squares overflow it is infinite.
+    # Rounding can make the variance negative: the deviation is then 0, while torch returns NaN.
+    # The variance is NaN if both squares overflow: the deviation is then infinite.
     cdef real variance = v - mean * mean
     return root(variance) if variance > 0 else <real>0 if variance <= 0 else <real>INFINITY
 
@@ -61,7 +63,8 @@ cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, re
         fade(buf, g, n)
 
 
-# Missed steps.  at: the matrix that takes (w, buf) through them, with momentum; then α^J.
+# Missed steps.  Without momentum at[0] is α^J for J missed steps.  With momentum at[0] ... at[3] is a 2 x 2 matrix for
+# (w, buf), and at[4] is α^J.
 
 
 cdef void rmsprop_missed(real* restrict w, const real* restrict g, real* restrict v,
