@@ -1,41 +1,41 @@
-# What stands between a table and its gradient: rows taken out of it, weighted sums of rows, dot products of pairs of rows.
-# Every sum is taken in a fixed order, so the number of threads and the instruction set change no bit.
+# Kernels of sparseopt.embedding: gather rows of a table, dot products of rows, products of a CSR array and a table.
+# Every sum has a fixed order, so the number of threads and the instruction set change no bit.
 
 cdef enum:
-    ROWS_AHEAD = 16         # rows between prefetch and use
-    SAMPLES = 256           # samples that a thread takes at a time, at the most
+    LOOKUP_PREFETCH_ROWS = 16       # rows from a prefetch to the use
+    LOOKUP_BLOCK_ROWS = 256         # largest number of rows that a thread takes at a time
 
 
-cdef struct Rows:           # of an array of floats, by number, or all of them in turn
+cdef struct Rows:           # a sequence of rows of an array
     const char* array
     Py_ssize_t row_bytes
-    const void* numbers     # NULL: 0, 1, 2, ...
-    bint wide
-    Py_ssize_t n
+    const void* numbers     # row numbers; NULL: 0, 1, 2, ...
+    bint wide               # numbers are int64, else int32
+    Py_ssize_t n            # length of the sequence
 
 
-cdef inline const char* row_of(const Rows* r, Py_ssize_t i) noexcept nogil:
+cdef inline const char* address_of_row(const Rows* r, Py_ssize_t i) noexcept nogil:
     return r.array + (number(r.numbers, r.wide, i) if r.numbers else i) * r.row_bytes
 
 
-cdef inline void prefetch_later(const Rows* r, Py_ssize_t i, Py_ssize_t n_bytes) noexcept nogil:
-    if r.numbers and i + ROWS_AHEAD < r.n:
-        prefetch_row(False, row_of(r, i + ROWS_AHEAD), n_bytes)
+cdef inline void prefetch_later_row(const Rows* r, Py_ssize_t i, Py_ssize_t n_bytes) noexcept nogil:
+    if r.numbers and i + LOOKUP_PREFETCH_ROWS < r.n:
+        prefetch_row(False, address_of_row(r, i + LOOKUP_PREFETCH_ROWS), n_bytes)
 
 
-cdef inline Py_ssize_t block_of(Py_ssize_t n, int threads) noexcept nogil:
-    return max(1, min(SAMPLES, n // (4 * threads)))
+cdef inline Py_ssize_t rows_per_block(Py_ssize_t n, int threads) noexcept nogil:
+    return max(1, min(LOOKUP_BLOCK_ROWS, n // (4 * threads)))
 
 
 cdef void copy_rows(const Rows* rows, char* out, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(lo, hi):
-        prefetch_later(rows, i, rows.row_bytes)
-        memcpy(out + i * rows.row_bytes, row_of(rows, i), rows.row_bytes)
+        prefetch_later_row(rows, i, rows.row_bytes)
+        memcpy(out + i * rows.row_bytes, address_of_row(rows, i), rows.row_bytes)
 
 
 cdef real dot(const real* restrict x, const real* restrict y, Py_ssize_t n) noexcept nogil:
-    # Sixteen running sums, folded in a fixed order, as in mean_square.
+    # 16 partial sums in a fixed order: see sum_of_squares in rules/arithmetic.pxi.
     cdef real lane[16]
     cdef real rest = 0
     cdef Py_ssize_t i, j, whole = n - n % 16
@@ -55,17 +55,17 @@ cdef real dot(const real* restrict x, const real* restrict y, Py_ssize_t n) noex
 
 cdef void dot_rows(const Rows* x, const Rows* y, Py_ssize_t each, real* out, Py_ssize_t dim, Py_ssize_t lo,
                    Py_ssize_t hi) noexcept nogil:
-    # row i of x with each of the rows i * each ... of y
+    # Row i of x meets the rows i * each ... (i + 1) * each - 1 of y.
     cdef Py_ssize_t i, k
     for i in range(lo, hi):
-        prefetch_later(x, i, dim * sizeof(real))
+        prefetch_later_row(x, i, dim * sizeof(real))
         for k in range(i * each, (i + 1) * each):
-            prefetch_later(y, k, dim * sizeof(real))
-            out[k] = dot(<const real*>row_of(x, i), <const real*>row_of(y, k), dim)
+            prefetch_later_row(y, k, dim * sizeof(real))
+            out[k] = dot(<const real*>address_of_row(x, i), <const real*>address_of_row(y, k), dim)
 
 
 cdef void dot_all(const Rows* x, const Rows* y, Py_ssize_t each, real* out, Py_ssize_t dim, int threads) noexcept nogil:
-    cdef Py_ssize_t block, size = block_of(x.n, threads)
+    cdef Py_ssize_t block, size = rows_per_block(x.n, threads)
     if threads == 1:
         dot_rows(x, y, each, out, dim, 0, x.n)
         return
@@ -73,20 +73,20 @@ cdef void dot_all(const Rows* x, const Rows* y, Py_ssize_t each, real* out, Py_s
         dot_rows(x, y, each, out, dim, block * size, min(x.n, (block + 1) * size))
 
 
-cdef void matmul_rows(const real* weights, const Rows* rows, const void* indptr, bint indptr_wide, real* out, Py_ssize_t dim,
-                      Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+cdef void matmul_rows(const real* weights, const Rows* rows, const void* indptr, bint indptr_wide, real* out,
+                      Py_ssize_t dim, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
     cdef Py_ssize_t i, j, e
     for i in range(lo, hi):
         for j in range(dim):
             out[i * dim + j] = 0
         for e in range(number(indptr, indptr_wide, i), number(indptr, indptr_wide, i + 1)):
-            prefetch_later(rows, e, dim * sizeof(real))
-            add_scaled(out + i * dim, weights[e], <const real*>row_of(rows, e), dim)
+            prefetch_later_row(rows, e, dim * sizeof(real))
+            add_scaled(out + i * dim, weights[e], <const real*>address_of_row(rows, e), dim)
 
 
-cdef void matmul_all(const real* weights, const Rows* rows, const void* indptr, bint indptr_wide, real* out, Py_ssize_t dim,
-                     Py_ssize_t n, int threads) noexcept nogil:
-    cdef Py_ssize_t block, size = block_of(n, threads)
+cdef void matmul_all(const real* weights, const Rows* rows, const void* indptr, bint indptr_wide, real* out,
+                     Py_ssize_t dim, Py_ssize_t n, int threads) noexcept nogil:
+    cdef Py_ssize_t block, size = rows_per_block(n, threads)
     if threads == 1:
         matmul_rows(weights, rows, indptr, indptr_wide, out, dim, 0, n)
         return
@@ -94,27 +94,28 @@ cdef void matmul_all(const real* weights, const Rows* rows, const void* indptr, 
         matmul_rows(weights, rows, indptr, indptr_wide, out, dim, block * size, min(n, (block + 1) * size))
 
 
-cdef Rows rows_of(cnp.ndarray array, numbers):
+cdef Rows make_rows(cnp.ndarray array, numbers):
     cdef Rows r
     r.array = <const char*>cnp.PyArray_DATA(array)
-    r.row_bytes = array.strides[0] if array.shape[0] > 1 else (array.shape[1] if array.ndim == 2 else 1) * array.itemsize
+    r.row_bytes = (array.strides[0] if array.shape[0] > 1
+                   else (array.shape[1] if array.ndim == 2 else 1) * array.itemsize)
     r.numbers = cnp.PyArray_DATA(<cnp.ndarray>numbers) if numbers is not None else NULL
     r.wide = numbers is not None and cnp.PyArray_ITEMSIZE(<cnp.ndarray>numbers) == 8
     r.n = (<cnp.ndarray>numbers).size if numbers is not None else array.shape[0]
     return r
 
 
-cdef int worth(Py_ssize_t work, int threads) noexcept:
+cdef int useful_threads(Py_ssize_t work, int threads) noexcept:
     return threads if work >= WORTH_THREADS else 1
 
 
 def take(cnp.ndarray table, numbers, cnp.ndarray out, int threads):
-    """Copy the rows of `table` with the given numbers (checked) into `out`, row by row."""
-    cdef Rows rows = rows_of(table, numbers)
+    """Copy rows of `table` to `out`.  The row numbers must be checked; None means all rows."""
+    cdef Rows rows = make_rows(table, numbers)
     cdef char* o = <char*>cnp.PyArray_DATA(out)
     cdef Py_ssize_t block, size
-    threads = worth(out.size, threads)
-    size = block_of(rows.n, threads)
+    threads = useful_threads(out.size, threads)
+    size = rows_per_block(rows.n, threads)
     rows.row_bytes = rows.row_bytes if table.size else 0
     with nogil:
         for block in prange((rows.n + size - 1) // size, schedule="static", num_threads=threads):
@@ -122,11 +123,15 @@ def take(cnp.ndarray table, numbers, cnp.ndarray out, int threads):
 
 
 def dots(cnp.ndarray x, i, cnp.ndarray y, j, cnp.ndarray out, int threads):
-    """Dot products of the rows of x (all, or those numbered i) with as many times more rows of y; all numbers checked."""
-    cdef Rows first = rows_of(x, i), second = rows_of(y, j)
+    """Dot products of rows of x with rows of y.
+
+    i and j are checked row numbers, or None for all rows.  y may have k times as many rows as x.
+    Then each row of x meets k consecutive rows of y.
+    """
+    cdef Rows first = make_rows(x, i), second = make_rows(y, j)
     cdef Py_ssize_t dim = x.shape[1] if x.ndim == 2 else 1, each = out.size // max(1, first.n)
     cdef void* o = cnp.PyArray_DATA(out)
-    threads = worth(out.size * (dim + 8), threads)
+    threads = useful_threads(out.size * (dim + 8), threads)
     cdef bint double_ = out.itemsize == 8
     with nogil:
         if double_:
@@ -135,15 +140,16 @@ def dots(cnp.ndarray x, i, cnp.ndarray y, j, cnp.ndarray out, int threads):
             dot_all(&first, &second, each, <float*>o, dim, threads)
 
 
-def matmul(cnp.ndarray weights, cnp.ndarray indices, cnp.ndarray indptr, cnp.ndarray table, cnp.ndarray out, int threads):
-    """The product of a CSR array (all numbers checked) and a table."""
-    cdef Rows rows = rows_of(table, indices)
+def matmul(cnp.ndarray weights, cnp.ndarray indices, cnp.ndarray indptr, cnp.ndarray table, cnp.ndarray out,
+           int threads):
+    """The product of a CSR array and a table.  indices and indptr must be checked."""
+    cdef Rows rows = make_rows(table, indices)
     cdef Py_ssize_t dim = table.shape[1] if table.ndim == 2 else 1, n = indptr.shape[0] - 1
     cdef bint wide = indptr.itemsize == 8
     cdef const void* w = cnp.PyArray_DATA(weights)
     cdef const void* p = cnp.PyArray_DATA(indptr)
     cdef void* o = cnp.PyArray_DATA(out)
-    threads = worth(indices.size * (dim + 8), threads)
+    threads = useful_threads(indices.size * (dim + 8), threads)
     cdef bint double_ = out.itemsize == 8
     with nogil:
         if double_:
@@ -153,12 +159,17 @@ def matmul(cnp.ndarray weights, cnp.ndarray indices, cnp.ndarray indptr, cnp.nda
 
 
 def alias_table(const double[::1] weights, double total):
-    """Walker's table by Vose's method: of each number the share of 2^32 in which it is itself drawn, and who else is."""
+    """Walker's alias table, built by Vose's method, for draws of i with probability weights[i] / total.
+
+    Returns (threshold, alias).  A draw first chooses a place i at random.
+    The draw returns i with probability threshold[i] / 2^32, else alias[i].
+    """
     cdef Py_ssize_t n = weights.shape[0], small = 0, large = n, heaviest = 0, i, k
     cdef double[::1] share = np.empty(n)
     threshold, alias, waiting = np.empty(n, np.uint64), np.arange(n), np.empty(n, np.int64)
     cdef uint64_t[::1] t = threshold
-    cdef int64_t[::1] a = alias, w = waiting        # those with too little from the left, those with too much from the right
+    # `waiting` holds places with a share below 1 at its left end, and the other places at its right end.
+    cdef int64_t[::1] a = alias, w = waiting
     with nogil:
         for i in range(n):
             share[i] = weights[i] / total * n
@@ -181,7 +192,7 @@ def alias_table(const double[::1] weights, double total):
                 large += 1
                 w[small] = k
                 small += 1
-        for i in range(small):                      # what rounding has left, on either side
+        for i in range(small):                      # rounding errors leave places on one side
             a[w[i]] = heaviest
             t[w[i]] = <uint64_t>1 << 32 if weights[w[i]] > 0 else 0
         for i in range(large, n):
@@ -190,7 +201,10 @@ def alias_table(const double[::1] weights, double total):
 
 
 def alias_draw(const uint64_t[::1] threshold, const int64_t[::1] alias, const uint64_t[::1] bits, int32_t[::1] out):
-    """Draw a number with each word of random bits: its upper half chooses a place of the table, its lower half which of two."""
+    """Draw one number for each 64-bit random word.
+
+    The upper 32 bits choose a place of the table.  The lower 32 bits choose between the place and its alias.
+    """
     cdef Py_ssize_t i
     cdef uint64_t place, n = threshold.shape[0]
     with nogil:
