@@ -1,6 +1,7 @@
-"""The compiled part: picks, once, the build of the sweep for the best instruction set that this processor has.
+"""The compiled kernels: loads the build for the best instruction set of this processor.
 
-SPARSEOPT_ISA=baseline, avx2 or avx512 in the environment forces one; GOMP_SPINCOUNT says how long threads turn.
+The environment variable SPARSEOPT_ISA chooses another build: baseline, avx2 or avx512.
+The environment variable GOMP_SPINCOUNT sets how long idle threads spin.
 """
 
 import importlib.util
@@ -9,26 +10,27 @@ import os
 try:
     from . import cpu
 except ImportError as missing:
-    raise ImportError("sparseopt's compiled modules are missing: install it with `pip install .`, and import it from outside "
-                      "its source folder") from missing
+    raise ImportError("sparseopt's compiled modules are missing; install sparseopt with `pip install .`, "
+                      "and import sparseopt outside its source folder") from missing
 
 
 available = [name for name in cpu.supported() if importlib.util.find_spec(f"{__name__}.{name}")]      # best first
 isa = os.environ.get("SPARSEOPT_ISA") or available[0]
 if isa not in available:
-    raise ImportError(f"SPARSEOPT_ISA={isa!r}: this processor and this build run {', '.join(available)}")
+    raise ImportError(f"SPARSEOPT_ISA={isa!r}; this processor and this build allow {', '.join(available)}")
 
-# A waiting thread of GNU's OpenMP spins, by default for milliseconds. Beside other busy processes it keeps a core from the very
-# thread that it waits for. After so many turns it sleeps instead: bench/busy.py compares numbers.
+# A waiting thread of GNU OpenMP spins for milliseconds by default.  If other processes are busy, the spinning thread
+# may occupy the core that the awaited thread needs.  With GOMP_SPINCOUNT the thread sleeps after TURNS iterations.
+# bench/busy.py compares values.
 TURNS = "1000"
-_chosen = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"} & set(os.environ)      # somebody else has
-if not _chosen:
-    os.environ["GOMP_SPINCOUNT"] = TURNS            # OpenMP reads it once, as it is loaded with this module
+_chosen_by_user = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"} & set(os.environ)
+if not _chosen_by_user:
+    os.environ["GOMP_SPINCOUNT"] = TURNS            # OpenMP reads the variable only while the next line loads it
 try:
     _module = importlib.import_module(f"{__name__}.{isa}")
 finally:
-    if not _chosen:
-        del os.environ["GOMP_SPINCOUNT"]            # child processes and other libraries choose their own
+    if not _chosen_by_user:
+        del os.environ["GOMP_SPINCOUNT"]            # child processes and other libraries must not inherit this choice
 Sweep = _module.Sweep
 BUILD = _module.BUILD
 take, dots, matmul = _module.take, _module.dots, _module.matmul

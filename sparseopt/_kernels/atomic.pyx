@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""What must happen whole or not at all, though a signal handler can run between any two steps of Python.
+"""Changes of several objects that take effect completely or not at all.
 
-Signal handlers, other threads' calls and finalizers of Python run between bytecodes, never inside a compiled call that keeps
-to C.  So a change of several things is prepared in Python, where it may fail, and made in one such call.
+Python runs signal handlers, other threads and finalizers between bytecodes.  None of these runs inside C code
+that calls no Python.  So Python code first prepares a change and may fail.  One call of C code then makes the change.
 """
 
 cimport numpy as cnp
@@ -17,12 +17,12 @@ cnp.import_array()
 
 
 cdef class Counts:
-    """What an optimizer counts, and as a context manager, the proof that no other call is at work in that optimizer."""
+    """The counters of an optimizer.  As a context manager, a lock that refuses a second call at the same time."""
 
     def __enter__(self):
         if self.busy:
-            raise RuntimeError("this optimizer is at work in another call: in another thread, or in the call that runs this "
-                               "schedule or hook; make one call at a time")
+            raise RuntimeError("this optimizer is at work in another call: in another thread, or in the call that runs "
+                               "this schedule or hook; an optimizer allows one call at a time")
         self.busy = True
         return self
 
@@ -31,33 +31,36 @@ cdef class Counts:
 
 
 def adopt(list copies, list updates, list attributes):
-    """Copy arrays over arrays, update dicts and set attributes, with no Python between the first change and the last.
+    """Copy arrays, update dicts and set attributes.  No Python code runs between the first change and the last.
 
-    `copies` are pairs (target, source) of arrays of one dtype and shape; `updates` are pairs (dict, new values) with keys that
-    the dict has; `attributes` are (object, name, value).  Raises ValueError before anything is changed.
+    copies: pairs (target, source) of arrays with the same dtype and shape.
+    updates: pairs (dict, new values).  The dict must already have all keys of the new values.
+    attributes: triples (object, name, value).
+    Raises ValueError before the first change.
     """
     cdef cnp.ndarray target, source
-    copies = [(one, as_bytes(one, other)) for one, other in copies]
-    copies = apart(copies)
+    copies = [(array, checked_source(array, values)) for array, values in copies]
+    copies = without_overlap(copies)
     for target, source in copies:
         if cnp.PyArray_DATA(target) != cnp.PyArray_DATA(source):
             memmove(cnp.PyArray_DATA(target), cnp.PyArray_DATA(source), cnp.PyArray_NBYTES(target))
     for old, new in updates:
         PyDict_Update(old, new)
     for owner, name, value in attributes:
-        PyObject_GenericSetAttr(owner, name, value)       # never a __setattr__, which would be Python
+        PyObject_GenericSetAttr(owner, name, value)       # this avoids a __setattr__ in Python
 
 
-cdef list apart(list copies):
-    """The same pairs, with copies of the sources that lie in the target of another pair."""
+cdef list without_overlap(list copies):
+    """The same pairs.  A source that overlaps the target of another pair is replaced by a copy."""
     cdef cnp.ndarray target, source
     ends = sorted([(address(target), address(target) + cnp.PyArray_NBYTES(target)) for target, _ in copies])
     kept = []
     for target, source in copies:
         start = address(source)
         if start != address(target):
-            before = bisect.bisect_left(ends, (start + cnp.PyArray_NBYTES(source),)) - 1       # the last one that begins before its end
-            if before >= 0 and ends[before][1] > start:
+            # The last target that begins before the end of the source.
+            nearest = bisect.bisect_left(ends, (start + cnp.PyArray_NBYTES(source),)) - 1
+            if nearest >= 0 and ends[nearest][1] > start:
                 source = source.copy()
         kept.append((target, source))
     return kept
@@ -67,11 +70,13 @@ cdef inline address(cnp.ndarray array):
     return <uintptr_t>cnp.PyArray_DATA(array)
 
 
-cdef cnp.ndarray as_bytes(cnp.ndarray target, other):
+cdef cnp.ndarray checked_source(cnp.ndarray target, other):
+    """`other` as a contiguous array.  Raises ValueError unless its bytes can be copied to `target`."""
     cdef cnp.ndarray source = cnp.PyArray_GETCONTIGUOUS(other)
     if source.dtype != target.dtype or (<object>source).shape != (<object>target).shape:
-        raise ValueError(f"an array of shape {(<object>source).shape} and dtype {source.dtype} cannot replace one of shape "
-                         f"{(<object>target).shape} and dtype {target.dtype}")
+        raise ValueError(f"an array of shape {(<object>source).shape} and dtype {source.dtype} cannot replace an array "
+                         f"of shape {(<object>target).shape} and dtype {target.dtype}")
     if not cnp.PyArray_ISCARRAY(target):
-        raise ValueError("an array to be written is read-only or not C-contiguous")
+        raise ValueError("an array to be written is read-only or not C-contiguous; "
+                         "an array to be written must be writeable and C-contiguous")
     return source

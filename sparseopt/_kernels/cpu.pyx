@@ -1,5 +1,8 @@
 # cython: language_level=3
-"""What this processor is: asked before a module built for one instruction set is loaded, and by that module."""
+"""Detects the instruction sets and the model of this processor.
+
+This module is built without special instructions, so that it runs on every processor.
+"""
 
 cdef extern from *:
     """
@@ -32,10 +35,13 @@ cdef extern from *:
 
 
 def supported():
-    """The names of the instruction sets this processor has, best first."""
+    """The names of the instruction sets that this processor has, best first."""
     return [*(["avx512"] if has_avx512() else []), *(["avx2"] if has_avx2() else []), "baseline"]
 
 
 def nearest():
-    """The name of the one processor among those that the sweep's distances were measured on which is most like this one."""
+    """The name of the measured processor that is most similar to this processor.
+
+    The prefetch distances in processors.py were measured on these processors.
+    """
     return "Zen 5" if is_zen5() else "Zen 4" if has_avx512() else "Zen 3"
