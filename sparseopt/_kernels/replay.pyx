@@ -219,7 +219,7 @@ cdef int polynomial_of(const Past* past, int64_t s, double* out) noexcept nogil:
     cdef const Resolvent* r = &past.resolvent
     cdef double decays[4]
     cdef int i, degree
-    if s < r.first_record and s == 0:                   # m is 0 before the first step, so the polynomial may be 0
+    if s < r.first_record and s == 0:                   # rows at step 0 have m = 0, so the polynomial may be 0
         out[0] = 1
         out[1] = 0
         out[2] = 0
@@ -237,7 +237,7 @@ cdef int polynomial_of(const Past* past, int64_t s, double* out) noexcept nogil:
 
 
 cdef void read_record(const Resolvent* r, int64_t s, int degree, double* out) noexcept nogil:
-    """Write e to out[0] and the coefficients to out[2] and after.  out[1] is the caller's."""
+    """Write e to out[0] and the coefficients to out[2] and after.  The caller writes out[1]."""
     cdef int64_t at = record_offset(r, s)
     cdef const float* single = <const float*>r.records + at
     cdef const double* wide = <const double*>r.records + at
@@ -268,7 +268,7 @@ cdef double power_coefficients(const Resolvent* r, int64_t s, int degree, double
     for q in range(degree + 1):
         out[q] = 0
     for p in range(degree + 1):
-        c = r.C[p * plane_size + i] * (1 if p else 0.5)               # C has the factor n_p = 2 for p = 0, too
+        c = r.C[p * plane_size + i] * (1 if p else 0.5)         # C has the factor n_p = 2 for p = 0, too
         for q in range(p + 1):
             out[q] += c * r.chebyshev[p * (MAX_DEGREE + 1) + q]
     return max(r.eps * r.sqrt_centre[i] * r.sqrt_centre[i], r.tiny)
@@ -306,7 +306,8 @@ cdef void append_term(Resolvent* r, int64_t t, double rate, double keep, double 
     cdef Py_ssize_t plane_size = 2 * r.window + 1, i, n, at, lag, strip
     cdef int64_t s, lo = max(t - r.window, r.first_record)
     cdef int p, degree
-    cdef double bias = sqrt(sqrt(fresh)), u = 2 * rate * bias, x    # √c_j has the fourth root of 1 - β2^t
+    # √c_j contains the fourth root of 1 - β2^t.
+    cdef double correction = sqrt(sqrt(fresh)), factor = 2 * rate * correction, sqrt_cj
     cdef double w[STRIP]
     cdef double theta[STRIP]
     cdef double* plane
@@ -318,9 +319,9 @@ cdef void append_term(Resolvent* r, int64_t t, double rate, double keep, double 
             at = s - r.base
             lag = r.window - t + s                  # index into the tables, which go from lag `window` down to 1
             for i in range(n):
-                x = r.sqrt_c[lag + i] * bias                                # √c_j
-                theta[i] = (r.sqrt_centre[at + i] - x) / (r.sqrt_centre[at + i] + x)
-                w[i] = u * r.b1_sqrt_c[lag + i] * r.sqrt_centre[at + i]     # 2 w_j = 2 a_j √(c_j c)
+                sqrt_cj = r.sqrt_c[lag + i] * correction
+                theta[i] = (r.sqrt_centre[at + i] - sqrt_cj) / (r.sqrt_centre[at + i] + sqrt_cj)
+                w[i] = factor * r.b1_sqrt_c[lag + i] * r.sqrt_centre[at + i]    # 2 w_j = 2 a_j √(c_j c)
             for p in range(degree + 1):
                 plane = r.C + p * plane_size + at
                 for i in range(n):
@@ -593,11 +594,11 @@ cdef set_resolvent(Resolvent* r, plan, double eps, dtype, int64_t start):
     r.C = zeros(r.n_coefficients * (2 * r.window + 1))
     r.sqrt_centre = zeros(2 * r.window + 1)
     lags = np.arange(r.window, 0, -1.0)
-    roots = np.exp(0.5 * plan.growth * lags)
-    falls = plan.b1**lags * roots
+    sqrt_c = np.exp(0.5 * plan.growth * lags)
+    b1_sqrt_c = plan.b1**lags * sqrt_c
     for i in range(r.window):
-        r.sqrt_c[i] = roots[i]
-        r.b1_sqrt_c[i] = falls[i]
+        r.sqrt_c[i] = sqrt_c[i]
+        r.b1_sqrt_c[i] = b1_sqrt_c[i]
     cdef const double[:, ::1] to_powers = _chebyshev_to_powers()
     memcpy(r.chebyshev, &to_powers[0, 0], sizeof(r.chebyshev))
     r.stride = (1 + 2 + 2 + r.n_coefficients + 15) // 16 * 16

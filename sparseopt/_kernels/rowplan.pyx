@@ -31,11 +31,11 @@ ctypedef fused out_index:
     int64_t
 
 cdef enum:
-    BITMAP_RATIO = 32               # all_distinct pays up to this many table rows per entry
+    BITMAP_RATIO = 32               # all_distinct is used up to this many table rows per entry
     BLOCK = 256                     # numbers processed together
     LANES = 8                       # independent accumulators of a vectorised loop
     MIN_CHECKS_PER_THREAD = 1 << 15 # numbers to copy and check
-    MIN_SORT_PER_THREAD = 1 << 16   # entries to sort; more than above, since threads wait for each other in every pass
+    MIN_SORT_PER_THREAD = 1 << 16   # entries to sort; large, because threads wait for each other in every pass
     PREFETCH_BYTES = 8192           # prefetch distance; hardware prefetchers stop at the end of a page
     MAX_BUCKETS = 1 << 12           # of one radix sort pass
     SMALL_SORT = 2048               # up to this many entries a pass has at most SMALL_BUCKETS
@@ -413,11 +413,11 @@ cdef set_from_indptr(RowPlan plan, str what, cnp.ndarray indptr, int64_t n_entri
 cdef nonempty_rows(const index* p, Py_ssize_t n, str what):
     """The numbers of the non-empty lines.  Raises ValueError if p decreases.
 
-    Most blocks of a very sparse matrix have only empty lines: all their numbers are equal and need no further check.
-    They cannot be negative either, since p[0] is 0 and neighbouring blocks share one number.
+    Most blocks of a very sparse matrix have only empty lines.  The numbers of such a block are equal and need no check.
+    Equal numbers cannot be negative here, since p[0] is 0 and neighbouring blocks share one number.
     """
-    cdef Py_ssize_t i, block, lo, hi, found = 0, room = 4 * BLOCK
-    rows = np.empty(room, dtype=np.int64)
+    cdef Py_ssize_t i, block, lo, hi, found = 0, capacity = 4 * BLOCK
+    rows = np.empty(capacity, dtype=np.int64)
     cdef int64_t* r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>rows)
     for block in range((n + BLOCK - 1) // BLOCK):
         lo = block * BLOCK
@@ -427,9 +427,9 @@ cdef nonempty_rows(const index* p, Py_ssize_t n, str what):
         if all_equal(p + lo, hi - lo + 1):
             continue
         check_not_decreasing(p, lo, hi, what, "row")
-        if found + BLOCK > room:
-            room *= 2
-            rows.resize(room, refcheck=False)
+        if found + BLOCK > capacity:
+            capacity *= 2
+            rows.resize(capacity, refcheck=False)
             r = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>rows)
         for i in range(lo, hi):
             r[found] = i
@@ -439,7 +439,7 @@ cdef nonempty_rows(const index* p, Py_ssize_t n, str what):
 
 
 cdef set_from_unsorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint rising, int threads):
-    """Set a plan for unsorted row numbers: visit them as given if possible, else sort them."""
+    """Set a plan for unsorted row numbers: visit the rows as given if possible, else sort."""
     cdef Py_ssize_t n = rows.shape[0], found
     cdef const void* numbers = cnp.PyArray_DATA(rows)
     cdef bint wide = is_wide(rows)
@@ -466,7 +466,7 @@ cdef set_from_unsorted(RowPlan plan, cnp.ndarray rows, int64_t n_rows, bint risi
     threads = n_parts(n, threads)
     n_counts = threads * (COUNT_STRIDE // 2) if n > SMALL_SORT else SMALL_BUCKETS // 2
     # One allocation holds all arrays, because glibc keeps one freed block for the next step.
-    # Several freed blocks go back to the operating system.  Fetching them again costs page faults.
+    # Several freed blocks would go back to the operating system, and the next step would cause page faults.
     memory = np.empty(4 * n + 1 + n_counts, dtype=np.int64)
     first = <uint64_t*>cnp.PyArray_DATA(<cnp.ndarray>memory)
     counts = <uint32_t*>(first + 4 * n + 1)
