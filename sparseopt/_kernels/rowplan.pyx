@@ -339,7 +339,7 @@ cdef Py_ssize_t check_ends(str what, cnp.ndarray indptr, int64_t n_entries) exce
         raise ValueError(f"{what} is malformed: its indptr has {indptr.ndim} dimensions")
     if number(p, wide, 0) != 0 or number(p, wide, n) != n_entries:
         raise ValueError(f"{what} has an indptr from {number(p, wide, 0)} to {number(p, wide, n)}; "
-                         f"it must begin with 0 and end with {n_entries}, the number of entries")
+                         f"it must run from 0 to its {n_entries} entries")
     return n
 
 
