@@ -15,10 +15,10 @@ from collections.abc import Callable
 import numpy as np
 
 from . import _memory, _tensors, schedules
+from ._checks import rate_or_schedule
 from ._files import regular
 from ._text import shown
 from .optimizers import Optimizer
-from .optimizers._hyper import rate_or_schedule
 
 _KEY = "sparseopt"
 _FORMAT = 2

@@ -10,8 +10,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
+from ._checks import at_least, not_negative
 from ._text import shown
-from .optimizers._hyper import at_least, not_negative
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from . import _config, _memory
+from ._checks import at_least, below_one, not_negative, one_of
 from ._kernels.atomic import adopt
 from ._text import shown
 from .gradients import MatmulGradient, RowGradient, checked
 from .optimizers import Optimizer
-from .optimizers._hyper import at_least, below_one, not_negative
 
 
 class ReduceLROnPlateau:
@@ -90,11 +90,11 @@ class ReduceLROnPlateau:
                  threshold: float = 1e-4, threshold_mode: Literal["rel", "abs"] = "rel", cooldown: int = 0,
                  min_lr: float | Sequence[float] = 0.0, eps: float = 1e-8) -> None:
         self.opt = _optimizer(opt)
-        self.mode = _one_of("mode", mode, "min", "max")
+        self.mode = one_of("mode", mode, "min", "max")
         self.factor = below_one("factor", factor)
         self.patience = at_least("patience", patience, 0)
         self.threshold = not_negative("threshold", threshold)
-        self.threshold_mode = _one_of("threshold_mode", threshold_mode, "rel", "abs")
+        self.threshold_mode = one_of("threshold_mode", threshold_mode, "rel", "abs")
         self.cooldown = at_least("cooldown", cooldown, 0)
         if isinstance(min_lr, (list, tuple)):
             if len(min_lr) != len(opt.param_groups):
@@ -273,7 +273,7 @@ class EarlyStopping:
             raise ValueError(f"every is {shown(every)}; it must be None without a score, because only callbacks use it")
         self.patience = at_least("patience", patience, 1)
         self.min_delta = not_negative("min_delta", min_delta)
-        self.mode = _one_of("mode", mode, "min", "max")
+        self.mode = one_of("mode", mode, "min", "max")
         self.score = score
         self.every = every if every is None else at_least("every", every, 1)
         self._begin(self.opt)
@@ -445,7 +445,7 @@ class Accumulator:
     def __init__(self, opt: Optimizer, every: int, reduction: Literal["mean", "sum"] = "mean") -> None:
         self.opt = _optimizer(opt)
         self.every = at_least("every", every, 1)
-        self.reduction = _one_of("reduction", reduction, "mean", "sum")
+        self.reduction = one_of("reduction", reduction, "mean", "sum")
         self._begun = None          # `opt.steps` before a step on the waiting micro-batches that may have been taken
         self.clear()
 
@@ -618,12 +618,6 @@ def _optimizer(opt):
     if not isinstance(opt, Optimizer):
         raise TypeError(f"opt is a {type(opt).__name__}; it must be an Optimizer")
     return opt
-
-
-def _one_of(name, value, *allowed):
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, allowed))}")
-    return value
 
 
 def _number(name, value):

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import _config, _kernels, _memory, gradients
+from .._checks import not_negative, one_of, positive
 from .._kernels import rowplan
 from .._kernels.atomic import Counts, adopt
 from .._kernels.replay import History, plan_of
 from .._text import escaped, listed, shown
-from ._hyper import CHECKS, not_negative, or_none, positive
+from ._hyper import CHECKS, or_none
 
 
 class Rule(NamedTuple):
@@ -128,18 +129,10 @@ class _CountTable:
         return self.table
 
 
-def _one_of(*allowed):
-    def check(name, value):
-        if not isinstance(value, str) or value not in allowed:
-            raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, allowed))}")
-        return value
-    return check
-
-
 _OPTIONS = {
-    "step_count": _one_of("row", "global"),
-    "missed": _one_of("skip", "replay"),
-    "nonfinite": _one_of("raise", "skip", "allow"),
+    "step_count": lambda name, value: one_of(name, value, "row", "global"),
+    "missed": lambda name, value: one_of(name, value, "skip", "replay"),
+    "nonfinite": lambda name, value: one_of(name, value, "raise", "skip", "allow"),
     "max_grad_norm": or_none(positive),
     "num_threads": or_none(_config.check_num_threads),
 }

@@ -1,0 +1,67 @@
+"""Checks of numbers and choices that several modules share.
+
+Each check takes a parameter's name and its value, and returns the value in plain Python. Or it raises an error that
+says which parameter it was, what came and what is allowed.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+
+import numpy as np
+
+from ._text import shown
+
+
+def number(name, value, allowed, holds):
+    """Return the value as a float for which `holds` is true; `allowed` says the same in words."""
+    plain = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
+    if isinstance(plain, bool) or not isinstance(plain, Real):
+        raise TypeError(f"{name} is {shown(value)}; it must be a number, {allowed}")
+    try:
+        value = float(plain)
+    except OverflowError:               # an integer of hundreds of digits
+        value = -math.inf if plain < 0 else math.inf
+    if not holds(value):
+        raise ValueError(f"{name} is {shown(value)}; it must be {allowed}")
+    return value
+
+
+def not_negative(name, value):
+    return number(name, value, "finite and 0 or more", lambda x: 0 <= x < math.inf)
+
+
+def positive(name, value):
+    return number(name, value, "finite and above 0", lambda x: 0 < x < math.inf)
+
+
+def below_one(name, value):
+    return number(name, value, "at least 0 and below 1", lambda x: 0 <= x < 1)
+
+
+def finite(name, value):
+    return number(name, value, "finite", math.isfinite)
+
+
+def at_least(name, value, lowest):
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {shown(value)}; it must be an integer of at least {lowest}")
+    if value < lowest:
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {lowest}")
+    return int(value)
+
+
+def flag(name, value):
+    if value is not True and value is not False:
+        raise TypeError(f"{name} is {shown(value)}; it must be True or False")
+    return value
+
+
+def one_of(name, value, *allowed):
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, allowed))}")
+    return value
+
+
+def rate_or_schedule(name, value):
+    return value if isinstance(value, Callable) else not_negative(name, value)
