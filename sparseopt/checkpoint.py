@@ -18,7 +18,7 @@ from . import _memory, _tensors, schedules
 from ._checks import rate_or_schedule
 from ._files import regular
 from ._text import shown
-from .optimizers import Optimizer
+from .optimizers import OPTIMIZERS, STRUCTURES, Optimizer, alike, while_held
 
 _KEY = "sparseopt"
 _FORMAT = 2
@@ -62,11 +62,10 @@ def save(path: str | os.PathLike, optimizer: Optimizer) -> None:
     (array([-0.1, -0.1], dtype=float32), array([0, 1, 0], dtype=int32))
     """
     _check_optimizer(optimizer)
-    with optimizer._counts:             # no step until all is written
-        _save(path, optimizer, optimizer._state_dict())
+    while_held(optimizer, lambda state, structure: _save(path, state, structure))       # no step until all is written
 
 
-def _save(path, optimizer, state):
+def _save(path, state, structure):
     _check_numbers(state)
     arrays = {f"params/{name}": table for name, table in state.pop("params").items()}
     for name, ours in state.pop("state").items():
@@ -76,7 +75,7 @@ def _save(path, optimizer, state):
     for group in state["param_groups"]:
         group["lr"] = schedules.to_json(group["lr"])
     state["metadata"], state["lists"], lists = _packed(state["metadata"])
-    header = json.dumps({**state, "format": _FORMAT, "structure": optimizer._structure})
+    header = json.dumps({**state, "format": _FORMAT, "structure": structure})
     _tensors.write(path, arrays | lists, {_KEY: header})
 
 
@@ -257,7 +256,7 @@ def _opened(file):
     if (form := state.pop("format")) != _FORMAT:
         raise ValueError(f"a checkpoint of format {shown(form)}; this version of sparseopt reads only format {_FORMAT}")
     reader.check()
-    if state["structure"] not in ("single", "mapping", "sequence"):
+    if state["structure"] not in STRUCTURES:
         raise ValueError(f"its structure is {shown(state['structure'])}")
     parts = {}
     for place, stored in reader.arrays.items():
@@ -307,9 +306,6 @@ def _read(reader, state, optimizer):
 
 def _rebuilt(state, structure):
     """A new optimizer of the kind, shapes and settings of a state_dict; its numbers are still to be loaded."""
-    from .optimizers import OPTIMIZERS
-    from .optimizers._base import alike
-
     if state["optimizer"] not in OPTIMIZERS:
         raise ValueError(f"of the optimizer {shown(state['optimizer'])}, which is none of this version's")
     return alike(OPTIMIZERS[state["optimizer"]], state, structure)

@@ -15,7 +15,7 @@ from . import _config, _kernels, _memory
 from ._kernels import rowplan
 from ._text import listed, shown
 from .gradients import _integers, _numbers, csr_parts, row_numbers
-from .optimizers import Optimizer
+from .optimizers import Optimizer, arranged
 
 
 def gather(table: np.ndarray, rows: npt.ArrayLike, *, opt: Optimizer | None = None) -> np.ndarray:
@@ -309,5 +309,4 @@ def _catch_up(opt, table, rows):
     if not names:
         raise ValueError(f"opt has no such table; its tables are {listed(opt.params)}")
     if opt.missed == "replay":
-        given = {name: rows if name == names[0] else [] for name in opt.params}
-        opt.catch_up({"single": rows, "mapping": given, "sequence": list(given.values())}[opt._structure])
+        opt.catch_up(arranged(opt, {name: rows if name == names[0] else [] for name in opt.params}))

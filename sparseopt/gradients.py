@@ -133,6 +133,9 @@ class MatmulGradient:
         return f"MatmulGradient(X: {self.X.shape} {self.X.format}, dY: {self.dY.shape} {self.dY.dtype})"
 
 
+Gradient = RowGradient | MatmulGradient | np.ndarray | sp.sparray | sp.spmatrix
+
+
 class Entries(NamedTuple):
     """The one checked form of a gradient, as `_kernels.rowplan.plan` takes it."""
 

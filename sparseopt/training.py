@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from . import _config, _memory
+from . import _memory
 from ._checks import at_least, below_one, not_negative, one_of
 from ._kernels.atomic import adopt
 from ._text import shown
 from .gradients import MatmulGradient, RowGradient, checked
-from .optimizers import Optimizer
+from .optimizers import Optimizer, arranged, same_run
 
 
 class ReduceLROnPlateau:
@@ -97,11 +97,10 @@ class ReduceLROnPlateau:
         self.threshold_mode = one_of("threshold_mode", threshold_mode, "rel", "abs")
         self.cooldown = at_least("cooldown", cooldown, 0)
         if isinstance(min_lr, (list, tuple)):
-            if len(min_lr) != len(opt.param_groups):
-                raise ValueError(f"min_lr has {len(min_lr)} rates; the optimizer has {len(opt.param_groups)} groups")
             self.min_lr = [not_negative(f"min_lr[{i}]", rate) for i, rate in enumerate(min_lr)]
         else:
             self.min_lr = not_negative("min_lr", min_lr)
+        self._lowest()
         self.eps = not_negative("eps", eps)
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
@@ -133,8 +132,7 @@ class ReduceLROnPlateau:
         if cooldown > 0:
             cooldown, bad = cooldown - 1, 0
         if bad > self.patience:
-            lowest = self.min_lr if isinstance(self.min_lr, list) else [self.min_lr] * len(rates)
-            for group, rate, least in zip(self.opt.param_groups, rates, lowest, strict=True):
+            for group, rate, least in zip(self.opt.param_groups, rates, self._lowest(), strict=True):
                 lower = max(rate * self.factor, least)
                 if rate - lower > self.eps:
                     lowered.append((group, {"lr": lower}))
@@ -179,6 +177,14 @@ class ReduceLROnPlateau:
                 raise TypeError(f"lr of group {i} is {shown(group['lr'])}, a schedule; for ReduceLROnPlateau it must "
                                 "be a number")
         return [not_negative(f"lr of group {i}", group["lr"]) for i, group in enumerate(self.opt.param_groups)]
+
+    def _lowest(self):
+        groups = len(self.opt.param_groups)
+        if not isinstance(self.min_lr, list):
+            return [self.min_lr] * groups
+        if len(self.min_lr) != groups:          # some may have been added
+            raise ValueError(f"min_lr has {len(self.min_lr)} rates; the optimizer has {groups} groups")
+        return self.min_lr
 
     def _better(self, metric):
         if self.threshold_mode == "rel":
@@ -353,7 +359,7 @@ class EarlyStopping:
                              "batches between scores")
         opt = progress.model.optimizer_
         if opt is not self.opt:
-            if getattr(opt, "_run", None) is getattr(self.opt, "_run", self):       # grown from it
+            if self.opt is not None and same_run(opt, self.opt):            # grown from it
                 self.opt = opt
             else:
                 self._begin(opt)
@@ -470,16 +476,10 @@ class Accumulator:
             As in `Optimizer.step`.
         """
         self._settle()
-        threads = _config.threads_for(self.opt.num_threads)
-        collected = dict(self._collected)
-        for parameter, gradient in self.opt._pairs(grads):
-            if gradient is None:
-                continue
-            plan = self.opt._plan(parameter, gradient, threads)     # checks it
-            if self.opt.nonfinite == "raise":
-                self.opt._finite(parameter, plan, threads)
+        collected, tables = dict(self._collected), self.opt.params
+        for name, gradient in self.opt.check(grads).items():
             with _quietly():
-                collected[parameter.name] = _with(collected.get(parameter.name, ()), _copied(gradient, parameter))
+                collected[name] = _with(collected.get(name, ()), _copied(gradient, tables[name]))
         pending = self.pending + 1
         if pending < self.every:
             adopt([], [], [(self, "_collected", collected), (self, "_pending", pending)])
@@ -527,13 +527,9 @@ class Accumulator:
         n = n if self.reduction == "mean" else 1
         with _quietly():
             grads = {name: _total(parts, n) for name, parts in collected.items()}
-        if self.opt._structure == "single":
-            grads = grads[0]
-        elif self.opt._structure == "sequence":
-            grads = [grads.get(name) for name in self.opt.params]
         self._begun = self.opt.steps
         try:
-            self.opt.step(grads)
+            self.opt.step(arranged(self.opt, grads))
         finally:
             if self.opt.steps == self._begun:
                 self._begun = None
@@ -546,18 +542,18 @@ def _quietly():
     return np.errstate(over="ignore", invalid="ignore")     # `nonfinite` decides about a total that is not finite
 
 
-def _copied(gradient, parameter):
-    dtype, dim = parameter.table.dtype, parameter.dim
+def _copied(gradient, table):
+    dtype, dim = table.dtype, table.shape[1] if table.ndim == 2 else 1
     if isinstance(gradient, RowGradient):
         return RowGradient(gradient.rows.copy(), np.array(gradient.values, dtype).reshape(len(gradient.rows), dim))
     if isinstance(gradient, MatmulGradient):
-        X = checked(gradient.X, parameter.what).astype(dtype)
+        X = checked(gradient.X, "gradient").astype(dtype)
         return MatmulGradient(X, np.array(gradient.dY, dtype).reshape(len(gradient.dY), dim))
     if not sp.issparse(gradient):
         return np.array(gradient, dtype)
-    gradient = checked(gradient, parameter.what).tocoo()
+    gradient = checked(gradient, "gradient").tocoo()
     rows, columns = (*gradient.coords, np.zeros(gradient.nnz, np.int32))[:2]
-    return sp.coo_array((np.array(gradient.data, dtype), (rows.copy(), columns.copy())), shape=(parameter.shape[0], dim))
+    return sp.coo_array((np.array(gradient.data, dtype), (rows.copy(), columns.copy())), shape=(len(table), dim))
 
 
 def _with(parts, gradient):

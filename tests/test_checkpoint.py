@@ -90,9 +90,9 @@ def train(opt, steps):
             k = min(6, len(table))
             rows = rng.integers(0, len(table), k) if k else np.empty(0, np.int64)
             grads[name] = so.RowGradient(rows, rng.standard_normal((k, *table.shape[1:])).astype(table.dtype))
-        if opt._structure != "mapping":
+        if opt._structure.kind != "mapping":
             grads = list(grads.values())
-        opt.step(grads[0] if opt._structure == "single" else grads)
+        opt.step(grads[0] if opt._structure.kind == "single" else grads)
     return opt
 
 

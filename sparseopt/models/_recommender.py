@@ -11,6 +11,7 @@ from .. import _memory, embedding
 from .._kernels import rowplan
 from .._text import shown
 from ..gradients import checked, row_numbers
+from ..optimizers import continue_run
 from ._base import Callback, Model
 from ._neighbours import nearest
 
@@ -63,7 +64,7 @@ def grown(optimizer, tables):
                 target[...] = array.max(initial=0)
             target[slice(len(array)) if array.ndim else ...] = array
     new.load_state_dict({**old, "params": dict(new.params), "state": dict(new.state)})
-    new._run = optimizer._run = getattr(optimizer, "_run", None) or object()        # the same training: see EarlyStopping
+    continue_run(new, optimizer)            # see EarlyStopping
     return new
 
 

@@ -1,6 +1,8 @@
 """Adadelta."""
 
-from ._base import Missed, Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Missed, Rule
 
 
 class Adadelta(Optimizer):
@@ -43,7 +45,8 @@ class Adadelta(Optimizer):
     Zeiler 2012, "ADADELTA: An Adaptive Learning Rate Method", Algorithm 1; as torch.optim.Adadelta.
     """
 
-    def __init__(self, params, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, **options):
+    def __init__(self, params: Params, lr: Rate = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0,
+                 **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay), **options)
 
     def _rule(self, group):

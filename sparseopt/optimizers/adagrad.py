@@ -1,6 +1,8 @@
 """Adagrad, with one accumulator an element or one a row."""
 
-from ._base import Missed, Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Missed, Rule
 
 
 class Adagrad(Optimizer):
@@ -37,15 +39,14 @@ class Adagrad(Optimizer):
     >>> table[2].round(4)                                    # the first step is lr, whatever the gradient's size
     array([-0.1,  0.1], dtype=float32)
 
-    References
-    ----------
-    Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", Figure 1;
-    as torch.optim.Adagrad.
+    References ---------- Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic
+    Optimization", Figure 1; as torch.optim.Adagrad.
     """
 
     _starting = ("initial_accumulator_value",)
 
-    def __init__(self, params, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10, **options):
+    def __init__(self, params: Params, lr: Rate = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0,
+                 initial_accumulator_value: float = 0.0, eps: float = 1e-10, **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
                                       initial_accumulator_value=initial_accumulator_value, eps=eps), **options)
 
@@ -98,4 +99,4 @@ class RowwiseAdagrad(Adagrad):
     """
 
     def _rule(self, group):
-        return Rule("rowwise_adagrad", row_state=("sum",), counted=group["lr_decay"] > 0)
+        return Rule("rowwise_adagrad", row_state=("sum",), counted=group["lr_decay"] > 0, by_elements=False)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from ._base import Missed, Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Missed, Rule
 
 
 class Adam(Optimizer):
@@ -41,7 +43,7 @@ class Adam(Optimizer):
     >>> table = so.zeros((4, 2))
     >>> opt = so.Adam(table, lr=0.1)
     >>> opt.step(so.RowGradient([2], [[3.0, -0.01]]))
-    >>> table[2].round(4)                                    # the first step of a row is lr, whatever the gradient's size
+    >>> table[2].round(4)                           # the first step of a row is lr, whatever the gradient's size
     array([-0.1,  0.1], dtype=float32)
     >>> opt.state[0]["step"]
     array([0, 0, 1, 0], dtype=int32)
@@ -52,8 +54,10 @@ class Adam(Optimizer):
     Convergence of Adam and Beyond", Algorithm 2; as torch.optim.Adam.
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, **options):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad), **options)
+    def __init__(self, params: Params, lr: Rate = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0, amsgrad: bool = False, **options: Unpack[Options]) -> None:
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad),
+                         **options)
 
     def _rule(self, group):
         if group["amsgrad"]:
@@ -70,8 +74,9 @@ class Adam(Optimizer):
 
     def _missed_steps(self, group):
         b1, b2 = group["betas"]
-        return Missed(f"{self._rule(group).name}_missed", size=0 if self._coupled_decay(group) == group["weight_decay"] else 1,
-                      powers=(b1, b2), betas=(b1, b2, group.get("amsgrad", False)), eps=group["eps"])
+        coupled = self._coupled_decay(group) == group["weight_decay"]
+        return Missed(f"{self._rule(group).name}_missed", size=0 if coupled else 1, powers=(b1, b2),
+                      betas=(b1, b2, group.get("amsgrad", False)), eps=group["eps"])
 
     def _missed_step(self, group, lr, k, at):
         decay = group["weight_decay"] - self._coupled_decay(group)
@@ -106,7 +111,8 @@ class AdamW(Adam):
     Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", Algorithm 2; as torch.optim.AdamW.
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, **options):
+    def __init__(self, params: Params, lr: Rate = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 1e-2, amsgrad: bool = False, **options: Unpack[Options]) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
 
     def _hyper(self, group, lr):
@@ -145,11 +151,12 @@ class RowwiseAdam(Optimizer):
     Kingma and Ba 2015, Algorithm 1, with the second moment of FBGEMM's PARTIAL_ROWWISE_ADAM.
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, **options):
+    def __init__(self, params: Params, lr: Rate = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0, **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay), **options)
 
     def _rule(self, group):
-        return Rule("rowwise_adam", ("exp_avg",), ("exp_avg_sq",), counted=True)
+        return Rule("rowwise_adam", ("exp_avg",), ("exp_avg_sq",), counted=True, by_elements=False)
 
     _hyper = Adam._hyper
     _by_count = Adam._by_count

@@ -2,7 +2,9 @@
 
 import math
 
-from ._base import Missed, Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Missed, Rule
 
 
 class Adamax(Optimizer):
@@ -44,7 +46,8 @@ class Adamax(Optimizer):
     Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", Algorithm 2; as torch.optim.Adamax.
     """
 
-    def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, **options):
+    def __init__(self, params: Params, lr: Rate = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0, **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay), **options)
 
     def _rule(self, group):
@@ -66,8 +69,8 @@ class Adamax(Optimizer):
     def _missed_steps(self, group):
         b1, b2 = group["betas"]
         if b1 >= b2 > 0 or b1 > b2:
-            raise ValueError(f'betas are {b1} and {b2} with missed="replay"; β1 must be below β2, or u falls faster than m and '
-                             'steps without gradient grow; missed="skip" takes them')
+            raise ValueError(f'betas are {b1} and {b2} with missed="replay"; β1 must be below β2. Else u falls faster '
+                             'than m, and steps without gradient grow. missed="skip" takes any betas')
         return Missed("adamax_missed", size=3, powers=(b1, b2), fixed=(group["eps"],))
 
     def _missed_step(self, group, lr, k, at):

@@ -1,6 +1,8 @@
 """FTRL-Proximal."""
 
-from ._base import Missed, Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Missed, Rule
 
 
 class Ftrl(Optimizer):
@@ -9,10 +11,11 @@ class Ftrl(Optimizer):
     .. math:: \sigma = \frac{\sqrt{n + g^2} - \sqrt n}{\alpha}, \quad z \leftarrow z + g - \sigma w, \quad
               n \leftarrow n + g^2, \quad
               w = \begin{cases} 0 & |z| \le \lambda_1 \\
-              -\frac{z - \operatorname{sign}(z)\lambda_1}{(\beta + \sqrt n)/\alpha + \lambda_2} & \text{else} \end{cases}
+              -\frac{z - \operatorname{sign}(z)\lambda_1}{(\beta + \sqrt n)/\alpha + \lambda_2} & \text{else}
+              \end{cases}
 
-    For a weight that is not 0, z is computed from the weight at each step. So weights that are written by hand, reset or scaled
-    by max_norm stay what they are. z is used as stored only where the weight is 0.
+    For a weight that is not 0, z is computed from the weight at each step. So weights that are written by hand, reset
+    or scaled by max_norm stay what they are. z is used as stored only where the weight is 0.
 
     Parameters
     ----------
@@ -51,12 +54,14 @@ class Ftrl(Optimizer):
     _floored = ("beta",)
     _adds_decay = True                          # for the sum of squares is without
 
-    def __init__(self, params, lr=0.1, beta=1.0, l1=0.0, l2=0.0, weight_decay=0.0, **options):
+    def __init__(self, params: Params, lr: Rate = 0.1, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0,
+                 weight_decay: float = 0.0, **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, beta=beta, l1=l1, l2=l2, weight_decay=weight_decay), **options)
 
     def _check_more(self, group, lr):
         if group["weight_decay"] and group["beta"] == 0 and group["l2"] == 0:
-            raise ValueError(f"weight_decay is {group['weight_decay']} where beta and l2 are 0; one of these must be above 0")
+            raise ValueError(f"weight_decay is {group['weight_decay']} where beta and l2 are 0; one of these must be "
+                             "above 0")
 
     def _rule(self, group):
         return Rule("ftrl", ("z", "n"))

@@ -1,6 +1,8 @@
 """Lion."""
 
-from ._base import Missed, Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Missed, Rule
 
 
 class Lion(Optimizer):
@@ -42,7 +44,8 @@ class Lion(Optimizer):
     Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", Algorithm 2.
     """
 
-    def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, **options):
+    def __init__(self, params: Params, lr: Rate = 1e-4, betas: tuple[float, float] = (0.9, 0.99),
+                 weight_decay: float = 0.0, **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay), **options)
 
     def _rule(self, group):
@@ -59,5 +62,6 @@ class Lion(Optimizer):
         return Missed("lion_missed", size=2, powers=group["betas"][1:])
 
     def _missed_step(self, group, lr, k, at):
-        b1, b2 = group["betas"]     # for (w, sign of m): a sign that β1 = 0 does not read, and β2 = 0 keeps for one step
+        b1, b2 = group["betas"]
+        # For (w, sign of m). With β1 = 0 the sign is not read, with β2 = 0 it lasts for one step.
         return {"matrix": (1 - lr * group["weight_decay"], lr if b1 else 0.0, 0.0, 1.0 if b2 else 0.0)}

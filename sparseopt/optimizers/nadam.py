@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from ._base import Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Rule
 from .adam import Adam
 
 
@@ -32,8 +34,8 @@ class NAdam(Optimizer):
         ψ, 0 or more.
     decoupled_weight_decay : bool
 
-    State: `step`, `exp_avg` (m), `exp_avg_sq` (v), `mu_product` (the product of the μ so far: one number a row, or one for the
-    table under step_count="global" and missed="replay").
+    State: `step`, `exp_avg` (m), `exp_avg_sq` (v), `mu_product` (the product of the μ so far: one number a row, or one
+    for the table under step_count="global" and missed="replay").
 
     Raises
     ------
@@ -53,14 +55,16 @@ class NAdam(Optimizer):
     Dozat 2016, "Incorporating Nesterov Momentum into Adam", Algorithm 8; as torch.optim.NAdam.
     """
 
-    def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3,
-                 decoupled_weight_decay=False, **options):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay,
-                                      decoupled_weight_decay=decoupled_weight_decay), **options)
+    def __init__(self, params: Params, lr: Rate = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False,
+                 **options: Unpack[Options]) -> None:
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
+                                      momentum_decay=momentum_decay, decoupled_weight_decay=decoupled_weight_decay),
+                         **options)
 
     def _rule(self, group):
         if self._missed == "skip" and self._step_count == "row":
-            return Rule("nadam_by_row", ("exp_avg", "exp_avg_sq"), ("mu_product",), counted=True)
+            return Rule("nadam_by_row", ("exp_avg", "exp_avg_sq"), ("mu_product",), counted=True, by_elements=False)
         return Rule("nadam", ("exp_avg", "exp_avg_sq"), table_state=("mu_product",), counted=True)
 
     def _init_state(self, group, table, state):
@@ -79,7 +83,8 @@ class NAdam(Optimizer):
     def _with_table_state(self, at, state):
         mu, following, scale = at
         product = float(state["mu_product"]) * mu
-        return np.array([(1 - mu) / (1 - product), following / (1 - product * following), scale]), {"mu_product": product}
+        numbers = np.array([(1 - mu) / (1 - product), following / (1 - product * following), scale])
+        return numbers, {"mu_product": product}
 
     def _state_after(self, group, k):
         most = min(int(np.max(k, initial=0)), 1 << 20)          # by then the product has long become 0, or never will

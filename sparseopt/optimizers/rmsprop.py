@@ -1,6 +1,8 @@
 """RMSprop."""
 
-from ._base import Missed, Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Missed, Rule
 
 
 class RMSprop(Optimizer):
@@ -9,7 +11,8 @@ class RMSprop(Optimizer):
     .. math:: v \leftarrow \alpha v + (1-\alpha) g^2, \qquad w \leftarrow w - \eta \frac{g}{\sqrt{v} + \epsilon}
 
     Centered, :math:`\sqrt{v - \bar g^2}` with :math:`\bar g \leftarrow \alpha \bar g + (1-\alpha) g` takes the place of
-    :math:`\sqrt v`. With momentum, :math:`b \leftarrow \mu b + g / (\sqrt v + \epsilon)` and :math:`w \leftarrow w - \eta b`.
+    :math:`\sqrt v`. With momentum, :math:`b \leftarrow \mu b + g / (\sqrt v + \epsilon)` and
+    :math:`w \leftarrow w - \eta b`.
 
     Parameters
     ----------
@@ -43,13 +46,13 @@ class RMSprop(Optimizer):
     >>> table[2].round(4)                                    # -0.01 / sqrt(0.01)
     array([-0.1, -0.1], dtype=float32)
 
-    References
-    ----------
-    Tieleman and Hinton 2012, "Lecture 6.5: rmsprop"; Graves 2013, "Generating Sequences With Recurrent Neural Networks",
-    eq. 38 to 45; as torch.optim.RMSprop.
+    References ---------- Tieleman and Hinton 2012, "Lecture 6.5: rmsprop"; Graves 2013, "Generating Sequences With
+    Recurrent Neural Networks", eq. 38 to 45; as torch.optim.RMSprop.
     """
 
-    def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False, **options):
+    def __init__(self, params: Params, lr: Rate = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+                 weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False,
+                 **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum,
                                       centered=centered), **options)
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from ._base import Missed, Optimizer, Rule
+from ._base import Optimizer
+from ._options import Options, Params, Rate, Unpack
+from ._rule import Missed, Rule
 
 
 class SGD(Optimizer):
@@ -48,14 +50,15 @@ class SGD(Optimizer):
     Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning"; as torch.optim.SGD.
     """
 
-    def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, **options):
+    def __init__(self, params: Params, lr: Rate = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+                 weight_decay: float = 0.0, nesterov: bool = False, **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
                                       nesterov=nesterov), **options)
 
     def _check_more(self, group, lr):
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
-            raise ValueError(f"nesterov is True with momentum {group['momentum']} and dampening {group['dampening']}; it needs "
-                             "a momentum above 0 and a dampening of 0")
+            raise ValueError(f"nesterov is True with momentum {group['momentum']} and dampening {group['dampening']}; "
+                             "it needs a momentum above 0 and a dampening of 0")
         if group["dampening"] != 0 and group["momentum"] == 0:
             raise ValueError(f"dampening is {group['dampening']} with momentum 0, where it has no meaning")
 

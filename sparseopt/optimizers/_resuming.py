@@ -1,0 +1,253 @@
+"""How a run goes on elsewhere: state_dict, state of another run, copies and pickles, and what checkpoints need.
+
+Every method checks first, in Python, where it may fail or be interrupted. What it changes it changes in one compiled
+call, `adopt` or `Sweep.apply`, within which no signal handler runs. `with self._counts` refuses a second call at the
+same time.
+"""
+
+import copy
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import _config, _memory
+from .._kernels.atomic import Counts, adopt
+from .._text import listed, shown
+from ._groups import check_group
+from ._options import CHECKS, TakesOptions
+from ._parameter import LARGEST_COUNT, Parameter
+from ._rule import UpdateRule, missed_of
+from ._settings import hyper_numbers
+from ._state_dict import check_form, count, matched_arrays, matched_groups, restored_history, same_names, taken
+from ._structure import STRUCTURES
+
+_KEPT = "step_count", "missed", "max_grad_norm", "nonfinite"        # options that a state_dict has
+
+
+class Resumable(UpdateRule, TakesOptions):
+    """The part of an optimizer that keeps, copies and restores its run. `Optimizer` sets the attributes below."""
+
+    param_groups: list[dict[str, Any]]
+    metadata: dict[str, Any]
+    _counts: Counts
+    _parameters: dict[str | int, Parameter]
+    _group_params: list[int]                # the id of each group's params, to notice others
+    _written: tuple[np.ndarray, ...]        # every table and state array
+    _defaults: dict[str, Any]               # hyper-parameters of groups that leave some out
+
+    steps = property(operator.attrgetter("_counts.steps"))
+    nonfinite_rows = property(operator.attrgetter("_counts.nonfinite_rows"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs: parameters, state, hyper-parameters, counts and metadata.
+
+        The arrays in it are the live ones, as in torch: `copy.deepcopy` keeps a moment. Under missed="replay" it also
+        has the history of the steps. If hyper-parameters have changed for which that history was made, all rows are
+        caught up first.
+
+        Examples
+        --------
+        >>> import copy, numpy as np, sparseopt as so
+        >>> opt = so.Adam(so.zeros((3, 2)), lr=0.1)
+        >>> kept = copy.deepcopy(opt.state_dict())
+        >>> opt.step(so.RowGradient([1], np.ones((1, 2))))
+        >>> opt.load_state_dict(kept)
+        >>> opt.params[0].any(), opt.steps
+        (np.False_, 0)
+        """
+        with self._counts:
+            return self._state_dict()
+
+    def _state_dict(self):
+        kept = self._without_history()
+        if self._missed == "replay":
+            threads = _config.threads_for(self._num_threads)
+            updates = []
+            for parameter in self._parameters.values():
+                update = parameter.sweep.prepare_nothing(threads)
+                parameter.continued(missed_of(self, self.param_groups[parameter.group_index]), update)
+                updates.append(update)
+            self._apply(updates)
+            kept["history"] = {name: parameter.sweep.history.arrays() for name, parameter in self._parameters.items()}
+        return kept
+
+    def _without_history(self):
+        self._check_kept()
+        for group in self.param_groups:
+            check_group(self, group)
+        return {
+            "optimizer": type(self).__name__,
+            "params": {name: parameter.table for name, parameter in self._parameters.items()},
+            "state": {name: dict(parameter.state) for name, parameter in self._parameters.items()},
+            "param_groups": [{**group, "params": list(group["params"])} for group in self.param_groups],
+            "options": {name: getattr(self, name) for name in _KEPT},
+            "steps": self.steps,
+            "nonfinite_rows": self.nonfinite_rows,
+            "metadata": self.metadata,
+        }
+
+    def _check_kept(self):
+        """Raise ValueError if groups, tables or state are others than those that the optimizer was made with."""
+        if [id(group.get("params")) for group in self.param_groups] != self._group_params:
+            raise ValueError("param_groups has other groups or params than at construction; an optimizer keeps its "
+                             "tables, so make a new one")
+        for parameter in self._parameters.values():
+            parameter.sweep.check_in_place()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned: parameters and state in place, hyper-parameters, counts and metadata.
+
+        Raises
+        ------
+        TypeError, KeyError, ValueError
+            If it is of another optimizer, of other parameters, shapes or dtypes. Nothing has been written then.
+        """
+        with self._counts:
+            ours = self._without_history()
+            check_form(state_dict, ours)
+            copies = matched_arrays(state_dict, ours)
+            groups = self._loaded_groups(state_dict["param_groups"])
+            histories = self._loaded_histories(state_dict, groups) if self._missed == "replay" else {}
+            changes: list[tuple[Any, str, Any]] = [(self, "metadata", dict(state_dict["metadata"]))]
+            for key in ("max_grad_norm", "nonfinite"):
+                changes.append((self, f"_{key}", CHECKS[key](key, state_dict["options"][key])))
+            for key in ("steps", "nonfinite_rows"):
+                changes.append((self._counts, key, count(key, state_dict[key])))
+            for name, parameter in self._parameters.items():
+                changes.append((parameter, "made_for", groups[parameter.group_index]))
+                changes += parameter.counted(state_dict["state"][name], histories.get(name))
+            adopt(copies, list(zip(self.param_groups, groups, strict=True)), changes)
+
+    def _loaded_groups(self, theirs):
+        groups = matched_groups(theirs, self.param_groups)
+        for ours, group in zip(self.param_groups, groups, strict=True):
+            check_group(self, group)
+            if self._rule(group) != self._rule(ours):
+                raise ValueError(f"state_dict is of rule {shown(self._rule(group).name)}; this optimizer has "
+                                 f"{shown(self._rule(ours).name)}")
+        return groups
+
+    def _loaded_histories(self, state_dict, groups):
+        """Return, by name, what `Parameter.counted` takes as history."""
+        same_names("history", state_dict["history"], self._parameters)
+        loaded = {}
+        for name, parameter in self._parameters.items():
+            group = groups[parameter.group_index]
+            missed = missed_of(self, group)
+            history = restored_history(parameter.new_history(missed, 0), state_dict, name)
+            loaded[name] = history, missed, hyper_numbers(self, group, parameter.dtype, 1.0)
+        return loaded
+
+    def take_over(self, name: str | int, *, step: int | np.ndarray | None = None, **state: np.ndarray) -> None:
+        """Take over the state of a table from another run, of torch for instance. The next step uses that state.
+
+        Write the weights into the table yourself: `table[...] = weights`. `opt.steps` stays as it is, so a schedule
+        goes on from there. State that is left out stays as it is, too.
+
+        Parameters
+        ----------
+        name : str or int
+            The parameter: its key in `opt.params`.
+        step : None, int or array of integers, shape (n_rows,)
+            How many steps every row has taken, or an array with the count of each row. Whole floats are taken, for
+            torch counts in floats. Under step_count="global" and missed="replay" the count must be the same for all
+            rows.
+        **state : arrays
+            State under the names of `opt.state[name]`, in its shapes. NAdam's `mu_product` is computed from `step`,
+            unless it is given.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If there is no such table or state, or an array does not fit. Nothing has been written then.
+
+        Examples
+        --------
+        >>> import numpy as np, sparseopt as so
+        >>> table = so.zeros((2, 1), np.float64)
+        >>> opt = so.Adam(table, lr=0.1, missed="replay")
+        >>> opt.take_over(0, step=1000, exp_avg=np.ones((2, 1)), exp_avg_sq=np.ones((2, 1)))
+        >>> opt.step(so.RowGradient([0], [[1.0]]))
+        >>> table[0].round(3), opt.stale()
+        (array([-0.08]), array([0, 1]))
+        """
+        with self._counts:
+            if name not in self._parameters:
+                raise KeyError(f"name is {shown(name)}; the names in params are {listed(self._parameters)}"
+                               + ("" if isinstance(next(iter(self._parameters)), str) else " (positions, from 0)"))
+            parameter = self._parameters[name]
+            parameter.sweep.check_in_place()
+            ours, group = parameter.state, self.param_groups[parameter.group_index]
+            given = state if step is None else {**state, "step": step}
+            for key in given:
+                if key not in ours:
+                    raise TypeError(f"{type(self).__name__} keeps no state {shown(key)}; its state is {listed(ours)}")
+            new = {key: taken(key, value, ours[key]) for key, value in given.items()}
+            changes = []
+            if "step" in new:
+                for key, value in self._state_after(group, new["step"]).items():
+                    value = value.max() if ours[key].ndim == 0 else value
+                    new.setdefault(key, taken(key, value, ours[key]))
+                history = self._history_at(parameter, group, new["step"]) if self._missed == "replay" else None
+                changes = parameter.counted(new, history)
+            adopt([(ours[key], value) for key, value in new.items()], [], changes)
+
+    def _history_at(self, parameter, group, steps):
+        """Return a new history, where all rows stand at one count, as `Parameter.counted` takes it; or raise."""
+        first, last = steps.min(initial=LARGEST_COUNT), steps.max(initial=0)
+        if first < last or last >= LARGEST_COUNT - 1:
+            raise ValueError(f'step is from {first} to {last}; under missed="replay" every row has taken every step, '
+                             f"so it must be one number below {LARGEST_COUNT - 1}")
+        missed = missed_of(self, group)
+        return parameter.new_history(missed, int(last)), missed, None
+
+    def __deepcopy__(self, memo):
+        with self._counts:
+            state = self._state_dict()
+            for name, table in state["params"].items():
+                state["params"][name] = copy.deepcopy(table, memo)
+            return restored(type(self), state, self._structure.kind, self._num_threads, dict(state["params"]))
+
+    def __reduce__(self):
+        return restored, (type(self), self.state_dict(), self._structure.kind, self._num_threads)
+
+
+def alike(cls, state, structure, num_threads=None, tables=None):
+    """Return a new optimizer of the class, shapes and settings of a state_dict; its numbers are still to be loaded.
+
+    `structure` is the form of its params: "single", "mapping" or "sequence". Its tables are new, unless `tables` has
+    them by name.
+    """
+    if tables is None:
+        tables = {name: _memory.zeros(table.shape, table.dtype) for name, table in state["params"].items()}
+    groups = [({name: tables[name] for name in group["params"]}, {key: group[key] for key in group if key != "params"})
+              for group in state["param_groups"]]
+    return cls(STRUCTURES[structure].params_of(groups), **groups[0][1], **state["options"], num_threads=num_threads)
+
+
+def restored(cls, state, structure, num_threads=None, tables=None):
+    """Return a new optimizer as `alike` does, with its numbers."""
+    optimizer = alike(cls, state, structure, num_threads, tables)
+    optimizer.load_state_dict(state)
+    return optimizer
+
+
+def while_held(optimizer, use):
+    """Return use(state_dict, structure), during which no other call can be at work in the optimizer.
+
+    `structure` is as `alike` takes it.
+    """
+    with optimizer._counts:
+        return use(optimizer._state_dict(), optimizer._structure.kind)
+
+
+def continue_run(new, old):
+    """Say that a new optimizer goes on with the training of an old one."""
+    new._run = old._run
+
+
+def same_run(optimizer, other):
+    """Return whether two optimizers belong to one training."""
+    return optimizer._run is other._run

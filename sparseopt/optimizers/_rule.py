@@ -1,0 +1,120 @@
+"""What an optimizer says about its update rule: `Rule`, `Missed`, and the methods that a subclass overrides.
+
+The maths of a rule is compiled, in `_kernels/rules`. A subclass of `Optimizer` names the compiled functions, and gives
+them their numbers in float64. It contains no loop over rows.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._kernels.replay import plan_of
+
+
+class Rule(NamedTuple):
+    """What an optimizer asks of the kernels for one group of parameters."""
+
+    name: str                           # the row function in _kernels/rules/registry.pxi
+    state: tuple[str, ...] = ()         # arrays in the table's shape, in the row function's order,
+    row_state: tuple[str, ...] = ()     # followed by arrays of one number a row
+    table_state: tuple[str, ...] = ()   # float64 numbers of the whole table, which `_with_table_state` reads
+    counted: bool = False               # whether the update depends on how many steps were taken
+    # Whether the update of an element depends on the numbers of that element alone. If so, the kernels may give the row
+    # function a part of a row, or several rows as one.
+    by_elements: bool = True
+
+
+class Missed(NamedTuple):
+    """What missed="replay" asks of the kernels: the effect of steps without a gradient. See _kernels/replay.pyx."""
+
+    rule: str | None = None             # the row function for all missed steps together; None: nothing moves
+    size: int = 0                       # of the matrix by which each step multiplies whatever is linear in it
+    powers: tuple[float, ...] = ()      # the numbers whose powers the row function takes
+    betas: tuple[float, float, bool] | None = None      # Adam's β1 and β2, and whether v is the largest so far,
+    eps: float = 0.0                                    # and Adam's ε
+    fixed: tuple[float, ...] = ()       # other hyper-parameters that the row function reads
+
+    @property
+    def moves(self):
+        """Whether a step without a gradient moves weights."""
+        return bool(self.size or self.betas)
+
+
+class UpdateRule:
+    """The part of an optimizer that differs from one to the next: attributes and methods that a subclass overrides.
+
+    A new optimizer needs `_rule` and `_hyper`. `group` is an entry of `param_groups`, with checked hyper-parameters.
+    `lr` is the rate of this step as a number.
+    """
+
+    _floored: tuple[str, ...] = ("eps",)     # hyper-parameters for which 0 means "nothing, and 0/0 is 0"
+    _adds_decay = False                      # whether the rule itself adds λ w to the gradient
+    _linear = False                          # whether w and its state are linear in a gradient that is linear in w
+    _starting: tuple[str, ...] = ()          # hyper-parameters that only the first state depends on
+
+    def _rule(self, group: Mapping[str, Any]) -> Rule:
+        """Return the Rule for the parameters of a group."""
+        raise NotImplementedError
+
+    def _hyper(self, group: Mapping[str, Any], lr: float) -> tuple[float, ...]:
+        """Return the numbers that the row function takes, in its order."""
+        raise NotImplementedError
+
+    def _by_count(self, group: Mapping[str, Any], k: np.ndarray) -> np.ndarray:
+        """Return the numbers that depend on the step counts k alone, an array (len(k), columns) of float64."""
+        return np.ones((len(k), 1))
+
+    def _count_slope(self, group: Mapping[str, Any]) -> float:
+        """Return d where `_by_count` would be the one number 1 + (k - 1) d; else 0."""
+        return 0.0
+
+    def _with_table_state(self, at: np.ndarray, state: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, float]]:
+        """Return the numbers of one step for a rule with `table_state`, and the values of that state after the step."""
+        raise NotImplementedError
+
+    def _state_after(self, group: Mapping[str, Any], k: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the state that step counts k alone determine, by name, for `take_over` of a run without it."""
+        return {}
+
+    def _init_state(self, group: Mapping[str, Any], table: np.ndarray, state: Mapping[str, np.ndarray]) -> None:
+        """Give the state its first values; it comes as zeros."""
+
+    def _coupled_decay(self, group: Mapping[str, Any]) -> float:
+        """Return the λ of the `λ w` that is added to gradients."""
+        return 0.0 if self._adds_decay else group["weight_decay"]
+
+    def _check_more(self, group: Mapping[str, Any], lr: float) -> None:
+        """Raise ValueError if hyper-parameters, each valid alone, are invalid together."""
+
+    def _missed_steps(self, group: Mapping[str, Any]) -> Missed:
+        """Return the Missed of a group; raise ValueError if missed steps cannot be done at once."""
+        raise ValueError(f'missed is "replay"; it must be "skip", since {type(self).__name__} has no rule for missed '
+                         "steps")
+
+    def _missed_step(self, group: Mapping[str, Any], lr: float, k: int, at: np.ndarray) -> dict[str, Any]:
+        """Return the effect of step k on rows that miss it, as arguments of Update.replay.
+
+        `at` is the row of `_by_count` for k.
+        """
+        return {}
+
+
+def missed_of(optimizer: UpdateRule, group: Mapping[str, Any]) -> Missed:
+    """Return the Missed of a group, or raise ValueError if missed steps have no closed form."""
+    name, decay = type(optimizer).__name__, group["weight_decay"]
+    if (optimizer._adds_decay and decay) or (optimizer._coupled_decay(group) and not optimizer._linear):
+        raise ValueError(f'weight_decay is {decay} with missed="replay"; {name} would have to take missed steps one by '
+                         "one, since the gradient λ w never vanishes. Decoupled decay can be replayed (AdamW, Lion, "
+                         'NAdam with decoupled_weight_decay), and so can SGD\'s. missed="skip" takes any weight_decay')
+    missed = optimizer._missed_steps(group)
+    if group["max_norm"] is not None and missed.moves:
+        raise ValueError(f'max_norm is {group["max_norm"]} with missed="replay"; missed steps of {name} move '
+                         'weights, and the norm after each has no closed form. missed="skip" takes max_norm')
+    if missed.betas:
+        for dtype in {table.dtype for table in group["params"].values()}:
+            try:
+                plan_of(*missed.betas, dtype)
+            except ValueError as error:
+                raise ValueError(f'{error}; missed="skip" takes them') from None
+    return missed
