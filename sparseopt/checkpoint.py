@@ -72,8 +72,8 @@ def _save(path, state, structure):
         arrays |= {f"state/{name}/{key}": array for key, array in ours.items()}
     for name, ours in state.pop("history", {}).items():
         arrays |= {f"history/{name}/{key}": array for key, array in ours.items()}
-    for group in state["param_groups"]:
-        group["lr"] = schedules.to_json(group["lr"])
+    for hyper in (*state["param_groups"], state["defaults"]):
+        hyper["lr"] = schedules.to_json(hyper["lr"])
     state["metadata"], state["lists"], lists = _packed(state["metadata"])
     header = json.dumps({**state, "format": _FORMAT, "structure": structure})
     _tensors.write(path, arrays | lists, {_KEY: header})
@@ -136,6 +136,9 @@ def load(path: str | os.PathLike, optimizer: Optimizer | None = None, *,
             group["lr"] = group["lr"] if lr is None else lr
             if group["lr"] is None:
                 raise ValueError("its lr was a callable, which no file holds; hand one in as lr=")
+        defaults = state.get("defaults", {})            # of groups to come
+        if lr is not None or defaults.get("lr") is None:
+            defaults["lr"] = groups[0]["lr"]
         into = None
         if optimizer is None:
             optimizer = into = _rebuilt(state, structure)
@@ -266,6 +269,8 @@ def _opened(file):
         else:
             parts.setdefault(start, {})[key] = stored
     state["params"], state["state"] = {}, {}
+    if "defaults" in state:
+        state["defaults"]["lr"] = schedules.from_json(state["defaults"]["lr"])
     for group in state["param_groups"]:
         group["lr"] = schedules.from_json(group["lr"])
         for name in group["params"]:

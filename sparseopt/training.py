@@ -308,8 +308,9 @@ class EarlyStopping:
             raise RuntimeError("this EarlyStopping is a callback; pass it to the fit of a model")
         if math.isfinite(score) and (self.best is None or self._gain(score) > self.min_delta):
             # Rates are not copied. Schedules never change, and a user's callable may not be copyable.
-            rates = {id(group["lr"]): group["lr"] for group in self.opt.param_groups}
-            kept = copy.deepcopy(self.opt.state_dict(), rates)
+            state = self.opt.state_dict()
+            rates = {id(hyper["lr"]): hyper["lr"] for hyper in (*state["param_groups"], state["defaults"])}
+            kept = copy.deepcopy(state, rates)
             adopt([], [], [(self, "_kept", kept), (self, "best", score), (self, "waited", 0)])
         else:
             self.waited += 1
@@ -328,7 +329,8 @@ class EarlyStopping:
         """
         if self._kept is None:
             raise RuntimeError("there has been no finite score; there is nothing to restore")
-        grew = any(len(table) > len(self._kept["params"][name]) for name, table in self.opt.params.items())
+        kept, tables = self._kept["params"], self.opt.params
+        grew = kept.keys() == tables.keys() and any(len(table) > len(kept[name]) for name, table in tables.items())
         self.opt.load_state_dict(_with_new_rows(self._kept, self.opt) if grew else self._kept)
 
     def __call__(self, progress: Any) -> bool:

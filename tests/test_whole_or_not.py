@@ -87,6 +87,10 @@ def catch_up(opt):
     opt.catch_up()
 
 
+def add_group(opt):
+    opt.add_param_group({"params": {"c": np.ones((4, 2)), "d": np.ones(3, np.float32)}, "lr": 0.5})
+
+
 def changed(opt):
     opt.param_groups[0]["alpha"] = 0.8          # which needs another history
 
@@ -106,8 +110,8 @@ def kept(**options):
 
 KEPT = {(options.get("step_count", "row"), options.get("missed", "skip")): kept(**options)
         for options in OPTIONS.values()}
-CALLS = [("skip", call) for call in (step, load, take_over)] + [("global", step)]
-CALLS += [("replay", call) for call in (step, step_after_a_change, load, take_over, catch_up,
+CALLS = [("skip", call) for call in (step, load, take_over, add_group)] + [("global", step)]
+CALLS += [("replay", call) for call in (step, step_after_a_change, load, take_over, catch_up, add_group,
                                              state_dict_after_a_change)]
 # After these instructions, and at no other, the interpreter runs the handlers of signals.
 HANDLES = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "SEND", "GEN_START")
@@ -380,7 +384,8 @@ WITHIN = {
     "step": lambda opt, _: opt.step(gradients_of(1)), "load_state_dict": lambda opt, _: opt.load_state_dict({}),
     "save": lambda opt, path: so.save(path, opt), "state_dict": lambda opt, _: opt.state_dict(),
     "take_over": lambda opt, _: opt.take_over("a", step=1), "deepcopy": lambda opt, _: copy.deepcopy(opt),
-    "pickle": lambda opt, _: pickle.dumps(opt), "catch_up": lambda opt, _: opt.catch_up()}
+    "pickle": lambda opt, _: pickle.dumps(opt), "catch_up": lambda opt, _: opt.catch_up(),
+    "add_param_group": lambda opt, _: add_group(opt)}
 
 
 @each_option

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .. import _config, _kernels, _memory
+from .. import _config, _memory
 from ..gradients import RowGradient
 from ..optimizers import OPTIMIZERS
 from . import peers

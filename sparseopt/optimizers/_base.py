@@ -26,7 +26,7 @@ from ._groups import checked_defaults, extended
 from ._options import Options, Params, Unpack, spell_out
 from ._resuming import Resumable
 from ._settings import rate_of, settings
-from ._structure import Gradients, Rows, structure_of
+from ._structure import Gradients, Rows, group_parts, structure_of
 
 
 class Optimizer(Resumable):
@@ -111,6 +111,39 @@ class Optimizer(Resumable):
         self._apply, self._not_finite = self._kernels.Sweep.apply, self._kernels.Sweep.not_finite
         self.param_groups, self._parameters = [], {}
         adopt([], [], extended(self, groups))
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add a group of tables with hyper-parameters of its own, as torch's method of this name.
+
+        The new tables' step counts begin at 0, under missed="replay" their history, too. `opt.steps` goes on, and a
+        schedule with it. `opt.param_groups` becomes a new list of the same dicts and the new one.
+
+        Parameters
+        ----------
+        group : dict
+            With the key "params", and hyper-parameters. Those left out have the constructor's values. The params have
+            the form of the other groups: a mapping with new names, or an array or a sequence of arrays.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            If a table or a hyper-parameter is not as `Optimizer` says, a table overlaps another, or a name exists. Also
+            if the optimizer was made for one array, or another call is at work. The optimizer is then as before.
+
+        Examples
+        --------
+        >>> import numpy as np, sparseopt as so
+        >>> opt = so.SGD({"users": so.zeros((2, 1))}, lr=1.0)
+        >>> opt.add_param_group({"params": {"items": so.zeros((3, 1))}, "lr": 0.5})
+        >>> opt.step({"items": so.RowGradient([2], [[1.0]])})
+        >>> opt.params["items"].T, [group["lr"] for group in opt.param_groups]
+        (array([[ 0. ,  0. , -0.5]], dtype=float32), [1.0, 0.5])
+        """
+        with self._counts:
+            self._check_kept()
+            params, hyper = group_parts("group", group)
+            tables = self._structure.added(params, self._parameters)
+            adopt([], [], extended(self, [(tables, hyper)]))
 
     def step(self, grads: Gradients) -> None:
         """Update the tables in place by one step, only in the rows that the gradients touch.

@@ -82,6 +82,7 @@ class Resumable(UpdateRule, TakesOptions):
             "params": {name: parameter.table for name, parameter in self._parameters.items()},
             "state": {name: dict(parameter.state) for name, parameter in self._parameters.items()},
             "param_groups": [{**group, "params": list(group["params"])} for group in self.param_groups],
+            "defaults": dict(self._defaults),
             "options": {name: getattr(self, name) for name in _KEPT},
             "steps": self.steps,
             "nonfinite_rows": self.nonfinite_rows,
@@ -92,7 +93,7 @@ class Resumable(UpdateRule, TakesOptions):
         """Raise ValueError if groups, tables or state are others than those that the optimizer was made with."""
         if [id(group.get("params")) for group in self.param_groups] != self._group_params:
             raise ValueError("param_groups has other groups or params than at construction; an optimizer keeps its "
-                             "tables, so make a new one")
+                             "tables. add_param_group adds some")
         for parameter in self._parameters.values():
             parameter.sweep.check_in_place()
 
@@ -224,7 +225,8 @@ def alike(cls, state, structure, num_threads=None, tables=None):
         tables = {name: _memory.zeros(table.shape, table.dtype) for name, table in state["params"].items()}
     groups = [({name: tables[name] for name in group["params"]}, {key: group[key] for key in group if key != "params"})
               for group in state["param_groups"]]
-    return cls(STRUCTURES[structure].params_of(groups), **groups[0][1], **state["options"], num_threads=num_threads)
+    defaults = state["defaults"] if "defaults" in state else groups[0][1]       # which older checkpoints have not
+    return cls(STRUCTURES[structure].params_of(groups), **defaults, **state["options"], num_threads=num_threads)
 
 
 def restored(cls, state, structure, num_threads=None, tables=None):

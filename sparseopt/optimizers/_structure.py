@@ -37,6 +37,11 @@ class Single:
         """Return what is known by name, in the form of the tables; a sequence has None for a name without."""
         return by_name[0]
 
+    def added(self, params, names):
+        """Return new tables by name, for a group that comes to tables of the given names."""
+        raise ValueError("params was one array at construction, so gradients come as one, and no group can be added. "
+                         "Make the optimizer with a mapping or a list of arrays to add groups to it")
+
     def params_of(self, groups):
         """Return params of which `structure_of` makes these groups."""
         ((tables, _),) = groups
@@ -69,6 +74,16 @@ class Named:
     def formed(self, by_name, names):
         return by_name
 
+    def added(self, params, names):
+        if not isinstance(params, Mapping):
+            raise TypeError(f"params is a {type(params).__name__}; the parameters have names, so it must be a mapping")
+        tables = _mapped(params)
+        repeated = [name for name in tables if name in names]
+        if repeated:
+            raise ValueError(f"params names {shown(repeated[0])}, as another group does; each table needs its own "
+                             "name")
+        return tables
+
     def params_of(self, groups):
         return [{**given, "params": tables} for tables, given in groups]
 
@@ -92,6 +107,13 @@ class Positional:
 
     def formed(self, by_name, names):
         return [by_name.get(name) for name in names]
+
+    def added(self, params, names):
+        if isinstance(params, Mapping):
+            raise TypeError("params is a mapping; the other parameters have no names, so it must be an array or a "
+                            "sequence of arrays")
+        _, [(tables, _)] = structure_of(params)
+        return {len(names) + position: table for position, table in tables.items()}
 
     def params_of(self, groups):
         return [{**given, "params": list(tables.values())} for tables, given in groups]
