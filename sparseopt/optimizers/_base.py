@@ -1,4 +1,4 @@
-"""What all optimizers share: the way of a step. No maths and no loop over rows is in this folder.
+"""The part that all optimizers share, above all the step. This folder has no maths of rules and no loop over rows.
 
 a) An optimizer has a list of groups with hyper-parameters (`param_groups`), and a `Parameter` for each table. A
    subclass describes its update rule (`_rule.py`). `Resumable` keeps and restores its run (`_resuming.py`).
@@ -39,8 +39,8 @@ class Optimizer(Resumable):
     ----------
     params : array, mapping, sequence, or list of dicts
         The tables: C-contiguous, writeable NumPy arrays of float32 or float64 with shape (n_rows, dim), or (n_rows,)
-        for dim 1. One array, a mapping from names to arrays, or a sequence of arrays; or a list of groups `{"params":
-        any of these, "lr": ..., ...}`, each with hyper-parameters of its own.
+        for dim 1. They come as one array, a mapping from names to arrays, or a sequence of arrays. Or they come as a
+        list of groups `{"params": any of these, "lr": ..., ...}`, each with hyper-parameters of its own.
     lr : float or callable
         The learning rate, 0 or more, or a schedule: a callable from the number of steps taken before (0 at the first)
         to the rate. See `sparseopt.schedules`.
@@ -58,16 +58,16 @@ class Optimizer(Resumable):
         under missed="replay" if missed steps move weights.
     step_count : "row" or "global"
         The step count that bias correction uses: how many steps this row has taken, or how many its table has. Under
-        missed="replay" every row takes every step, so both are one.
+        missed="replay" every row takes every step, so both counts are equal.
     missed : "skip" or "replay"
-        What happened to a row in the steps that did not touch it: nothing, or exactly what the dense optimizer does
-        with a gradient of zeros. Under "replay" a row is brought up when a step touches it. `catch_up` brings up rows
-        that are about to be read. An optimizer whose missed steps have no closed form raises ValueError.
+        Under "skip", steps that do not touch a row leave it alone. Under "replay" they do to it what the dense
+        optimizer does with a gradient of zeros. The row is then brought up when a later step touches it, and `catch_up`
+        brings up rows before they are read. An optimizer whose missed steps have no closed form raises ValueError.
     max_grad_norm : None or float
         Scale the gradients of a call down to this global 2-norm. The norm is taken over all tables of the call, after
         repeats are summed and after clip_value and max_row_norm.
     nonfinite : "raise", "skip" or "allow"
-        What to do about a NaN or an infinity in a gradient. "raise" raises before anything is written. "skip" leaves
+        How a step treats a NaN or an infinity in a gradient. "raise" raises before anything is written. "skip" leaves
         those rows out, with a RuntimeWarning that says how many (`nonfinite_rows` adds them up). "allow" does not look.
     num_threads : None or int
         None is `so.get_num_threads()`. Results do not depend on the number.
@@ -115,8 +115,8 @@ class Optimizer(Resumable):
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add a group of tables with hyper-parameters of its own, as torch's method of this name.
 
-        The new tables' step counts begin at 0, under missed="replay" their history, too. `opt.steps` goes on, and a
-        schedule with it. `opt.param_groups` becomes a new list of the same dicts and the new one.
+        The step counts of the new tables begin at 0, and so does their history under missed="replay". `opt.steps` goes
+        on, so a schedule does too. `opt.param_groups` becomes a new list: the dicts so far, and the new one.
 
         Parameters
         ----------
@@ -153,9 +153,9 @@ class Optimizer(Resumable):
         Parameters
         ----------
         grads : gradient, mapping or sequence
-            In the shape of the parameters: one gradient, a mapping from names to gradients (a name left out, or with
-            None, is not touched), or a sequence of gradients (None skips). A gradient is a scipy sparse array or matrix
-            of the table's shape, a `RowGradient`, a `MatmulGradient`, or a dense NumPy array (which touches all rows).
+            One gradient, a mapping from names to gradients, or a sequence of gradients, as the parameters came. A table
+            with None, or whose name is left out, is not touched. A gradient is a `RowGradient`, a `MatmulGradient`, a
+            scipy sparse array of the table's shape, or a dense NumPy array. A dense one touches all rows.
 
         Raises
         ------
@@ -239,8 +239,8 @@ class Optimizer(Resumable):
         Parameters
         ----------
         rows : None, array of integers, mapping or sequence
-            Row numbers in any shape, repeats allowed; for several parameters in their shape: a mapping from names (one
-            left out is not touched) or a sequence. None is all rows, of a table or of all tables.
+            Row numbers in any shape, repeats allowed. Several tables take a mapping or a sequence of them, as the
+            parameters came; a name left out is not touched. None is all rows, of a table or of all tables.
 
         Raises
         ------

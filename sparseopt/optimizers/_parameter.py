@@ -75,7 +75,7 @@ class Parameter:
     # A gradient, from its check to what a step does with it.
 
     def plan(self, gradient, written, threads=1):
-        """Return the plan of a gradient, checked. What shares memory with the arrays `written` is copied."""
+        """Return the plan of a gradient, checked. Values that share memory with the arrays `written` are copied."""
         what, shape, rising = self.what, self.shape, self.sweep.rising
         form = gradients.entries(gradient, shape, self.dtype, what)
         plan = rowplan.plan(what, shape[0], self.dim, *form, rising=rising, num_threads=threads)

@@ -1,8 +1,7 @@
 """How a run goes on elsewhere: state_dict, state of another run, copies and pickles, and what checkpoints need.
 
-Every method checks first, in Python, where it may fail or be interrupted. What it changes it changes in one compiled
-call, `adopt` or `Sweep.apply`, within which no signal handler runs. `with self._counts` refuses a second call at the
-same time.
+Every method checks first, in Python, where it may fail or be interrupted. All changes come last, in one compiled call:
+`adopt` or `Sweep.apply`. No signal handler runs within it. `with self._counts` refuses a second call at the same time.
 """
 
 import copy

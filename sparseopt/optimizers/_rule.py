@@ -1,4 +1,4 @@
-"""What an optimizer says about its update rule: `Rule`, `Missed`, and the methods that a subclass overrides.
+"""The description of an update rule: `Rule`, `Missed`, and the methods that a subclass of `Optimizer` overrides.
 
 The maths of a rule is compiled, in `_kernels/rules`. A subclass of `Optimizer` names the compiled functions, and gives
 them their numbers in float64. It contains no loop over rows.
@@ -13,7 +13,7 @@ from .._kernels.replay import plan_of
 
 
 class Rule(NamedTuple):
-    """What an optimizer asks of the kernels for one group of parameters."""
+    """The rule that the kernels apply to one group of parameters, and the state that it needs."""
 
     name: str                           # the row function in _kernels/rules/registry.pxi
     state: tuple[str, ...] = ()         # arrays in the table's shape, in the row function's order,
@@ -26,7 +26,7 @@ class Rule(NamedTuple):
 
 
 class Missed(NamedTuple):
-    """What missed="replay" asks of the kernels: the effect of steps without a gradient. See _kernels/replay.pyx."""
+    """The effect of steps without a gradient, for missed="replay". See _kernels/replay.pyx."""
 
     rule: str | None = None             # the row function for all missed steps together; None: nothing moves
     size: int = 0                       # of the matrix by which each step multiplies whatever is linear in it

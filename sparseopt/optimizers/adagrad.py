@@ -22,7 +22,7 @@ class Adagrad(Optimizer):
     weight_decay : float
         λ, added to the gradient as λ w.
     initial_accumulator_value : float
-        Where the state `sum` starts, 0 or more.
+        The value with which the state `sum` starts, 0 or more.
     eps : float
         ε, 0 or more.
 

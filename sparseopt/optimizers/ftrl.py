@@ -52,7 +52,7 @@ class Ftrl(Optimizer):
     """
 
     _floored = ("beta",)
-    _adds_decay = True                          # for the sum of squares is without
+    _adds_decay = True                          # since the sum of squares is without the decay
 
     def __init__(self, params: Params, lr: Rate = 0.1, beta: float = 1.0, l1: float = 0.0, l2: float = 0.0,
                  weight_decay: float = 0.0, **options: Unpack[Options]) -> None:
