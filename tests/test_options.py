@@ -64,7 +64,8 @@ def test_a_subclass_of_a_users_own_spells_out_its_options_too():
             super().__init__(params, lr, **options)
 
     assert [*inspect.signature(Mine).parameters] == ["params", "lr", *OPTIONS]
-    with pytest.raises(TypeError, match=r"Mine takes no keyword 'momentom'; its keywords are lr, maximize, .*num_threads"):
+    message = r"Mine takes no keyword 'momentom'; its keywords are lr, maximize, .*num_threads"
+    with pytest.raises(TypeError, match=message):
         Mine(np.zeros((2, 2)), momentom=0.9)
     assert Mine(np.zeros((2, 2)), maximize=True).param_groups[0]["lr"] == 0.5
 
@@ -86,7 +87,7 @@ def test_a_rule_that_says_so_takes_each_element_by_itself(case, step_count):
         assert same
         assert not rule.row_state
     else:
-        assert not same or rule.name == "nadam_by_row"      # which keeps a number a row, the same for all of its elements
+        assert not same or rule.name == "nadam_by_row"      # its one number a row is the same for all elements
 
 
 def test_a_rule_with_a_number_a_row_must_say_that_it_knows_rows():

@@ -66,8 +66,8 @@ def test_a_group_has_the_constructors_hyper_parameters_where_it_gives_none_and_o
     opt.add_param_group({"params": {"b": so.zeros((2, 1))}, "eps": 1e-3, "max_norm": 2})
     added = opt.param_groups[1]
     assert {name: added[name] for name in added if name != "params"} == dict(
-        lr=0.5, betas=(0.5, 0.6), eps=1e-3, weight_decay=0.0, amsgrad=False, maximize=True, clip_value=None, max_row_norm=None,
-        max_norm=2.0)
+        lr=0.5, betas=(0.5, 0.6), eps=1e-3, weight_decay=0.0, amsgrad=False, maximize=True, clip_value=None,
+        max_row_norm=None, max_norm=2.0)
     assert list(added["params"]) == ["b"]
 
 
@@ -89,7 +89,7 @@ def test_step_counts_of_a_new_table_begin_at_0_and_a_schedule_goes_on():
     table = so.zeros((3, 1), np.float64)
     opt.add_param_group({"params": {"b": table}})
     opt.step({"b": so.RowGradient([1], [[-3.0]])})
-    np.testing.assert_allclose(table[:, 0], [0, 0.5, 0], rtol=1e-7)        # a first step of Adam at the third step's rate
+    np.testing.assert_allclose(table[:, 0], [0, 0.5, 0], rtol=1e-7)        # Adam's first step, at the third step's rate
     assert opt.state["b"]["step"].tolist() == [0, 1, 0]
 
 
@@ -133,7 +133,8 @@ def test_an_optimizer_with_an_added_group_is_kept_and_restored(way, options, tmp
 @pytest.mark.parametrize("params", [{"a": np.zeros((3, 1))}, [np.zeros((3, 1))]], ids=["mapping", "sequence"])
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "file"])
 def test_a_restored_optimizer_still_has_the_constructors_hyper_parameters_for_groups_to_come(way, params, tmp_path):
-    opt = so.Adam(copy.deepcopy(params), lr=so.schedules.Exponential(0.5, gamma=0.9), betas=(0.5, 0.6), max_norm=np.float32(3))
+    rate = so.schedules.Exponential(0.5, gamma=0.9)
+    opt = so.Adam(copy.deepcopy(params), lr=rate, betas=(0.5, 0.6), max_norm=np.float32(3))
     opt.param_groups[0].update(lr=0.1, eps=1e-4)
     so.save(tmp_path / "file", opt)
     other = {"deepcopy": lambda: copy.deepcopy(opt), "pickle": lambda: pickle.loads(pickle.dumps(opt)),
@@ -169,10 +170,12 @@ BAD = {
     "integers": ({"params": {"c": np.zeros((2, 2), int)}}, TypeError, 'parameter "c" has dtype int64'),
     "overlap": ({"params": {"c": WHOLE[3:]}}, ValueError, '"a" and "c" overlap in memory'),
     "overlap within": ({"params": {"c": NEW, "d": NEW[1:]}}, ValueError, '"c" and "d" overlap in memory'),
-    "a hyper-parameter of none": ({"params": {"c": NEW}, "momentum": 1}, TypeError, "Adam has no hyper-parameter 'momentum'"),
+    "a hyper-parameter of none": ({"params": {"c": NEW}, "momentum": 1}, TypeError,
+                                  "Adam has no hyper-parameter 'momentum'"),
     "an option": ({"params": {"c": NEW}, "missed": "skip"}, TypeError, "Adam has no hyper-parameter 'missed'"),
     "a bad value": ({"params": {"c": NEW}, "lr": math.nan}, ValueError, "lr is nan; it must be finite and 0 or more"),
-    "no replay": ({"params": {"c": NEW}, "weight_decay": 0.5}, ValueError, "weight_decay is 0.5 with missed=\"replay\""),
+    "no replay": ({"params": {"c": NEW}, "weight_decay": 0.5}, ValueError,
+                  "weight_decay is 0.5 with missed=\"replay\""),
 }
 
 
@@ -224,7 +227,8 @@ def test_a_file_without_the_constructors_hyper_parameters_has_those_of_its_first
         reader = _tensors.Reader(file)
         reader.check()
         header = json.loads(reader.metadata["sparseopt"])
-        arrays = {place: reader.read(place, np.empty(stored.shape, stored.dtype)) for place, stored in reader.arrays.items()}
+        arrays = {place: reader.read(place, np.empty(stored.shape, stored.dtype))
+                  for place, stored in reader.arrays.items()}
     assert header["defaults"].pop("lr") == 0.5
     for wrong in ({"lr": -1}, {"lr": 0.5, "colour": "red"}, {"lr": 0.5, "missed": "replay"}, [0.5], None):
         _tensors.write(path, arrays, {"sparseopt": json.dumps({**header, "defaults": wrong})})

@@ -12,6 +12,7 @@ cdef void ftrl(real* restrict w, const real* restrict g, real* restrict z, real*
     # s: the paper's n, the sum of squared gradients
     cdef real rate = 1 / h[0], beta = h[1], l1 = h[2], l2 = h[3], decay = h[4]
     cdef real slope, total, inverse, y, w_new
+    cdef int kept
     cdef Py_ssize_t j
     for j in range(n):
         slope = g[j] + decay * w[j]
@@ -19,9 +20,12 @@ cdef void ftrl(real* restrict w, const real* restrict g, real* restrict z, real*
         total = (beta + root(s[j])) * rate + l2
         inverse = 1 / total
         # y = -z / total.  This form does not overflow for a large w.
-        y = w[j] + ((signed(l1, w[j]) if w[j] != 0 else -clamp(z[j], l1)) - slope) * inverse
+        y = -clamp(z[j], l1)
+        y = signed(l1, w[j]) if w[j] != 0 else y
+        y = w[j] + (y - slope) * inverse
         w_new = y - clamp(y, l1 * inverse) + <real>0          # + 0 turns -0 into 0
         # w and z keep their bits if the slope is 0 or total is infinite.  An infinite total means a rate of 0 or an
-        # overflow of s.
-        z[j] = z[j] if slope == 0 or total == <real>INFINITY else -y * total
-        w[j] = w[j] if slope == 0 or total == <real>INFINITY else w_new
+        # overflow of s.  No `or`: the loop would not be vectorised.
+        kept = (slope == 0) | (total == <real>INFINITY)
+        z[j] = z[j] if kept else -y * total
+        w[j] = w[j] if kept else w_new
