@@ -68,12 +68,12 @@ def compiled(trick, folder):
 
 def bound(race, module, numbers):
     """A contestant: the optimizer of a race on other kernels, or with other numbers of the processor."""
-    (parameter,) = race.opt._parameters
+    (parameter,) = race.opt._parameters.values()
     module.processor = processors.own()._replace(**numbers)
     rule = parameter.rule
     arrays = [parameter.state[name] for name in rule.state + rule.row_state]
     steps = parameter.state.get("step")
-    sweep = module.Sweep(rule.name, parameter.table, arrays, steps, by_elements=not rule.row_state)
+    sweep = module.Sweep(rule.name, parameter.table, arrays, steps, by_elements=rule.by_elements)
     module.processor = processors.own()
 
     def step(batch):
