@@ -1,4 +1,4 @@
-"""The table of instruction sets, and the extension modules made of it."""
+"""The extension modules, one build of the kernels for each instruction set."""
 
 import os
 import platform
@@ -11,12 +11,9 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# No contraction, no fast-math: every instruction set gives the same bits.
+# No contraction and no fast-math, so every instruction set gives the same bits. No debug information, which is four
+# times as large as the code.
 FLAGS = {"unix": ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
-# Of loops two turns at a time: fewer instructions a row, up to a tenth of a step (gcc). More turns gain no more, and under a
-# sanitizer the compiler would take minutes for it. And what says `inline` is put in place in however large a file: past a
-# bound gcc would leave calls, and rules of short rows, whose length it knows where it does not, would take twice their time.
-TUNED = {"unix": ["-funroll-loops", "--param=max-unroll-times=2", "--param=inline-unit-growth=1000"], "msvc": []}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
 STRIPPED = ["-Wl,-s"] if sys.platform == "linux" else []
 INSTRUCTION_SETS = {"baseline": []}
@@ -26,13 +23,16 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 def extension(name, flags=()):
-    return Extension(f"sparseopt._kernels.{name}", [f"sparseopt/_kernels/{name}.pyx"], extra_compile_args=list(flags),
-                     include_dirs=[numpy.get_include()], define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")])
+    return Extension(f"sparseopt._kernels.{name}", [f"sparseopt/_kernels/{name}.pyx"],
+                     extra_compile_args=list(flags), include_dirs=[numpy.get_include()],
+                     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")])
 
 
 class BuildExt(build_ext):
-    """Leaves out instruction sets that the compiler does not know, adds OpenMP where it has it, and tells each module the flags
-    it was built with."""
+    """Compile side by side, with OpenMP if the compiler has it, for the instruction sets that the compiler knows.
+
+    Each module is told the flags that it was built with.
+    """
 
     def finalize_options(self):
         super().finalize_options()
@@ -43,12 +43,11 @@ class BuildExt(build_ext):
         openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
                                                OPENMP[kind]) else []
         sanitized = "-fsanitize" in os.environ.get("CFLAGS", "")
-        tuned = TUNED[kind] if not sanitized and self.compiles("int probe(void) { return 0; }", TUNED[kind]) else []
         self.extensions = [module for module in self.extensions
                            if not module.extra_compile_args or self.compiles("int probe(void) { return 0; }",
                                                                              module.extra_compile_args)]
         for module in self.extensions:
-            module.extra_compile_args = [*FLAGS[kind], *tuned, *module.extra_compile_args, *openmp]
+            module.extra_compile_args = [*FLAGS[kind], *module.extra_compile_args, *openmp]
             module.extra_link_args += [*openmp, *([] if sanitized else STRIPPED)]
             module.define_macros.append(("SPARSEOPT_FLAGS", '"' + " ".join(module.extra_compile_args) + '"'))
         super().build_extensions()

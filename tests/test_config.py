@@ -11,6 +11,7 @@ import scipy
 
 import sparseopt as so
 from sparseopt import _config, _kernels
+from sparseopt._kernels import processors
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +130,7 @@ print(sums.hexdigest())
 
 def test_what_suits_a_processor_changes_no_bit(tmp_path):
     sums = {}
-    for name in ("Zen 3", "Zen 4", "Zen 5"):
+    for name in processors.PROCESSORS:
         done = python(PROCESSOR, tmp_path, PROCESSOR=name)
         assert done.returncode == 0, done.stderr
         sums[name] = done.stdout

@@ -8,11 +8,13 @@ cdef void square_sums(const Target* t, const Source* s, const Settings* how, dou
         sums[i] = square_sum_of(t, s, how, i, scratch + threadid() * pad)
 
 
-cdef double square_sum_of(const Target* t, const Source* s, const Settings* how, Py_ssize_t i, real* scratch) noexcept nogil:
+cdef double square_sum_of(const Target* t, const Source* s, const Settings* how, Py_ssize_t i,
+                          real* scratch) noexcept nogil:
     return square_sum(clipped(how, gather(t, s, i, scratch), scratch, t.dim), t.dim)
 
 
-cdef real largest_of_rows(const real* x, Py_ssize_t stride, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t columns) noexcept nogil:
+cdef real largest_of_rows(const real* x, Py_ssize_t stride, Py_ssize_t lo, Py_ssize_t hi,
+                          Py_ssize_t columns) noexcept nogil:
     cdef Py_ssize_t i
     cdef real top = 0
     if stride == columns:
@@ -24,7 +26,7 @@ cdef real largest_of_rows(const real* x, Py_ssize_t stride, Py_ssize_t lo, Py_ss
 
 cdef void largest_of_blocks(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t height,
                             double* tops, Py_ssize_t n_blocks, int threads) noexcept nogil:
-    # From the last block to the first, so that what the update reads first is what caches were given last.
+    # From the last block to the first: the update begins with the blocks that the caches still hold.
     cdef Py_ssize_t i, block
     for i in prange(n_blocks, schedule="static", chunksize=1, num_threads=threads):
         block = n_blocks - 1 - i
@@ -47,6 +49,14 @@ cdef double largest(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_
             top = top_of(top, tops[block])
     PyMem_RawFree(tops)
     return top
+
+
+cdef double bound(const Source* s, Py_ssize_t longest, int threads, real like) except? -1:
+    """A bound on the magnitude of a gradient's numbers, at most `longest` entries summed in the type of `like`."""
+    cdef double value = largest(<const real*>s.values, s.stride, s.value_rows, s.value_columns, threads), weight = 1
+    if s.weights:
+        weight = largest(<const real*>s.weights, 1, s.n_weights, 1, threads)
+    return <double><real>(2 * value * weight * longest)
 
 
 cdef void mark_nonfinite(const Target* t, const Source* s, uint8_t* marks, Py_ssize_t n, real* scratch) noexcept nogil:

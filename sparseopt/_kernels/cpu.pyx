@@ -8,10 +8,10 @@ cdef extern from *:
     """
     #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
     #include <cpuid.h>
-    static int sparseopt_zen5(void) {
+    static int sparseopt_amd_family(void) {
         unsigned int a, b, c, d;
         __builtin_cpu_init();
-        return __builtin_cpu_is("amd") && __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 15) + (a >> 20 & 255) == 26;
+        return __builtin_cpu_is("amd") && __get_cpuid(1, &a, &b, &c, &d) ? (a >> 8 & 15) + (a >> 20 & 255) : 0;
     }
     static int sparseopt_avx2(void) {
         __builtin_cpu_init();
@@ -24,12 +24,12 @@ cdef extern from *:
             && __builtin_cpu_supports("avx512vl");
     }
     #else
-    static int sparseopt_zen5(void) { return 0; }
+    static int sparseopt_amd_family(void) { return 0; }
     static int sparseopt_avx2(void) { return 0; }
     static int sparseopt_avx512(void) { return 0; }
     #endif
     """
-    bint is_zen5 "sparseopt_zen5"()
+    int amd_family "sparseopt_amd_family"()         # 0: not AMD
     bint has_avx2 "sparseopt_avx2"()
     bint has_avx512 "sparseopt_avx512"()
 
@@ -40,8 +40,9 @@ def supported():
 
 
 def nearest():
-    """The name of the measured processor that is most similar to this processor.
-
-    The prefetch distances in processors.py were measured on these processors.
-    """
-    return "Zen 5" if is_zen5() else "Zen 4" if has_avx512() else "Zen 3"
+    """The name of this processor in processors.py, or "other"."""
+    if amd_family() == 26:
+        return "Zen 5"
+    if amd_family() == 25:
+        return "Zen 4" if has_avx512() else "Zen 3"
+    return "other"

@@ -1,8 +1,13 @@
 # The driver: visit the touched rows, form each gradient, count the step, apply the rule. One driver serves all rules.
+#
+# 1. update_all gives blocks of rows to the threads. update_rows takes a block in windows, with row numbers as int64.
+# 2. visit goes through a window: prefetch later rows, then update the row at hand.
+# 3. A gradient that needs no change is read in place (`plain`). prepare forms all others.
+# 4. Under missed="replay", bring_up first takes the row through the steps that it has missed.
 
 
 cdef void bring_up(const Target* t, const Past* past, int64_t row, const real* h) noexcept nogil:
-    """Take a row through the steps that it has missed, and say so in its step count."""
+    """Take a row through the steps that it has missed, and set its step count."""
     cdef double numbers[MOST_NUMBERS]
     cdef real converted[MOST_NUMBERS]
     cdef const real* at = converted
@@ -25,27 +30,26 @@ cdef void bring_up(const Target* t, const Past* past, int64_t row, const real* h
     set_relaxed(t.steps + row, <int32_t>past.now)
 
 
-cdef const real* prepare(const Target* t, const Source* s, const Settings* how, Py_ssize_t i, Py_ssize_t n,
-                         real* scratch) noexcept nogil:
-    """Bring the i-th touched row up to the last step and form its gradient; NULL if no step is to follow.
+cdef void bring_up_all(const Target* t, const Settings* how, const Window* w,
+                       const real* scratch) noexcept nogil:
+    # scratch: for its type
+    cdef Py_ssize_t i
+    for i in range(w.n):
+        prefetch_far(t, w, i, 1)
+        prefetch_missed(t, how.past, w, i)
+        bring_up(t, how.past, w.rows[i], <const real*>how.hyper)
 
-    What a step on plain rows does without stands here: every instruction between two rows' prefetches takes room of the few
-    hundred that a processor looks ahead.
-    """
-    cdef int64_t row = row_number(s, i)
+
+cdef const real* prepare(const Target* t, const Source* s, const Settings* how, const Window* w, Py_ssize_t i,
+                         real* scratch) noexcept nogil:
+    """Bring the i-th row of a window up to the last step, and form its gradient."""
+    cdef int64_t row = w.rows[i]
     cdef const real* g
     if how.past:
-        prefetch_missed(t, s, how.past, i, n)
+        prefetch_missed(t, how.past, w, i)
         bring_up(t, how.past, row, <const real*>how.hyper)
-        if how.count == how.past.now:
-            return NULL
         set_relaxed(t.steps + row, <int32_t>how.count)
-    if s.starts or s.order or s.columns or s.sources:
-        g = gather(t, s, i, scratch)
-    else:                       # as gather() would, without a call
-        g = <const real*>s.values + i * s.stride
-        if t.values:
-            prefetch_row(True, <const char*>(g + t.values * s.stride), t.row_bytes)
+    g = gather(t, s, w.start + i, scratch)
     if how.clip_value < INFINITY or how.max_row_norm < INFINITY:
         g = clipped(how, g, scratch, t.dim)
     if how.scale != 1 or how.decay != 0:
@@ -54,84 +58,60 @@ cdef const real* prepare(const Target* t, const Source* s, const Settings* how, 
     return g
 
 
-cdef inline void visit(bint plain, const Target* target, const Source* s, const Settings* how,
-                       const int64_t* rows, Py_ssize_t start, Py_ssize_t n_rows, Py_ssize_t known, Py_ssize_t n,
+cdef inline void visit(bint plain, const Target* target, const Source* s, const Settings* how, const Window* w,
                        real* scratch) noexcept nogil:
-    """Update the n_rows touched rows from the start-th on; `known` numbers, from there on too, are at hand.
-
-    `plain` says that gradients are read where they stand. Told so where this is called, a compiler makes two loops of it:
-    short rows feel every instruction.
-    """
-    # A copy, since a compiler cannot know that a store to a table leaves it as it is, and would read it again.
-    cdef Target t = target[0]
-    cdef Py_ssize_t stride = s.stride
-    cdef const real* values = <const real*>s.values + start * stride
+    """Update the rows of a window. `plain` is a constant of each call, so that each has a compiled loop of its own."""
+    cdef Target t = target[0]       # a copy: after each store to a table, gcc would read the original again
+    cdef const real* values = <const real*>s.values + w.start * s.stride
     cdef const real* g
     cdef real own
     cdef const real* at = numbers_at(how, how.count, &own)
-    cdef const real* h = <const real*>how.hyper
-    cdef bint counted = t.steps != NULL and not how.past
-    cdef bint runs = RUNS and plain and t.by_elements and stride == t.dim
-    cdef Py_ssize_t i = 0
-    while i < n_rows:
-        if t.together and i & (t.together - 1) == 0:
-            prefetch_together(&t, rows + i, t.together, known - i)
-        if runs and i + RUN <= n_rows and run_begins(&t, rows + i):
-            update_run(target, how, rows + i, known - i, values + i * stride, at)
-            i += RUN
+    cdef bint runs = plain and t.by_elements and s.stride == t.dim, counted = t.steps != NULL and not how.past
+    cdef Py_ssize_t i = 0, n = w.n
+    while i < n:
+        if i & (t.burst - 1) == 0:
+            prefetch_far(&t, w, i, t.burst)
+        if runs and run_begins(&t, w, i):
+            i += update_run(target, how, w, i, values + i * s.stride, at)
             continue
-        if t.whole:
-            prefetch_ahead(&t, rows + i, known - i)
-        if plain:
-            g = values + i * stride
-            if t.values:
-                prefetch_row(True, <const char*>(g + t.values * stride), t.row_bytes)
-        else:
-            g = prepare(target, s, how, start + i, n, scratch)
-        if plain or g != NULL:
-            if counted:
-                at = numbers_at(how, next_count(t.steps + rows[i]), &own)
-            if t.part:
-                update_in_parts(target, rows + i, known - i, g, at, h)
-            else:
-                apply(t.rule, &t, rows[i], 0, t.dim, g, at, h)
-            if not plain and how.max_norm < INFINITY:
-                project(<real*>(t.table + rows[i] * t.row_bytes), t.dim, how.max_norm)
+        prefetch_close(&t, w, i)
+        g = in_place(&t, s, values + i * s.stride) if plain else prepare(target, s, how, w, i, scratch)
+        if counted:
+            at = numbers_at(how, next_count(&t, w.rows[i]), &own)
+        apply(t.rule, &t, w.rows[i], 0, t.dim, g, at, <const real*>how.hyper)
+        if not plain and how.max_norm < INFINITY:
+            project(<real*>(t.table + w.rows[i] * t.row_bytes), t.dim, how.max_norm)
         i += 1
 
 
-cdef void update_rows(const Target* target, const Source* s, const Settings* how, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t n,
+cdef void update_rows(const Target* t, const Source* s, const Settings* how, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t n,
                       real* scratch) noexcept nogil:
-    cdef Target t = target[0]
-    cdef bint as_it_stands = how.scale == 1 and how.decay == 0 and how.clip_value == how.max_row_norm == how.max_norm == INFINITY
-    cdef bint plain = as_it_stands and not (s.starts or s.order or s.columns or s.sources or how.past)
-    cdef int64_t rows[WINDOW + BEYOND]
-    cdef Py_ssize_t start = lo, n_rows, known, i
-    if how.past and t.part:         # what rows have missed is done to them whole
-        t.part = 0
-        t.whole = True
-    while start < hi:
-        n_rows = min(hi - start, WINDOW)
-        known = min(n - start, n_rows + BEYOND)
-        row_numbers(s, start, start + known, rows)
-        if start == lo:
-            for i in range(min(n_rows, t.ahead + t.together)):
-                prefetch_target(&t, rows[i])
-        if PLAIN and plain:
-            visit(True, &t, s, how, rows, start, n_rows, known, n, scratch)
+    """Update the touched rows from the lo-th to the one before the hi-th, out of n."""
+    cdef bint unbounded = how.clip_value == how.max_row_norm == how.max_norm == INFINITY
+    cdef bint plain = (unbounded and how.scale == 1 and how.decay == 0
+                       and not (s.starts or s.order or s.columns or s.sources or how.past))
+    cdef Window w
+    w.start = lo
+    while w.start < hi:
+        w.n = min(hi - w.start, WINDOW)
+        w.known = min(n - w.start, w.n + BEYOND)
+        row_numbers(s, w.start, w.start + w.known, w.rows)
+        if w.start == lo:
+            prefetch_rows(t, w.rows, 0, min(w.n, t.l2_ahead))
+        if how.past and how.count == how.past.now:
+            bring_up_all(t, how, &w, scratch)
+        elif plain:
+            visit(True, t, s, how, &w, scratch)
         else:
-            visit(False, &t, s, how, rows, start, n_rows, known, n, scratch)
-        start += n_rows
+            visit(False, t, s, how, &w, scratch)
+        w.start += w.n
 
 
-cdef void update_all(const Target* target, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
+cdef void update_all(const Target* t, const Source* s, const Settings* how, Py_ssize_t n, real* scratch, Py_ssize_t pad,
                      int threads) noexcept nogil:
-    cdef Target t = target[0]
     cdef Py_ssize_t block, size = max(1, min(BLOCK, n // (4 * threads))), n_blocks = (n + size - 1) // size
-    if t.once and (threads == 1 or s.unsorted) and not (s.starts or s.order or s.sources):
-        t.near = 0
     if threads == 1:
-        update_rows(&t, s, how, 0, n, n, scratch)
+        update_rows(t, s, how, 0, n, n, scratch)
         return
     for block in prange(n_blocks, schedule="dynamic", num_threads=threads):
-        update_rows(&t, s, how, block * size, min(n, (block + 1) * size), n, scratch + threadid() * pad)
+        update_rows(t, s, how, block * size, min(n, (block + 1) * size), n, scratch + threadid() * pad)

@@ -1,49 +1,72 @@
 # The gradient of one touched row: repeats summed, then clipped, scaled and decayed.
 
 
+cdef inline const real* in_place(const Target* t, const Source* s, const real* g) noexcept nogil:
+    """A gradient that is read where it stands, and the prefetch of a later one."""
+    if t.gradient_ahead:
+        prefetch_row(True, <const char*>(g + t.gradient_ahead * s.stride), t.row_bytes)
+    return g
+
+
 cdef const real* gather(const Target* t, const Source* s, Py_ssize_t i, real* scratch) noexcept nogil:
-    """The gradient of the i-th touched row: in place where it stands alone, else summed in scratch."""
-    cdef const real* values = <const real*>s.values
-    cdef const real* weights = <const real*>s.weights
-    cdef const real* term
-    cdef int64_t e, start = i, stop = i + 1
-    cdef Py_ssize_t j, dim = t.dim, near = t.near if t.near else NEAR_ENTRIES
-    if s.starts:
-        start = s.starts[i]
-        stop = s.stops[i]
+    """The gradient of the i-th touched row: in place if the row has one entry, else summed in scratch."""
+    cdef int64_t start = s.starts[i] if s.starts else i, stop = s.stops[i] if s.starts else i + 1
     if s.columns:
-        for j in range(dim):
-            scratch[j] = 0
-        for e in range(start, stop):
-            j = number(s.columns, s.index_wide, e)
-            scratch[j] = scratch[j] + values[e]
-    elif s.sources:
-        for e in range(start, stop):
-            if e + SCATTERED < s.n_weights:
-                prefetch_row(False, <const char*>(values + number(s.sources, s.index_wide, e + SCATTERED) * s.stride),
-                             dim * sizeof(real))
-            term = values + number(s.sources, s.index_wide, e) * s.stride
-            if e == start:
-                set_scaled(scratch, weights[e], term, dim)
-            else:
-                add_scaled(scratch, weights[e], term, dim)
-    else:
-        for e in range(start, stop):
-            if s.order and e + SCATTERED < s.n_entries:
-                if t.close:
-                    prefetch_row(True, <const char*>(values + s.order[e + SCATTERED] * s.stride), dim * sizeof(real))
-                else:
-                    prefetch_row(False, <const char*>(values + s.order[e + SCATTERED] * s.stride), dim * sizeof(real))
-                    prefetch_near(values + s.order[e + near] * s.stride)
-            elif t.values and not s.order:
-                prefetch_row(True, <const char*>(values + (e + t.values) * s.stride), dim * sizeof(real))
-            term = values + (s.order[e] if s.order else e) * s.stride
-            if stop - start == 1:
-                return term
-            if e == start:
-                memcpy(scratch, term, dim * sizeof(real))
-            else:
-                add(scratch, term, dim)
+        return sum_of_cells(s, start, stop, t.dim, scratch)
+    if s.sources:
+        return sum_of_products(s, start, stop, t.dim, scratch)
+    return sum_of_rows(t, s, start, stop, scratch)
+
+
+cdef inline const real* sum_of_cells(const Source* s, int64_t start, int64_t stop, Py_ssize_t dim,
+                                     real* scratch) noexcept nogil:
+    cdef const real* values = <const real*>s.values
+    cdef int64_t e
+    cdef Py_ssize_t j
+    for j in range(dim):
+        scratch[j] = 0
+    for e in range(start, stop):
+        j = number(s.columns, s.index_wide, e)
+        scratch[j] = scratch[j] + values[e]
+    return scratch
+
+
+cdef inline const real* sum_of_products(const Source* s, int64_t start, int64_t stop, Py_ssize_t dim,
+                                        real* scratch) noexcept nogil:
+    cdef const real* weights = <const real*>s.weights
+    cdef const real* row
+    cdef int64_t e
+    for e in range(start, stop):
+        if e + FAR_ENTRIES < s.n_weights:
+            row = <const real*>s.values + number(s.sources, s.index_wide, e + FAR_ENTRIES) * s.stride
+            prefetch_row(False, <const char*>row, dim * sizeof(real))
+        row = <const real*>s.values + number(s.sources, s.index_wide, e) * s.stride
+        if e == start:
+            set_scaled(scratch, weights[e], row, dim)
+        else:
+            add_scaled(scratch, weights[e], row, dim)
+    return scratch
+
+
+cdef inline const real* sum_of_rows(const Target* t, const Source* s, int64_t start, int64_t stop,
+                                    real* scratch) noexcept nogil:
+    cdef const real* values = <const real*>s.values
+    cdef const real* row
+    cdef Py_ssize_t n_bytes = t.dim * sizeof(real)
+    cdef int64_t e
+    for e in range(start, stop):
+        if s.order and e + FAR_ENTRIES < s.n_entries:
+            prefetch_row(False, <const char*>(values + s.order[e + FAR_ENTRIES] * s.stride), n_bytes)
+            prefetch_near(values + s.order[e + CLOSE_ENTRIES] * s.stride)
+        elif t.gradient_ahead and not s.order:
+            prefetch_row(True, <const char*>(values + (e + t.gradient_ahead) * s.stride), n_bytes)
+        row = values + (s.order[e] if s.order else e) * s.stride
+        if stop - start == 1:
+            return row
+        if e == start:
+            memcpy(scratch, row, n_bytes)
+        else:
+            add(scratch, row, t.dim)
     return scratch
 
 

@@ -1,7 +1,7 @@
 # How an array was when it was bound, so that a step notices an array that moved.
 
 
-cdef struct Held:           # an array as it was when it was bound
+cdef struct Held:
     void* data
     int type
     int ndim
@@ -21,10 +21,22 @@ cdef void hold(Held* held, cnp.ndarray array) noexcept:
 
 cdef bint is_held(const Held* held, cnp.ndarray array) noexcept:
     cdef int axis
-    if cnp.PyArray_DATA(array) != held.data or cnp.PyArray_TYPE(array) != held.type or not cnp.PyArray_ISBEHAVED(array) \
-            or cnp.PyArray_NDIM(array) != held.ndim:
+    if cnp.PyArray_DATA(array) != held.data or cnp.PyArray_TYPE(array) != held.type:
+        return False
+    if cnp.PyArray_NDIM(array) != held.ndim or not cnp.PyArray_ISBEHAVED(array):
         return False
     for axis in range(held.ndim):
         if cnp.PyArray_DIM(array, axis) != held.shape[axis] or cnp.PyArray_STRIDE(array, axis) != held.strides[axis]:
             return False
     return True
+
+
+cdef say_what_changed(str what, const Held* held, array):
+    """Raise ValueError for an array that is no longer as it was held."""
+    shape = tuple([held.shape[axis] for axis in range(held.ndim)])
+    if array.shape != shape:
+        raise ValueError(f"{what} has changed its shape from {shape} to {array.shape}")
+    if not array.flags.writeable:
+        raise ValueError(f"{what} has become read-only; it is updated in place")
+    raise ValueError(f"{what} has changed its memory, dtype or strides since the optimizer was made; it must stay "
+                     "where it is")

@@ -14,9 +14,9 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy
 
 from sparseopt._kernels.atomic cimport Counts
-from sparseopt._kernels.replay cimport (MOST_NUMBERS, Gap, History, Past, Term, append_step, make_ready, numbers_of, place_of,
-                                       power, product_of, term_of)
-from sparseopt._kernels.rowplan cimport RowPlan, Source, number, prefetch_read
+from sparseopt._kernels.replay cimport (MOST_NUMBERS, Gap, History, Past, Term, append_step, make_ready, numbers_of,
+                                        place_of, power, product_of, term_of)
+from sparseopt._kernels.rowplan cimport RowPlan, Source, number
 
 import numpy as np
 from sparseopt import _memory

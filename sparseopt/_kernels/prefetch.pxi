@@ -1,4 +1,4 @@
-# Prefetches: into the L2 cache far ahead, into the L1 cache close to the use.
+# Prefetches: of rows into the L2 cache far ahead of their use, and into the L1 cache close to their use.
 
 
 cdef inline void prefetch_line(bint close, const char* line) noexcept nogil:
@@ -9,82 +9,54 @@ cdef inline void prefetch_line(bint close, const char* line) noexcept nogil:
 
 
 cdef inline void prefetch_row(bint close, const char* row, Py_ssize_t n_bytes) noexcept nogil:
-    """All lines of a row, into the first-level cache if its use is close."""
-    cdef const char* line = row
-    cdef const char* last = row + n_bytes - 1
-    while FOUR_LINES and line + 3 * LINE <= last:
-        prefetch_line(close, line)
-        prefetch_line(close, line + LINE)
-        prefetch_line(close, line + 2 * LINE)
-        prefetch_line(close, line + 3 * LINE)
-        line += 4 * LINE
-    while line <= last:
+    """All cache lines of a row, into the L1 cache if its use is close."""
+    cdef const char* line = <const char*>((<uintptr_t>row | (LINE - 1)) + 1)
+    prefetch_line(close, row)
+    while line < row + n_bytes:
         prefetch_line(close, line)
         line += LINE
-    if <uintptr_t>last % LINE < <uintptr_t>row % LINE:
-        prefetch_line(close, last)
 
 
-cdef inline void prefetch_part(const char* row, Py_ssize_t n_bytes) noexcept nogil:
-    # One line after the other: parts of long rows, between which the rule goes on, take a tenth longer with four at a time.
-    cdef const char* line = row + LINE
-    cdef const char* last = row + n_bytes - 1
-    prefetch(row)
-    while line <= last:
-        prefetch(line)
-        line += LINE
-    if <uintptr_t>last % LINE < <uintptr_t>row % LINE:
-        prefetch(last)
-
-
-cdef inline void prefetch_target(const Target* t, int64_t row) noexcept nogil:
-    cdef int i
-    prefetch_row(False, t.table + row * t.row_bytes, t.row_bytes)
-    for i in range(t.n_states):
-        prefetch_row(False, t.state[i] + row * t.state_bytes[i], t.state_bytes[i])
-    if t.steps:
-        prefetch(t.steps + row)
-
-
-cdef inline void prefetch_target_near(const Target* t, int64_t row) noexcept nogil:
-    cdef int i
-    prefetch_row(True, t.table + row * t.row_bytes, t.row_bytes if t.close else 1)
-    for i in range(t.n_states):
-        prefetch_row(True, t.state[i] + row * t.state_bytes[i], t.state_bytes[i] if t.close else 1)
-
-
-cdef inline void prefetch_together(const Target* t, const int64_t* rows, Py_ssize_t n, Py_ssize_t known) noexcept nogil:
-    """The first lines of n rows, some way after the first of these, of which `known` are known."""
-    # A prefetch waits for the address of its page, and what follows it waits too, but for the next few hundred
-    # instructions: so many rows' prefetches stand close together, and their pages are looked up at the same time.
-    cdef Py_ssize_t first = t.ahead + t.together, end = min(first + n, known), i, j
-    if end <= first or rows[end - 1] == rows[0] + end - 1:      # neighbours the processor foresees by itself
-        return
-    for i in range(first, end):
-        prefetch(t.table + rows[i] * t.row_bytes)
+cdef inline void prefetch_rows(const Target* t, const int64_t* rows, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
+    # Array by array, so that the processor looks up the pages of several rows at the same time.
+    cdef Py_ssize_t i
+    cdef int j
+    for i in range(lo, hi):
+        prefetch_row(False, t.table + rows[i] * t.row_bytes, t.row_bytes)
     for j in range(t.n_states):
-        for i in range(first, end):
-            prefetch(t.state[j] + rows[i] * t.state_bytes[j])
+        for i in range(lo, hi):
+            prefetch_row(False, t.state[j] + rows[i] * t.state_bytes[j], t.state_bytes[j])
     if t.steps:
-        for i in range(first, end):
+        for i in range(lo, hi):
             prefetch(t.steps + rows[i])
 
 
-cdef inline void prefetch_ahead(const Target* t, const int64_t* rows, Py_ssize_t known) noexcept nogil:
-    if t.ahead < known and rows[t.ahead] != rows[0] + t.ahead:      # neighbours the processor foresees by itself
-        prefetch_target(t, rows[t.ahead])
-        if t.near:
-            prefetch_target_near(t, rows[t.near])
+cdef inline void prefetch_far(const Target* t, const Window* w, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """The n rows that come l2_ahead rows after the i-th. Neighbours are left to the processor, which predicts them."""
+    cdef Py_ssize_t lo = i + t.l2_ahead, hi = min(lo + n, w.known)
+    if lo < hi and w.rows[hi - 1] != w.rows[i] + (hi - 1 - i):
+        prefetch_rows(t, w.rows, lo, hi)
 
 
-cdef inline void prefetch_missed(const Target* t, const Source* s, const Past* past, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
-    """What a row that comes later needs to be brought up: its step count, then what its missed steps come to, and itself."""
+cdef inline void prefetch_close(const Target* t, const Window* w, Py_ssize_t i) noexcept nogil:
+    """The row that comes l1_ahead rows after the i-th, unless both are among neighbours."""
+    cdef Py_ssize_t later = i + t.l1_ahead
     cdef int64_t row
+    cdef int j
+    if t.l1_ahead and later < w.known and w.rows[later] != w.rows[i] + t.l1_ahead:
+        row = w.rows[later]
+        prefetch_row(True, t.table + row * t.row_bytes, t.row_bytes if t.l1_whole else 1)
+        for j in range(t.n_states):
+            prefetch_row(True, t.state[j] + row * t.state_bytes[j], t.state_bytes[j] if t.l1_whole else 1)
+
+
+cdef inline void prefetch_missed(const Target* t, const Past* past, const Window* w, Py_ssize_t i) noexcept nogil:
+    """For a later row: its step count, then the numbers of the steps that the row has missed."""
+    cdef Py_ssize_t far = i + 2 * t.l2_ahead, close = i + t.l2_ahead
     cdef int32_t step
-    if i + 2 * t.ahead < n:
-        prefetch(t.steps + row_number(s, i + 2 * t.ahead))
-    if i + t.ahead < n:
-        row = row_number(s, i + t.ahead)
-        step = relaxed(t.steps + row)       # another thread may be writing it
+    if far < w.known:
+        prefetch(t.steps + w.rows[far])
+    if close < w.known:
+        step = relaxed(t.steps + w.rows[close])       # another thread may be writing the count
         if t.missed and step < past.now:
             prefetch(place_of(past, max(past.start, step)))

@@ -1,6 +1,6 @@
 """How far ahead of its use a row is prefetched: a line for each processor that was measured.
 
-None of these numbers changes a bit of any result.
+These numbers change the time of a step, never a bit of a result. `bench/tricks.py` measures what each is worth.
 """
 
 from typing import NamedTuple
@@ -9,34 +9,22 @@ from . import cpu
 
 
 class Processor(NamedTuple):
-    far: int                # cache lines of an array between prefetch and use,
-    least: int              # but at least so many rows
-    values: int             # and of the gradient; 0: left to its own prefetcher
-    close: int              # lines of rows and their gradients that are prefetched once more, close to their use; or 0: then
-    near: int               # first lines are, on that part of the way, and its own prefetcher fetches what follows them,
-    streams: int            # of so many rows of all arrays together at a time
-    kept: int               # bytes of table and states beyond which it does not keep the addresses of most pages
-    together: int           # rows whose pages are looked up at the same time then,
-    shortest: int           # if of so many lines, two or more
-    longest: int            # and at most so many;
-    of_a_line: int          # of one line, always,
-    shorter: int            # and of less: powers of two, all three
-    lines_of_states: bool   # whether that suits rows of a line or less that have long states, too
-    whole: int              # cache lines that a row may have which is not taken in parts,
-    misses: int             # and those of all arrays together
-    part: int               # bytes of such a part, whole lines; 0: no row is
-    reach: int              # bytes of table and states beyond which rows in random order are better sorted
+    """Distances in cache lines of 64 bytes, in rows, or in bytes, as the names say."""
+
+    l2_lines: int = 64          # lines of each array between the prefetch into the L2 cache and the use
+    l2_rows: int = 8            # at least so many rows
+    l1_lines: int = 12          # lines prefetched into the L1 cache that are not used yet; 0: none
+    l1_whole_rows: bool = False     # whether whole rows are prefetched into the L1 cache, or only their first lines
+    gradient_lines: int = 0     # lines of a gradient between prefetch and use; 0: the processor predicts them
+    burst_lines: int = 32       # lines prefetched at once, so that pages of several rows are looked up together
+    sort_bytes: int = 1 << 30   # size of table and state from which unsorted rows are better sorted
 
 
 PROCESSORS = {
-    "Zen 5": Processor(far=120, least=4, values=64, close=75, near=0, streams=0, kept=0, together=4, shortest=3, longest=5,
-                       of_a_line=4, shorter=4, lines_of_states=True, whole=16, misses=34, part=640, reach=2 << 30),
-    "Zen 4": Processor(far=64, least=8, values=0, close=0, near=2, streams=12, kept=3 << 27, together=8, shortest=2,
-                       longest=1 << 30, of_a_line=8, shorter=8, lines_of_states=False, whole=0, misses=0, part=0,
-                       reach=1 << 30),
-    "Zen 3": Processor(far=32, least=8, values=0, close=0, near=2, streams=12, kept=3 << 27, together=2, shortest=2,
-                       longest=1 << 30, of_a_line=2, shorter=8, lines_of_states=False, whole=0, misses=22, part=128,
-                       reach=1 << 30),
+    "Zen 5": Processor(l2_lines=120, l2_rows=4, l1_lines=75, l1_whole_rows=True, gradient_lines=64, sort_bytes=2 << 30),
+    "Zen 4": Processor(),
+    "Zen 3": Processor(l2_lines=32, burst_lines=16),
+    "other": Processor(),
 }
 
 

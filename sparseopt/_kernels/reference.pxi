@@ -1,5 +1,5 @@
-# The reference loop of the benchmark: add the gradient to every array that an update reads and writes, in the same rows.
-# No rule, no plan, no settings. The loop uses nothing of the driver, because the driver is compared with it.
+# The reference loop of the benchmark: add the gradient to every array that an update reads and writes, in the same
+# rows. The loop has no rule, no plan and no settings, and uses nothing of the driver that is compared with it.
 
 
 cdef enum:
@@ -76,7 +76,8 @@ cdef void reference_together(const Reference* t, Py_ssize_t lo, Py_ssize_t hi, c
             prefetch(t.steps + number(t.rows, t.wide, i))
 
 
-cdef void reference_rows(const Reference* reference, Py_ssize_t lo, Py_ssize_t hi, const real* values, real* sum_) noexcept nogil:
+cdef void reference_rows(const Reference* reference, Py_ssize_t lo, Py_ssize_t hi, const real* values,
+                         real* sum_) noexcept nogil:
     cdef Reference t = reference[0]
     cdef Py_ssize_t i, j
     cdef int64_t row, later
@@ -125,8 +126,8 @@ def reference_loop(rows, cnp.ndarray values, starts, order, list arrays, list nu
                    Py_ssize_t near, bint close, Py_ssize_t together, Py_ssize_t values_ahead, int threads):
     """Add a gradient to rows of `arrays` (n_rows, dim), and 1 to the same rows of `numbers` and `steps` (n_rows,).
 
-    Row `rows[i]`, or row i without `rows`, gets `values[i]`. With `starts` (int64, one more than rows) the row gets the sum of
-    values[starts[i]:starts[i + 1]], and with `order` (int64), too, of values[order[starts[i]:starts[i + 1]]].
+    Row `rows[i]`, or row i without `rows`, gets `values[i]`. With `starts` (int64, one more than rows) the row gets the
+    sum of values[starts[i]:starts[i + 1]], and with `order` (int64) of values[order[starts[i]:starts[i + 1]]].
 
     The distances of the prefetches, in rows: the fields of `Reference` explain each.
     """
@@ -150,7 +151,7 @@ def reference_loop(rows, cnp.ndarray values, starts, order, list arrays, list nu
         t.arrays[i] = cnp.PyArray_DATA(array)
     for i, array in enumerate(numbers):
         t.numbers[i] = cnp.PyArray_DATA(array)
-    cdef cnp.ndarray sums = np.empty((threads, t.dim + 64), dtype=values.dtype)      # 64 keep the threads' cache lines apart
+    cdef cnp.ndarray sums = np.empty((threads, t.dim + 64), dtype=values.dtype)     # 64 more: no shared cache lines
     cdef const void* v = cnp.PyArray_DATA(values)
     cdef void* s = cnp.PyArray_DATA(sums)
     with nogil:

@@ -10,8 +10,7 @@ cdef class Scratch:
 
     cdef int allocate(self, Py_ssize_t dim, Py_ssize_t itemsize, int threads) except -1:
         self.threads = threads
-        # What a sum prefetches beyond its row is not the next thread's.
-        self.pad = (dim * itemsize + SOON + 2 * LINE - 1) // LINE * LINE // itemsize
+        self.pad = (dim * itemsize + 2 * LINE - 1) // LINE * LINE // itemsize
         self.memory = <char*>PyMem_RawMalloc(threads * self.pad * itemsize + LINE)
         if self.memory == NULL:
             raise MemoryError

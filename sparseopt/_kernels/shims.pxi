@@ -7,7 +7,7 @@ cdef extern from *:
     #define SPARSEOPT_FLAGS ""
     #endif
     #if defined(__GNUC__)
-    /* The empty asm keeps gcc from finding that a function which only prefetches has no effect, and dropping calls of it. */
+    /* The empty asm keeps gcc from dropping calls of functions that only prefetch. */
     #define sparseopt_prefetch(p) do { __builtin_prefetch((p), 1, 2); __asm__ volatile (""); } while (0)
     #define sparseopt_prefetch_near(p) do { __builtin_prefetch((p), 1, 3); __asm__ volatile (""); } while (0)
     #define SPARSEOPT_COMPILER __VERSION__
@@ -19,22 +19,6 @@ cdef extern from *:
     #define sparseopt_prefetch(p)
     #define sparseopt_prefetch_near(p)
     #define SPARSEOPT_COMPILER ""
-    #endif
-    /* Switches of bench/tricks.py. */
-    #ifndef SPARSEOPT_FOUR_LINES
-    #define SPARSEOPT_FOUR_LINES 1
-    #endif
-    #ifndef SPARSEOPT_RUNS
-    #define SPARSEOPT_RUNS 1
-    #endif
-    #ifndef SPARSEOPT_LENGTHS
-    #define SPARSEOPT_LENGTHS 1
-    #endif
-    #ifndef SPARSEOPT_SOON_ADDED
-    #define SPARSEOPT_SOON_ADDED 1
-    #endif
-    #ifndef SPARSEOPT_PLAIN
-    #define SPARSEOPT_PLAIN 1
     #endif
     #include <string.h>
     static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
@@ -55,10 +39,5 @@ cdef extern from *:
     const char* FLAGS "SPARSEOPT_FLAGS"
     const char* COMPILER "SPARSEOPT_COMPILER"
     int OPENMP "SPARSEOPT_OPENMP"
-    bint FOUR_LINES "SPARSEOPT_FOUR_LINES"
-    bint RUNS "SPARSEOPT_RUNS"
-    bint LENGTHS "SPARSEOPT_LENGTHS"
-    bint SOON_ADDED "SPARSEOPT_SOON_ADDED"
-    bint PLAIN "SPARSEOPT_PLAIN"
 
 BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP)}

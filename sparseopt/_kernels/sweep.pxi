@@ -2,24 +2,24 @@
 
 
 cdef class Sweep:
-    """One table with its state and its rule, bound once, and what the steps so far have left: counts and history."""
+    """One table with its state and its rule; and what the steps so far have left, counts and history."""
     cdef Target target
-    cdef readonly bint rising       # its rows are better visited in rising order, even if their values do not stand in it
+    cdef readonly bint rising       # whether rows are sorted before a visit: the table is so large that sorting pays
     cdef bint double_
-    cdef list arrays
-    cdef public int64_t count       # steps of the table
-    cdef public History history     # of the steps that rows may have missed; None where nothing is replayed
-    cdef public object missed       # what the history was made for
-    cdef public object last_hyper   # the hyper-parameters of the last step in the history; None before one
-    cdef int32_t* shared            # the one step count of all rows, or NULL
+    cdef list arrays                # the table, its states, its step counts
     cdef Held held[MOST_STATES + 2]
-    cdef str title                  # of the table, for errors
+    cdef str title                  # the table's name in errors
+    cdef int32_t* shared            # one step count for all rows, or NULL
+    cdef public int64_t count       # steps of the table
+    cdef public History history     # steps that rows may have missed; None under missed="skip"
+    cdef public object missed       # the Missed that the history was made for
+    cdef public object last_hyper   # hyper-parameters of the last step in the history; None before a step
 
     def __init__(self, str rule, table, states, steps, missed=None, bint by_elements=False,
                  str title="the optimizer"):
-        """`steps` counts for each row, or of dimension 0 for all rows, or is None.
+        """`steps` has a count for each row, or one count (dimension 0) for all rows, or is None.
 
-        `by_elements` says that the rule knows no rows: what it does to an element depends on that alone.
+        `by_elements` declares that the rule is element-wise: the update of an element depends on no other element.
         """
         self.shared = NULL
         if steps is not None and steps.ndim == 0:
@@ -43,8 +43,8 @@ cdef class Sweep:
         t.n_long = sum(state.ndim == table.ndim for state in states)
         t.steps = <int32_t*>cnp.PyArray_DATA(steps) if steps is not None and not self.shared else NULL
         n_bytes = sum(array.nbytes for array in self.arrays)
-        set_distances(t, processor, n_bytes)
-        self.rising = n_bytes > processor.reach
+        set_distances(t, processor)
+        self.rising = n_bytes > processor.sort_bytes
 
     cdef uintptr_t function(self, str rule, n_states) except 0:
         taken, rule32, rule64 = RULES[rule]
@@ -57,25 +57,17 @@ cdef class Sweep:
         return wanted if work >= WORTH_THREADS else 1
 
     def largest(self, RowPlan plan, int num_threads):
-        """A bound on every number of a gradient: finite only if all of them are, repeats summed and rounded."""
+        """A bound on the magnitude of a gradient's numbers, repeats summed; not finite if one of them is not."""
         return self.bound_of(plan, self.threads(plan, num_threads))
 
     cdef double bound_of(self, RowPlan plan, int num_threads) except? -1:
-        cdef Source* s = &plan.source
-        cdef double value, weight = 1
         plan.check_in_place()
         if self.double_:
-            value = largest(<const double*>s.values, s.stride, s.value_rows, s.value_columns, num_threads)
-            if s.weights:
-                weight = largest(<const double*>s.weights, 1, s.n_weights, 1, num_threads)
-            return 2 * value * weight * plan.longest
-        value = largest(<const float*>s.values, s.stride, s.value_rows, s.value_columns, num_threads)
-        if s.weights:
-            weight = largest(<const float*>s.weights, 1, s.n_weights, 1, num_threads)
-        return <double><float>(2 * value * weight * plan.longest)
+            return bound[double](&plan.source, plan.longest, num_threads, 0)
+        return bound[float](&plan.source, plan.longest, num_threads, 0)
 
     def nonfinite(self, RowPlan plan):
-        """Which of the touched rows have a NaN or an infinity in their gradient: a boolean array."""
+        """A boolean array: which of the touched rows have a NaN or an infinity in their gradient."""
         plan.check_in_place()
         marks = np.empty(plan.n, dtype=np.bool_)
         cdef uint8_t* m = <uint8_t*>cnp.PyArray_DATA(marks)
@@ -100,31 +92,21 @@ cdef class Sweep:
         return [g32[j] for j in range(self.target.dim)]
 
     def check_in_place(self):
-        """Raise ValueError if the table or its state is no longer where and what it was when this was made."""
+        """Raise ValueError if the table or its state has changed its memory, shape or dtype."""
         self.check_held()
 
     cdef int check_held(self) except -1:
         cdef Py_ssize_t i
         for i in range(len(self.arrays)):
             if not is_held(&self.held[i], <cnp.ndarray>self.arrays[i]):
-                self.say_what_changed(i)
+                say_what_changed(f"the {'state' if i else 'table'} of {self.title}", &self.held[i], self.arrays[i])
         return 0
-
-    cdef say_what_changed(self, Py_ssize_t i):
-        array, held = self.arrays[i], self.held[i]
-        what = f"the {'state' if i else 'table'} of {self.title}"
-        shape = tuple([held.shape[axis] for axis in range(held.ndim)])
-        if array.shape != shape:
-            raise ValueError(f"{what} has changed its shape from {shape} to {array.shape}")
-        if not array.flags.writeable:
-            raise ValueError(f"{what} has become read-only; it is updated in place")
-        raise ValueError(f"{what} has changed its memory, dtype or strides since the optimizer was made; it must stay where it is")
 
     def prepare(self, RowPlan plan not None, int num_threads, tuple numbers):
         """The Update that applies the rule to every touched row.
 
-        `numbers` are hyper-parameters, what depends on the count alone, the count of rows that keep none of their own, scale
-        and decay; then, or none of these, clip_value, max_row_norm, max_norm and slope.
+        `numbers` are hyper, by_count, count, scale and decay of `Settings`; then all or none of clip_value,
+        max_row_norm, max_norm and slope.
         """
         cdef Update update = self.new_update(plan, num_threads)
         cdef Settings* how = &update.how
@@ -150,7 +132,7 @@ cdef class Sweep:
         return update
 
     def prepare_nothing(self, int num_threads):
-        """An Update of no row, for what is to come before it."""
+        """An Update of no row. `Update.begin` may make it start a new history."""
         return self.new_update(None, num_threads)
 
     cdef Update new_update(self, RowPlan plan, int num_threads):
@@ -175,7 +157,7 @@ cdef class Sweep:
 
     @staticmethod
     def not_finite(list updates):
-        """The positions of the updates whose gradients may have a NaN or an infinity."""
+        """The positions of the updates whose gradients may have a NaN or an infinity: their bound is not finite."""
         cdef Update update
         cdef list found = []
         cdef Py_ssize_t i
@@ -187,9 +169,9 @@ cdef class Sweep:
 
     @staticmethod
     def apply(list updates, Counts counts=None, Py_ssize_t left_out=0):
-        """Do what was prepared, for all tables, and count: no Python runs from the first write to the last.
+        """Write what was prepared, for all tables, and count the step. No Python runs from the first write to the last.
 
-        Raises ValueError if a table or a gradient is no longer where it was; nothing has been written then.
+        Raises ValueError before the first write if a table or a gradient has changed its memory.
         """
         cdef Update update
         for update in updates:

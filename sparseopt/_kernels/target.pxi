@@ -3,18 +3,19 @@
 
 cdef enum:
     MOST_STATES = 3
-    MOST_AHEAD = 64         # rows between prefetch and use, at the most
-    NEAR_ENTRIES = 8        # as SCATTERED, into the first-level cache, where nothing else is followed
-    SCATTERED = 32          # entries between prefetch and use of values that do not stand in the order of their rows
-    RUN = 16                # neighbouring rows that a rule may take as one
+    MOST_AHEAD = 64         # most rows between prefetch and use
+    FAR_ENTRIES = 32        # entries from the prefetch of unordered gradient rows into the L2 cache to the use
+    CLOSE_ENTRIES = 8       # and into the L1 cache
+    MOST_BURST = 8          # most rows that are prefetched together
+    RUN = 16                # neighbouring rows that an element-wise rule takes as one
     LINE = 64               # bytes of a cache line
-    BLOCK = 4096            # rows that a thread takes at a time, at the most
-    WINDOW = 256            # rows whose numbers are written out as int64 at a time,
-    BEYOND = 96             # with as many after them as are prefetched: MOST_AHEAD, RUN, and twice those together
-    WORTH_THREADS = 65536   # elements below which waking a thread costs more than it saves
+    BLOCK = 4096            # most rows that a thread takes at a time
+    WINDOW = 256            # rows whose numbers are written out as int64 at a time
+    BEYOND = 2 * MOST_AHEAD # row numbers written out after a window, for prefetches
+    WORTH_THREADS = 65536   # elements below which waking a thread costs more than the thread saves
 
 
-cdef Py_ssize_t APART = _memory.APART         # bytes by which a table and its states stand apart in their pages
+cdef Py_ssize_t APART = _memory.APART         # bytes by which a table and its states are offset in their pages
 
 
 cdef struct Target:
@@ -22,44 +23,44 @@ cdef struct Target:
     Py_ssize_t row_bytes
     Py_ssize_t dim
     int n_states
-    int n_long              # states with a row as long as the table's, which stand before those with one number a row
+    int n_long              # states with rows as long as the table's; they precede states with one number a row
     char* state[MOST_STATES]
     Py_ssize_t state_bytes[MOST_STATES]
     int32_t* steps          # one count a row, or NULL
     uintptr_t rule
-    uintptr_t missed        # the same for all steps that a row has missed together, or 0 where it does not move in them
-    Py_ssize_t ahead        # rows from the prefetch of a whole row to its use
-    Py_ssize_t near         # rows from the prefetch of its first line into the first-level cache to its use; 0: none
-    bint close              # whether the rest of the row is prefetched then, too
-    bint once               # whether one thread, or unsorted rows, do without `near` while gradients are read in place
-    Py_ssize_t values       # rows from the prefetch of a gradient to its use; 0: none
-    Py_ssize_t together     # rows whose first lines are prefetched at the same time, a power of two; 0: none
-    bint whole              # whether each row is (then) prefetched by itself, and whole
-    bint by_elements        # whether the rule knows no rows, so that it may take neighbours as one, and a row in parts
-    Py_ssize_t part         # bytes of a row's part; 0: rows are taken whole
+    uintptr_t missed        # the rule for all missed steps of a row at once; 0: missed steps change nothing
+    Py_ssize_t l2_ahead     # rows from the prefetch into the L2 cache to the use
+    Py_ssize_t l1_ahead     # rows from the prefetch into the L1 cache to the use; 0: none
+    bint l1_whole           # whether that prefetch takes whole rows, or only their first lines
+    Py_ssize_t gradient_ahead   # rows from the prefetch of a gradient that is read in place to its use; 0: none
+    Py_ssize_t burst        # rows that are prefetched together, a power of two
+    bint by_elements        # whether the rule is element-wise, so that neighbouring rows may be updated as one
 
 
 cdef struct Settings:
-    double scale            # of the gradient: -1 to maximize, less than 1 to clip
+    double scale            # of the gradient: -1 to maximize, below 1 to clip
     double decay            # coupled weight decay: scale * g + decay * w
     double clip_value       # bound on each number of the gradient; INFINITY: none
     double max_row_norm     # bound on the 2-norm of a row's gradient; INFINITY: none
     double max_norm         # bound on the 2-norm of an updated row; INFINITY: none
-    const void* hyper
-    const void* by_count    # what depends on the step count alone, a row a count
+    const void* hyper       # hyper-parameters, as the rule reads them
+    const void* by_count    # (n_counts, n_by_count): the numbers that depend on the step count
     Py_ssize_t n_counts
     Py_ssize_t n_by_count
-    double slope            # or, unless 0, at step k that is the one number 1 + (k - 1) slope
+    double slope            # unless 0, the one number of count k is 1 + (k - 1) slope, instead of by_count
     Py_ssize_t count        # the count of every row, if steps is NULL or there is a past
-    const Past* past        # of the table, where rows are brought up to it first, and steps says up to where they are; or NULL
+    const Past* past        # the steps that rows may have missed; NULL under missed="skip"
 
 
-cdef inline int64_t row_number(const Source* s, Py_ssize_t i) noexcept nogil:
-    return number(s.rows, s.rows_wide, i) if s.rows else i
+cdef struct Window:         # some of the touched rows
+    Py_ssize_t start        # the position of the first one among all touched rows
+    Py_ssize_t n            # rows to update
+    Py_ssize_t known        # row numbers written out: more than n, for prefetches
+    int64_t rows[WINDOW + BEYOND]
 
 
 cdef void row_numbers(const Source* s, Py_ssize_t lo, Py_ssize_t hi, int64_t* out) noexcept nogil:
-    # A loop for each width: of one loop, a compiler makes masked loads of both widths, and these are slow past an array's end.
+    # One loop for each width: a single loop becomes masked loads of both widths, slow past an array's end.
     cdef const int64_t* wide = <const int64_t*>s.rows + lo
     cdef const int32_t* narrow = <const int32_t*>s.rows + lo
     cdef Py_ssize_t i, n = hi - lo
@@ -74,14 +75,15 @@ cdef void row_numbers(const Source* s, Py_ssize_t lo, Py_ssize_t hi, int64_t* ou
 
 
 cdef inline const real* numbers_at(const Settings* how, int64_t k, real* own) noexcept nogil:
-    """What depends on the count k alone; `own` has room for a number."""
+    """The numbers that depend on the count k alone; `own` has room for one number."""
     if how.slope != 0:
         own[0] = <real>(1 + <double>(k - 1) * how.slope)
         return own
     return <const real*>how.by_count + (max(1, min(k, how.n_counts)) - 1) * how.n_by_count
 
 
-cdef inline int64_t next_count(int32_t* steps) noexcept nogil:
-    if steps[0] < INT32_MAX:
-        steps[0] += 1
-    return steps[0]
+cdef inline int64_t next_count(const Target* t, int64_t row) noexcept nogil:
+    """Count a step of a row."""
+    if t.steps[row] < INT32_MAX:
+        t.steps[row] += 1
+    return t.steps[row]

@@ -2,21 +2,21 @@
 
 
 cdef class Update(Scratch):
-    """One table's share of a call.  All that can fail is done when this is made; `run` only writes."""
+    """One table's share of a call. Everything that can fail is done before `run`, which only writes."""
     cdef Sweep sweep
-    cdef public RowPlan plan        # None: no row is to be updated
+    cdef public RowPlan plan        # the rows to update; None: no row
     cdef Settings how
-    cdef object hyper, by_count     # what `how` points into
-    cdef bint takes_a_step          # or else rows are only brought up
-    cdef History history            # that the table has from here on; None where nothing is replayed
-    cdef RowPlan whole              # all rows, to be brought up first, where another history begins; else None
-    cdef object missed              # what that history is made for
-    cdef cnp.ndarray number         # of the whole table, that has this value after the step; or None
+    cdef object hyper, by_count     # the arrays that `how` points into
+    cdef bint takes_a_step          # False: rows are only brought up to the last step
+    cdef History history            # the table's history after the call; None under missed="skip"
+    cdef RowPlan whole              # all rows, if they are brought up first because a new history begins; else None
+    cdef object missed              # the Missed that the new history is made for
+    cdef cnp.ndarray number         # state of the whole table that gets `value` after the step; or None
     cdef double value
-    cdef Term term                  # what the step leaves to rows that miss it
+    cdef Term term                  # the step's effect on rows that miss it
 
     def square_sum(self):
-        """The sum of squares of the gradient, repeats summed and rows clipped: the same bits for any number of threads."""
+        """The sum of squares of the gradient, repeats summed and rows clipped. Threads change no bit."""
         cdef Sweep sweep = self.sweep
         cdef RowPlan plan = self.plan
         plan.check_in_place()
@@ -24,10 +24,12 @@ cdef class Update(Scratch):
         cdef double* out = <double*>cnp.PyArray_DATA(sums)
         with nogil:
             if sweep.double_:
-                square_sums(&sweep.target, &plan.source, &self.how, out, plan.n, <double*>self.rows, self.pad, self.threads)
+                square_sums(&sweep.target, &plan.source, &self.how, out, plan.n, <double*>self.rows, self.pad,
+                            self.threads)
             else:
-                square_sums(&sweep.target, &plan.source, &self.how, out, plan.n, <float*>self.rows, self.pad, self.threads)
-        sums.sort()                 # so that it matters to no bit in which order rows are visited
+                square_sums(&sweep.target, &plan.source, &self.how, out, plan.n, <float*>self.rows, self.pad,
+                            self.threads)
+        sums.sort()                 # so that the order in which rows are visited changes no bit
         return float(sums.sum())
 
     def scale(self, double factor):
@@ -35,17 +37,17 @@ cdef class Update(Scratch):
         self.how.scale *= factor
 
     def replay(self, History history, matrix=(), double rate=0, double factor=0, double fresh=1):
-        """Let the step be the next one in a history, and leave its term to the rows that miss it."""
+        """Append the step to a history, with its effect on rows that miss it."""
         history.reserve()
         self.history = history
         self.term = term_of(history, matrix, rate, factor, fresh)
 
     def set_number(self, cnp.ndarray array, double value):
-        """Let an array of one float64 have this value after the step."""
+        """Write a value into an array of one float64 after the step."""
         self.number, self.value = array, value
 
     def begin(self, RowPlan whole, History history, missed):
-        """Before all, bring every row up to the end of the history so far, and let another one begin."""
+        """First bring every row up to the end of the old history. Then begin a new one."""
         self.whole, self.history, self.missed = whole, history, missed
 
     cdef void run(self):

@@ -25,15 +25,11 @@ cdef void rowwise_adagrad(real* restrict w, const real* restrict g, real* restri
                           const real* at, const real* h, Py_ssize_t n) noexcept nogil:
     # For a short row, code that serves any length takes as long as the arithmetic.
     # So each common length gets its own loop.
-    if not LENGTHS:
-        rowwise_adagrad_of_length(w, g, s, at, h, n)
-    elif n == 8:
+    if n == 8:
         rowwise_adagrad_of_length(w, g, s, at, h, 8)
     elif n == 16:
         rowwise_adagrad_of_length(w, g, s, at, h, 16)
     elif n == 32:
         rowwise_adagrad_of_length(w, g, s, at, h, 32)
-    elif n == 64:
-        rowwise_adagrad_of_length(w, g, s, at, h, 64)
     else:
         rowwise_adagrad_of_length(w, g, s, at, h, n)

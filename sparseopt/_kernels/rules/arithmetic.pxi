@@ -6,7 +6,6 @@ from libc.math cimport INFINITY, copysign, copysignf, fabs, fabsf, log, pow, sqr
 
 cdef enum:
     STRIP = 64          # elements of a row per block, in rules that need scratch arrays
-    SOON = 3072         # prefetch distance of a sum in bytes; sums read faster than the hardware prefetcher fetches
 
 ctypedef fused real:
     float
@@ -92,12 +91,6 @@ cdef inline real sum_of_squares(const real* restrict g, Py_ssize_t n) noexcept n
     for j in range(16):
         lane[j] = 0
     while True:
-        # Gradients read in place are contiguous, so this prefetches the gradients of the next rows.
-        # For short rows n is a compile-time constant, so the test costs nothing.
-        if SOON_ADDED and n > 32:
-            prefetch_read(<const char*>(g + i) + SOON)
-            if real is double:
-                prefetch_read(<const char*>(g + i) + SOON + 64)
         for j in range(16):
             lane[j] = lane[j] + g[i + j] * g[i + j]
         i += 16

@@ -1,14 +1,17 @@
-# How the driver calls a rule, and how a rule is registered. A rule takes one row: the weights, the gradient, each state,
-# what depends on the step count, the hyper-parameters, and the number of elements.
+# How the driver calls a rule, and how a rule is registered. A rule takes one row: the weights, the gradient, each
+# state, the numbers that depend on the step count, the hyper-parameters, and the number of elements.
 
 ctypedef void (*Rule0_32)(float*, const float*, const float*, const float*, Py_ssize_t) noexcept nogil
 ctypedef void (*Rule1_32)(float*, const float*, float*, const float*, const float*, Py_ssize_t) noexcept nogil
 ctypedef void (*Rule2_32)(float*, const float*, float*, float*, const float*, const float*, Py_ssize_t) noexcept nogil
-ctypedef void (*Rule3_32)(float*, const float*, float*, float*, float*, const float*, const float*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule3_32)(float*, const float*, float*, float*, float*, const float*, const float*,
+                          Py_ssize_t) noexcept nogil
 ctypedef void (*Rule0_64)(double*, const double*, const double*, const double*, Py_ssize_t) noexcept nogil
 ctypedef void (*Rule1_64)(double*, const double*, double*, const double*, const double*, Py_ssize_t) noexcept nogil
-ctypedef void (*Rule2_64)(double*, const double*, double*, double*, const double*, const double*, Py_ssize_t) noexcept nogil
-ctypedef void (*Rule3_64)(double*, const double*, double*, double*, double*, const double*, const double*, Py_ssize_t) noexcept nogil
+ctypedef void (*Rule2_64)(double*, const double*, double*, double*, const double*, const double*,
+                          Py_ssize_t) noexcept nogil
+ctypedef void (*Rule3_64)(double*, const double*, double*, double*, double*, const double*, const double*,
+                          Py_ssize_t) noexcept nogil
 
 RULES = {}          # from a rule's name to its number of states and its two versions
 
@@ -34,8 +37,8 @@ cdef inline real* state_of(const Target* t, int state, int64_t row, Py_ssize_t l
     return <real*>(t.state[state] + row * t.state_bytes[state]) + lo
 
 
-cdef inline void apply(uintptr_t rule, const Target* t, int64_t row, Py_ssize_t lo, Py_ssize_t n, const real* g, const real* at,
-                       const real* h) noexcept nogil:
+cdef inline void apply(uintptr_t rule, const Target* t, int64_t row, Py_ssize_t lo, Py_ssize_t n, const real* g,
+                       const real* at, const real* h) noexcept nogil:
     """Apply a rule to the n elements of a row from the lo-th on."""
     cdef real* w = <real*>(t.table + row * t.row_bytes) + lo
     if t.n_states == 0:
