@@ -9,27 +9,12 @@ from ._memory import empty, normal, uniform, zeros
 from ._version import __version__ as __version__
 from .checkpoint import load, save
 from .gradients import MatmulGradient, RowGradient
-from .optimizers import (
-    SGD,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Ftrl,
-    Lion,
-    NAdam,
-    Optimizer,
-    RMSprop,
-    RowwiseAdagrad,
-    RowwiseAdam,
-)
+from .optimizers import *  # noqa: F403
 
 __all__ = [
-    "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "MatmulGradient", "NAdam", "Optimizer",
-    "RMSprop", "RowGradient", "RowwiseAdagrad", "RowwiseAdam", "checkpoint", "datasets", "embedding", "empty",
-    "evaluation", "get_num_threads", "gradients", "load", "models", "normal", "optimizers", "save", "schedules",
-    "set_num_threads", "show_config", "training", "uniform", "zeros",
+    *optimizers.__all__, "MatmulGradient", "RowGradient", "checkpoint", "datasets", "embedding", "empty", "evaluation",
+    "get_num_threads", "gradients", "load", "models", "normal", "optimizers", "save", "schedules", "set_num_threads",
+    "show_config", "training", "uniform", "zeros",
 ]
 
 if TYPE_CHECKING:           # __getattr__ would have a type checker accept every name
@@ -44,4 +29,4 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():
-        return sorted({*globals(), *_IMPORTED_WHEN_USED})
+        return sorted([*__all__, "__version__"])

@@ -1,12 +1,16 @@
-"""The registry of optimizers: a new one is its file beside this one, and its name below.
+"""The registry of optimizers: a new one is its file beside this one, its import and its name in `__all__`.
 
-`STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run` and `while_held` are for the rest of the package, which
-touches no private attribute of an optimizer.
+`OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run` and `while_held` are for the rest of the
+package, which touches no private attribute of an optimizer.
 """
 
 from ._base import Optimizer
-from ._resuming import alike, continue_run, same_run, while_held
-from ._structure import STRUCTURES, arranged
+from ._resuming import alike as alike
+from ._resuming import continue_run as continue_run
+from ._resuming import same_run as same_run
+from ._resuming import while_held as while_held
+from ._structure import STRUCTURES as STRUCTURES
+from ._structure import arranged as arranged
 from .adadelta import Adadelta
 from .adagrad import Adagrad, RowwiseAdagrad
 from .adam import Adam, AdamW, RowwiseAdam
@@ -17,8 +21,9 @@ from .nadam import NAdam
 from .rmsprop import RMSprop
 from .sgd import SGD
 
-OPTIMIZERS = {cls.__name__: cls for cls in (
-    SGD, Adagrad, RowwiseAdagrad, Adadelta, RMSprop, Adam, AdamW, RowwiseAdam, Adamax, NAdam, Ftrl, Lion)}
+__all__ = [  # noqa: RUF022 (the order of `OPTIMIZERS`, of growing complexity)
+    "SGD", "Adagrad", "RowwiseAdagrad", "Adadelta", "RMSprop", "Adam", "AdamW", "RowwiseAdam", "Adamax", "NAdam",
+    "Ftrl", "Lion", "Optimizer",
+]
 
-__all__ = ["OPTIMIZERS", "STRUCTURES", "Optimizer", "alike", "arranged", "continue_run", "same_run", "while_held",
-           *OPTIMIZERS]
+OPTIMIZERS = {name: globals()[name] for name in __all__ if name != "Optimizer"}
