@@ -435,7 +435,7 @@ def test_what_is_wrong_is_named_and_the_model_stays_as_it_was(settings, X, error
     (lambda m, X: m.similar_items(40), IndexError, "40"),
     (lambda m, X: m.similar_items([1, 2]), TypeError, "item is an array"),
     (lambda m, X: m.similar_items(1, n=40), ValueError, "n is 40"),
-    (lambda m, X: m.predict([1, 2], [1]), ValueError, "users has 2 numbers and items 1"),
+    (lambda m, X: m.predict([1, 2], [1]), ValueError, "users has 2 numbers and items has 1"),
 ])
 @pytest.mark.parametrize("name", ["ratings", "softmax"])
 def test_a_wrong_question_is_named(name, call, error, message):
