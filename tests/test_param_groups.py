@@ -212,7 +212,7 @@ def test_a_group_must_have_the_form_of_the_others(params, group, error, message)
 def test_groups_put_into_the_list_by_hand_are_refused_with_the_way_to_add_one():
     opt = so.SGD([np.zeros(2)], lr=1.0)
     opt.param_groups.append({**opt.param_groups[0], "params": {1: np.zeros(3)}})
-    with pytest.raises(ValueError, match=r"param_groups has other groups .* add_param_group adds some"):
+    with pytest.raises(ValueError, match=r"param_groups has other groups .* call add_param_group to add tables"):
         opt.state_dict()
     with pytest.raises(ValueError, match="param_groups has other groups"):
         opt.add_param_group({"params": np.zeros(4)})

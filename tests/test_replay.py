@@ -471,7 +471,7 @@ def test_bad_rows_to_catch_up():
             method({"c": [0]})
         with pytest.raises(TypeError, match="rows is a list; the parameters are a mapping"):
             method([0])
-        with pytest.raises(RuntimeError, match=r'is of missed="replay"; this optimizer has missed=\'skip\''):
+        with pytest.raises(RuntimeError, match=r'needs missed="replay"; this optimizer has missed=\'skip\''):
             getattr(so.Adam(so.zeros((3, 2))), method.__name__)()
 
 

@@ -19,8 +19,8 @@ isa = os.environ.get("SPARSEOPT_ISA") or available[0]
 if isa not in available:
     raise ImportError(f"SPARSEOPT_ISA={isa!r}; this processor and this build allow {', '.join(available)}")
 
-# A waiting thread of GNU OpenMP spins for milliseconds by default.  If other processes are busy, the spinning thread
-# may occupy the core that the awaited thread needs.  With GOMP_SPINCOUNT the thread sleeps after TURNS iterations.
+# A waiting thread of GNU OpenMP spins for milliseconds by default. If other processes are busy, the spinning thread
+# may occupy the core that the awaited thread needs. With GOMP_SPINCOUNT the thread sleeps after TURNS iterations.
 # bench/busy.py compares values.
 TURNS = "1000"
 _chosen_by_user = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"} & set(os.environ)

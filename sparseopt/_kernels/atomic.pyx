@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Changes of several objects that take effect completely or not at all.
 
-Python runs signal handlers, other threads and finalizers between bytecodes.  None of these runs inside C code
-that calls no Python.  So Python code first prepares a change and may fail.  One call of C code then makes the change.
+Python runs signal handlers, other threads and finalizers between bytecodes. None of these runs inside C code
+that calls no Python. So Python code first prepares a change and may fail. One call of C code then makes the change.
 """
 
 cimport numpy as cnp
@@ -17,7 +17,7 @@ cnp.import_array()
 
 
 cdef class Counts:
-    """The counters of an optimizer.  As a context manager, a lock that refuses a second call at the same time."""
+    """The counters of an optimizer. As a context manager, a lock that refuses a second call at the same time."""
 
     def __enter__(self):
         if self.busy:
@@ -31,10 +31,10 @@ cdef class Counts:
 
 
 def adopt(list copies, list updates, list attributes):
-    """Copy arrays, update dicts and set attributes.  No Python code runs between the first change and the last.
+    """Copy arrays, update dicts and set attributes. No Python code runs between the first change and the last.
 
     copies: pairs (target, source) of arrays with the same dtype and shape.
-    updates: pairs (dict, new values).  The dict must already have all keys of the new values.
+    updates: pairs (dict, new values). The dict must already have all keys of the new values.
     attributes: triples (object, name, value).
     Raises ValueError before the first change.
     """
@@ -51,7 +51,7 @@ def adopt(list copies, list updates, list attributes):
 
 
 cdef list without_overlap(list copies):
-    """The same pairs.  A source that overlaps the target of another pair is replaced by a copy."""
+    """The same pairs. A source that overlaps the target of another pair is replaced by a copy."""
     cdef cnp.ndarray target, source
     ends = sorted([(address(target), address(target) + cnp.PyArray_NBYTES(target)) for target, _ in copies])
     kept = []
@@ -71,7 +71,7 @@ cdef inline address(cnp.ndarray array):
 
 
 cdef cnp.ndarray checked_source(cnp.ndarray target, other):
-    """`other` as a contiguous array.  Raises ValueError unless its bytes can be copied to `target`."""
+    """`other` as a contiguous array. Raises ValueError unless its bytes can be copied to `target`."""
     cdef cnp.ndarray source = cnp.PyArray_GETCONTIGUOUS(other)
     if source.dtype != target.dtype or (<object>source).shape != (<object>target).shape:
         raise ValueError(f"an array of shape {(<object>source).shape} and dtype {source.dtype} cannot replace an array "

@@ -34,7 +34,7 @@ cdef void largest_of_blocks(const real* x, Py_ssize_t stride, Py_ssize_t rows, P
 
 
 cdef double largest(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t columns, int threads) except? -1:
-    """The largest magnitude in an array; infinity or NaN if it has one."""
+    """The largest magnitude in an array; infinity or NaN if the array has one."""
     cdef Py_ssize_t height = max(1, 65536 // max(1, columns)), block, n_blocks = (rows + height - 1) // height
     cdef double top = 0
     cdef double* tops
@@ -52,7 +52,7 @@ cdef double largest(const real* x, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_
 
 
 cdef double bound(const Source* s, Py_ssize_t longest, int threads, real like) except? -1:
-    """A bound on the magnitude of a gradient's numbers, at most `longest` entries summed in the type of `like`."""
+    """A bound on the magnitude of a gradient's numbers, for rows of `longest` entries at most. `like` sets the type."""
     cdef double value = largest(<const real*>s.values, s.stride, s.value_rows, s.value_columns, threads), weight = 1
     if s.weights:
         weight = largest(<const real*>s.weights, 1, s.n_weights, 1, threads)

@@ -2,7 +2,7 @@
 #
 # 1. update_all gives blocks of rows to the threads. update_rows takes a block in windows, with row numbers as int64.
 # 2. visit goes through a window: prefetch later rows, then update the row at hand.
-# 3. A gradient that needs no change is read in place (`plain`). prepare forms all others.
+# 3. A gradient that needs no change is read in place (`plain`). form_gradient forms all others.
 # 4. Under missed="replay", bring_up first takes the row through the steps that it has missed.
 
 
@@ -32,7 +32,7 @@ cdef void bring_up(const Target* t, const Past* past, int64_t row, const real* h
 
 cdef void bring_up_all(const Target* t, const Settings* how, const Window* w,
                        const real* scratch) noexcept nogil:
-    # scratch: for its type
+    # scratch only sets the fused type
     cdef Py_ssize_t i
     for i in range(w.n):
         prefetch_far(t, w, i, 1)
@@ -40,9 +40,9 @@ cdef void bring_up_all(const Target* t, const Settings* how, const Window* w,
         bring_up(t, how.past, w.rows[i], <const real*>how.hyper)
 
 
-cdef const real* prepare(const Target* t, const Source* s, const Settings* how, const Window* w, Py_ssize_t i,
+cdef const real* form_gradient(const Target* t, const Source* s, const Settings* how, const Window* w, Py_ssize_t i,
                          real* scratch) noexcept nogil:
-    """Bring the i-th row of a window up to the last step, and form its gradient."""
+    """Form the gradient of the i-th row of a window. Under missed="replay", first bring the row up to date."""
     cdef int64_t row = w.rows[i]
     cdef const real* g
     if how.past:
@@ -75,7 +75,7 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
             i += update_run(target, how, w, i, values + i * s.stride, at)
             continue
         prefetch_close(&t, w, i)
-        g = in_place(&t, s, values + i * s.stride) if plain else prepare(target, s, how, w, i, scratch)
+        g = in_place(&t, s, values + i * s.stride) if plain else form_gradient(target, s, how, w, i, scratch)
         if counted:
             at = numbers_at(how, next_count(&t, w.rows[i]), &own)
         apply(t.rule, &t, w.rows[i], 0, t.dim, g, at, <const real*>how.hyper)

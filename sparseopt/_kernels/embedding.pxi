@@ -110,7 +110,7 @@ cdef int useful_threads(Py_ssize_t work, int threads) noexcept:
 
 
 def take(cnp.ndarray table, numbers, cnp.ndarray out, int threads):
-    """Copy rows of `table` to `out`.  The row numbers must be checked; None means all rows."""
+    """Copy rows of `table` to `out`. The row numbers must be checked; None means all rows."""
     cdef Rows rows = make_rows(table, numbers)
     cdef char* o = <char*>cnp.PyArray_DATA(out)
     cdef Py_ssize_t block, size
@@ -161,7 +161,7 @@ def matmul(cnp.ndarray weights, cnp.ndarray indices, cnp.ndarray indptr, cnp.nda
 def alias_table(const double[::1] weights, double total):
     """Walker's alias table, built by Vose's method, for draws of i with probability weights[i] / total.
 
-    Returns (threshold, alias).  A draw first chooses a place i at random.
+    Returns (threshold, alias). A draw first chooses a place i at random.
     The draw returns i with probability threshold[i] / 2^32, else alias[i].
     """
     cdef Py_ssize_t n = weights.shape[0], small = 0, large = n, heaviest = 0, i, k
@@ -203,7 +203,7 @@ def alias_table(const double[::1] weights, double total):
 def alias_draw(const uint64_t[::1] threshold, const int64_t[::1] alias, const uint64_t[::1] bits, int32_t[::1] out):
     """Draw one number for each 64-bit random word.
 
-    The upper 32 bits choose a place of the table.  The lower 32 bits choose between the place and its alias.
+    The upper 32 bits choose a place of the table. The lower 32 bits choose between the place and its alias.
     """
     cdef Py_ssize_t i
     cdef uint64_t place, n = threshold.shape[0]

@@ -2,14 +2,14 @@
 
 
 cdef inline const real* in_place(const Target* t, const Source* s, const real* g) noexcept nogil:
-    """A gradient that is read where it stands, and the prefetch of a later one."""
+    """Return g unchanged, and prefetch a later row of the gradient."""
     if t.gradient_ahead:
         prefetch_row(True, <const char*>(g + t.gradient_ahead * s.stride), t.row_bytes)
     return g
 
 
 cdef const real* gather(const Target* t, const Source* s, Py_ssize_t i, real* scratch) noexcept nogil:
-    """The gradient of the i-th touched row: in place if the row has one entry, else summed in scratch."""
+    """The gradient of the i-th touched row: in place if the row has one row of values, else summed in scratch."""
     cdef int64_t start = s.starts[i] if s.starts else i, stop = s.stops[i] if s.starts else i + 1
     if s.columns:
         return sum_of_cells(s, start, stop, t.dim, scratch)
@@ -100,7 +100,7 @@ cdef inline void scale_and_decay(real* scratch, const real* g, const real* restr
 
 
 cdef const real* clipped(const Settings* how, const real* g, real* scratch, Py_ssize_t dim) noexcept nogil:
-    """A row's gradient within clip_value, then within max_row_norm; a NaN stays one."""
+    """Clip a row's gradient by clip_value, then by max_row_norm. A NaN stays a NaN."""
     cdef real bound = <real>how.clip_value, factor
     cdef double norm
     cdef Py_ssize_t j

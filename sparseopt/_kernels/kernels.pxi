@@ -1,15 +1,16 @@
-# Contents of the kernels that are compiled once for each instruction set. A file uses only files above it.
+# Contents of the kernels that are compiled once for each instruction set. A file uses only files above it, but
+# sweep.pxi and update.pxi use each other.
 #
 # 1. A rule (rules/*.pxi) is the maths of one row: weights, gradient, states, numbers that depend on the step count.
 # 2. A RowPlan (rowplan.pyx) says which rows a gradient touches, and which of its entries belong to each row.
 # 3. The driver (driver.pxi) visits the touched rows: it gathers the row's gradient, counts the step and calls the rule.
 # 4. A Sweep (sweep.pxi) binds a table to its rule. Sweep.prepare does all that may fail; Sweep.apply only writes.
-# 5. Each row is updated by one thread in one fixed order, so threads and instruction sets change no bit.
+# 5. One thread updates a row, and sums have a fixed order. So threads and instruction sets change no bit.
 
 cimport numpy as cnp
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.math cimport INFINITY, isfinite
+from libc.math cimport isfinite
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy
 
@@ -34,7 +35,7 @@ include "gather.pxi"
 include "rules/call.pxi"
 include "rules/registry.pxi"
 include "check.pxi"
-include "variants.pxi"
+include "runs.pxi"
 include "driver.pxi"
 include "scratch.pxi"
 include "held.pxi"

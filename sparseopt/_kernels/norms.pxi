@@ -1,4 +1,4 @@
-# Norms of one row: sum of squares, 2-norm, largest magnitude. Sums have a fixed order: all builds give the same bits.
+# Norms of rows: sum of squares, 2-norm, largest magnitude. Sums have a fixed order: all builds give the same bits.
 
 
 cdef double square_sum(const real* restrict g, Py_ssize_t n) noexcept nogil:
@@ -15,7 +15,7 @@ cdef double square_sum(const real* restrict g, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline int32_t size32(float x) noexcept nogil:
-    # The bits of floats without their sign, read as integers, have the order of the floats. NaN comes last.
+    # Without the sign bit, floats read as integers have the order of their magnitudes. NaN comes last.
     return <int32_t>(bits32(x) & <uint32_t>0x7FFFFFFF)
 
 
@@ -24,7 +24,7 @@ cdef inline int64_t size64(double x) noexcept nogil:
 
 
 cdef real largest_magnitude(const real* x, Py_ssize_t n) noexcept nogil:
-    # Four streams at a time: memory answers them faster than one.
+    # Four streams use more memory bandwidth than one.
     cdef Py_ssize_t i, part = n // 4
     cdef int32_t top32 = 0
     cdef int64_t top64 = 0

@@ -12,7 +12,7 @@ cdef struct Reference:
     const void* rows        # NULL: 0, 1, 2, ...
     bint wide
     Py_ssize_t n
-    const int64_t* starts   # row i has the entries starts[i] to starts[i + 1]; NULL: entry i
+    const int64_t* starts   # row i has the entries starts[i] to starts[i + 1] - 1; NULL: entry i
     const int64_t* order    # entry e stands at values[order[e]]; NULL: at values[e]
     Py_ssize_t n_entries
     Py_ssize_t dim
@@ -65,7 +65,7 @@ cdef inline const real* values_of(const Reference* t, Py_ssize_t i, const real* 
 
 
 cdef void reference_together(const Reference* t, Py_ssize_t lo, Py_ssize_t hi, const real* values) noexcept nogil:
-    # values: for their type
+    # values only sets the fused type
     cdef Py_ssize_t i
     cdef int a
     for a in range(t.n_arrays):

@@ -22,7 +22,7 @@ cdef struct Products:
     Py_ssize_t within_capacity
     Py_ssize_t later_capacity
 
-# Adam's sum R(y) over the missed steps, as a polynomial for every s.  A sum of poles 1 / (y + x) is called a resolvent.
+# Adam's sum R(y) over the missed steps, as a polynomial for every s. A sum of poles 1 / (y + x) is called a resolvent.
 cdef struct Resolvent:
     Py_ssize_t window       # steps after which the terms of the sum are negligible; 0: there is no sum
     double eps
@@ -67,7 +67,7 @@ cdef struct Term:
     double fresh            # 1 - β2^t
 
 
-# The missed steps of one row.  A row function *_missed gets this struct in place of a gradient.
+# The missed steps of one row. A row function *_missed gets this struct in place of a gradient.
 cdef struct Gap:
     const Past* past
     int64_t s

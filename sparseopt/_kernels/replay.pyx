@@ -1,43 +1,43 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Replay of missed steps: bring a row from step s to the last step, `now`, in one update.
 
-A row at step s has missed the steps t = s + 1 ... now.  Its gradient was 0 in all of these steps.
+A row at step s has missed the steps t = s + 1 ... now. Its gradient was 0 in all of these steps.
 A `History` keeps three kinds of numbers for every s:
 
-1. Products of matrices (`product_of`).  Decay and momentum are linear, so step t multiplies by a small matrix M(t):
+1. Products of matrices (`product_of`). Decay and momentum are linear, so step t multiplies by a small matrix M(t):
    1 x 1 for decay, 2 x 2 for the weight and its momentum, 3 x 3 for Adamax.
 2. Powers β^(now - s) for the decay of averages, from tables (`power`).
-3. Adam's sum over the missed steps, as a polynomial (`polynomial_of`).  The formulas follow below.
+3. Adam's sum over the missed steps, as a polynomial (`polynomial_of`). The formulas follow below.
 4. `append_step` takes one more step into account: `append_product` and `append_term` update the numbers of every s.
-5. `numbers_of` writes the numbers of one s.  The row functions named *_missed in rules/ apply these numbers to a row.
+5. `numbers_of` writes the numbers of one s. The row functions named *_missed in rules/ apply these numbers to a row.
 6. `make_ready` stores the numbers of all recent s, which saves time if an update of many rows follows.
 7. `plan_of` chooses the degree of the polynomials from the betas and the accuracy of the dtype.
 
-Products.  The steps are divided into blocks.  M(now) ... M(s + 1) is the product of two stored matrices.
-One leads from s to the end of its block, one from there to `now`.  A new step changes all matrices of the last block,
-and one matrix of each earlier block.  Neither logarithms nor divisions are used, so the factors may be 0 or negative.
+Products. The steps are divided into blocks. M(now) ... M(s + 1) is the product of two stored matrices.
+One leads from s to the end of its block, one from there to `now`. A new step changes all matrices of the last block,
+and one matrix of each earlier block. Neither logarithms nor divisions are used, so the factors may be 0 or negative.
 
-Adam's sum.  Let m and v be the averages of an element at step s.  Let y = √v and j = t - s.
+Adam's sum. Let m and v be the averages of an element at step s. Let y = √v and j = t - s.
 All missed steps together subtract m R(y) from the weight:
 
     R(y) = Σ_j a_j / (y / c_j + ε),     a_j = r_t α_t β1^j D(t),     c_j = β2^(-j/2) √(1 - β2^t).
 
-r_t is the learning rate.  α_t corrects the bias of m: 1 / (1 - β1^t) for Adam.  D(t) is the product of the weight decay
-factors of the steps after t.  Under amsgrad c_j = √(1 - β2^t), because the largest v does not decay.
+r_t is the learning rate.  α_t corrects the bias of m: 1 / (1 - β1^t) for Adam. D(t) is the product of the weight decay
+factors of the steps after t. Under amsgrad c_j = √(1 - β2^t), because the largest v does not decay.
 
-A direct sum needs a division per step and element.  A polynomial of low degree costs much less.
-Choose one of the c_j as the centre c, and let e = ε c.  Let τ = (e - y) / (e + y).
-As y goes from 0 to ∞, τ goes from 1 to -1.  In τ every term is a series of Chebyshev polynomials T_p, so that exactly
+A direct sum needs a division per step and element. A polynomial of low degree costs much less.
+Choose one of the c_j as the centre c, and let e = ε c. Let τ = (e - y) / (e + y).
+As y goes from 0 to ∞, τ goes from 1 to -1. In τ every term is a series of Chebyshev polynomials T_p, so that exactly
 
     R(y) = 1 / (y + e) · Σ_p C_p T_p(τ),     C_p = n_p Σ_j w_j θ_j^p,     n_0 = 1, else n_p = 2,
     w_j = a_j c_j / g_j,     θ_j = (1 - g_j) / (1 + g_j),     g_j = √(c_j / c).
 
 Without the terms above degree d, the error of R(y) (y + e) is at most Σ_j 2 w_j |θ_j|^(d+1) / (1 - |θ_j|) for every y.
-`plan_of` finds the centre with the least d.  The bias corrections depend on s, so each range of s (band) has its own
+`plan_of` finds the centre with the least d. The bias corrections depend on s, so each range of s (band) has its own
 centre and degree.
 
-C_p is a sum over steps, so a new step adds one term to the C_p of every s.  The terms decrease like (β1 / √β2)^j.
-After `window` steps they are negligible.  The polynomial of s then stays as it is: its coefficients of τ^0 ... τ^d are
+C_p is a sum over steps, so a new step adds one term to the C_p of every s. The terms decrease like (β1 / √β2)^j.
+After `window` steps they are negligible. The polynomial of s then stays as it is: its coefficients of τ^0 ... τ^d are
 stored in `records`.
 """
 
@@ -64,7 +64,7 @@ _MAX_TABLE = 1 << 23          # times 256 this is more than the largest step cou
 
 
 class Plan(NamedTuple):
-    """Window, centres and degrees of the polynomials.  They depend on betas and accuracy alone."""
+    """Window, centres and degrees of the polynomials. They depend on betas and accuracy alone."""
 
     b1: float
     b2: float
@@ -76,7 +76,7 @@ class Plan(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def plan_of(b1, b2, amsgrad, dtype):
-    """The Plan for a pair of betas.  Raises ValueError if no degree up to MAX_DEGREE is accurate enough."""
+    """The Plan for a pair of betas. Raises ValueError if no degree up to MAX_DEGREE is accurate enough."""
     with np.errstate(all="ignore"):             # an overflow leads to the ValueError
         return _make_plan(b1, b2, amsgrad, dtype)
 
@@ -120,7 +120,7 @@ def _one_minus_power(beta, t):
 def _least_degree(s, centre, b1, b2, growth, lags, tolerance):
     """The least degree that keeps the relative error of R within the tolerance.
 
-    The tolerance holds for every y and every number of missed steps.  The learning rate is taken as constant.
+    The tolerance holds for every y and every number of missed steps. The learning rate is taken as constant.
     """
     a = b1**lags / _one_minus_power(b1, s + lags)
     c, c_centre = (np.exp(growth * j) * np.sqrt(_one_minus_power(b2, s + j)) for j in (lags, float(centre)))
@@ -136,7 +136,7 @@ def _least_degree(s, centre, b1, b2, growth, lags, tolerance):
 
 
 cdef int numbers_of(const Past* past, int64_t s, double* out) noexcept nogil:
-    """Write the product, the powers and the polynomial for a row at step s.  Returns how many numbers were written."""
+    """Write the product, the powers and the polynomial for a row at step s. Returns how many numbers were written."""
     cdef int i, n = product_of(&past.products, s - past.start, out)
     if past.resolvent.window and n == 0:
         out[0] = 1
@@ -181,7 +181,7 @@ cdef double power(const Powers* p, int64_t j) noexcept nogil:
 
 
 cdef int product_of(const Products* p, int64_t s, double* out) noexcept nogil:
-    """Write the product of the matrices of the steps after s.  Returns how many numbers were written.
+    """Write the product of the matrices of the steps after s. Returns how many numbers were written.
 
     Here s is counted from the start of the history.
     """
@@ -215,7 +215,7 @@ cdef inline void multiply(int size, const double* m, double* x) noexcept nogil:
 
 
 cdef int polynomial_of(const Past* past, int64_t s, double* out) noexcept nogil:
-    """Write e, the degree d and the coefficients of τ^0 ... τ^d.  Returns how many numbers were written."""
+    """Write e, the degree d and the coefficients of τ^0 ... τ^d. Returns how many numbers were written."""
     cdef const Resolvent* r = &past.resolvent
     cdef double decays[4]
     cdef int i, degree
@@ -237,7 +237,7 @@ cdef int polynomial_of(const Past* past, int64_t s, double* out) noexcept nogil:
 
 
 cdef void read_record(const Resolvent* r, int64_t s, int degree, double* out) noexcept nogil:
-    """Write e to out[0] and the coefficients to out[2] and after.  The caller writes out[1]."""
+    """Write e to out[0] and the coefficients to out[2] and after. The caller writes out[1]."""
     cdef int64_t at = record_offset(r, s)
     cdef const float* single = <const float*>r.records + at
     cdef const double* wide = <const double*>r.records + at
@@ -261,7 +261,7 @@ cdef inline int band_of(const Resolvent* r, int64_t s) noexcept nogil:
 
 
 cdef double power_coefficients(const Resolvent* r, int64_t s, int degree, double* out) noexcept nogil:
-    """Convert Chebyshev coefficients into the coefficients of τ^0 ... τ^degree.  Returns e."""
+    """Convert Chebyshev coefficients into the coefficients of τ^0 ... τ^degree. Returns e."""
     cdef Py_ssize_t plane_size = 2 * r.window + 1, i = s - r.base
     cdef int p, q
     cdef double c
@@ -275,7 +275,7 @@ cdef double power_coefficients(const Resolvent* r, int64_t s, int degree, double
 
 
 cdef void append_product(Products* p, int64_t now, const double* m) noexcept nogil:
-    """Multiply all products by the matrix m of a new step.  `now`: the step before it, counted from the start."""
+    """Multiply all products by the matrix m of a new step. `now`: the step before it, counted from the start."""
     cdef int cells = p.size * p.size
     cdef int64_t s
     cdef Py_ssize_t block
@@ -415,7 +415,7 @@ cdef class History:
                 + past.resolvent.n_numbers * (4 if past.resolvent.single else 8))
 
     def reserve(self):
-        """Allocate memory for one more step, so that `append` cannot fail."""
+        """Allocate memory for one more step, so that `append_step` cannot fail."""
         cdef Past* past = &self.past
         cdef Products* p = &past.products
         cdef Resolvent* r = &past.resolvent
@@ -454,7 +454,7 @@ cdef class History:
         return kept
 
     def restore(self, dict kept):
-        """Take over the result of `arrays`.  Raises ValueError if it does not fit this history's parameters."""
+        """Take over the result of `arrays`. Raises ValueError if it does not fit this history's parameters."""
         cdef Past* past = &self.past
         cdef Resolvent* r = &past.resolvent
         cdef Py_ssize_t cells = past.products.size * past.products.size

@@ -10,8 +10,8 @@ cdef extern from *:
     """
     void prefetch_read "sparseopt_prefetch_read"(const void*) noexcept nogil
 
-# The touched rows of a gradient and their entries.  The i-th touched row has the positions starts[i] to stops[i] - 1.
-# If starts is NULL, the row has position i alone.  Position p holds entry order[p], or entry p if order is NULL.
+# The touched rows of a gradient and their entries. The i-th touched row has the positions starts[i] to stops[i] - 1.
+# If starts is NULL, the row has position i alone. Position p holds entry order[p], or entry p if order is NULL.
 # The gradient of the row is the sum of its entries:
 #
 #     form                       given               entry e adds
@@ -21,7 +21,6 @@ cdef extern from *:
 cdef struct Source:
     const void* rows            # numbers of the touched rows; NULL: 0, 1, 2, ...
     bint rows_wide              # rows are int64, else int32
-    bint unsorted               # rows are unsorted and do not repeat
     const int64_t* starts
     const int64_t* stops
     const int64_t* order        # NULL for cells and terms, which are permuted instead

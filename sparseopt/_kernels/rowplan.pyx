@@ -1,16 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Plan an update: find the rows that a gradient touches, and the entries of each row.
 
-1. `plan` takes the arrays of one gradient.  `checked_copy` copies and checks all row, column and source numbers.
+1. `plan` takes the arrays of one gradient. `checked_copy` copies and checks all row, column and source numbers.
    The update reads only these copies, so a later change by another thread or a user's hook does no harm.
 2. `checked_copy` also finds whether the row numbers are increasing, sorted with repeats, or unsorted.
 3. Increasing rows are visited as given (`set_rows`).
 4. Sorted rows with repeats are runs of equal numbers (`set_from_sorted`).
 5. Unsorted rows without repeats are visited as given, unless the caller asks for sorted rows.
    One bit per table row finds repeats (`all_distinct`), if the table is not much larger than the gradient.
-6. All other rows are sorted (`set_from_unsorted`, `radix_sort`).  The sort is stable, so repeats add up as given.
-7. After a sort, rows of values stay in place.  Matrix cells and product terms are permuted (`reorder_entries`).
-8. A compressed matrix has an indptr instead of row numbers.  Its non-empty rows are touched (`set_from_indptr`).
+6. All other rows are sorted (`set_from_unsorted`, `radix_sort`). The sort is stable, so repeats add up as given.
+7. After a sort, rows of values stay in place. Matrix cells and product terms are permuted (`reorder_entries`).
+8. A compressed matrix has an indptr instead of row numbers. Its non-empty rows are touched (`set_from_indptr`).
 """
 
 cimport numpy as cnp
@@ -111,12 +111,12 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
          weights=None, bint rising=False, int num_threads=1):
     """Check the row, column and source numbers of a gradient and return its RowPlan.
 
-    `rows` (int32 or int64) holds the row number of every entry.  Without `rows`, `indptr` gives the range of entries of
-    each table row.  Without both, entry i belongs to row i.
+    `rows` (int32 or int64) holds the row number of every entry. Without `rows`, `indptr` gives the range of entries of
+    each table row. Without both, entry i belongs to row i.
     rowplan.pxd describes `values`, `columns`, `sources` and `weights`.
     With `rising`, rows are visited in increasing order even if no row repeats.
     The plan does not depend on `num_threads`.
-    Raises IndexError for a bad number.  The error names the gradient (`what`), the number and its position.
+    Raises IndexError for a bad number. The error names the gradient (`what`), the number and its position.
     """
     cdef RowPlan self = RowPlan.__new__(RowPlan)
     cdef Source* s = &self.source
@@ -151,14 +151,13 @@ def plan(str what, Py_ssize_t n_rows, Py_ssize_t dim, rows, cnp.ndarray values, 
             set_from_sorted(self, rows)
         else:
             set_from_unsorted(self, rows, n_rows, rising, num_threads)
-            s.unsorted = s.starts == NULL and self.order is None
             if self.order is not None and (columns is not None or sources is not None):
                 reorder_entries(self, num_threads)
     return self
 
 
 cdef cnp.ndarray checked_copy(str what, str kind, cnp.ndarray numbers, int64_t bound, int threads, int* sortedness):
-    """A copy of the row, column or source numbers.  Raises IndexError unless 0 <= number < bound.
+    """A copy of the row, column or source numbers. Raises IndexError unless 0 <= number < bound.
 
     `sortedness` is set to INCREASING, SORTED or UNSORTED.
     """
@@ -190,7 +189,7 @@ cdef inline bint copy_is_wide(int64_t bound, bint wide) noexcept nogil:
 
 cdef int copy_and_check(const void* source, bint wide, void* out, bint out_wide, Py_ssize_t lo, Py_ssize_t hi,
                         int64_t bound) noexcept nogil:
-    """Copy the numbers from lo to hi.  Returns their flags."""
+    """Copy the numbers from lo to hi. Returns their flags."""
     cdef Py_ssize_t start = lo, n
     cdef int flags = 0
     while start < hi:
@@ -224,7 +223,7 @@ cdef int copy_and_check_block(const index* source, out_index* out, Py_ssize_t n,
     cdef index outside = 0, decreases = 0, increases
     cdef Py_ssize_t i
     memcpy(block, source, n * sizeof(index))
-    # `increases` stays negative while all numbers are nonnegative and increasing.  Such differences cannot overflow.
+    # `increases` stays negative while all numbers are nonnegative and increasing. Such differences cannot overflow.
     increases = ~block[0]
     for i in range(1, n):
         increases &= difference(block[i - 1], block[i]) & ~block[i]
@@ -389,7 +388,7 @@ def check_csr(str what, cnp.ndarray indptr, cnp.ndarray indices, int64_t n_colum
 
 
 def expanded(str what, str kind, cnp.ndarray indptr, cnp.ndarray indices):
-    """The line number of each entry of a compressed matrix.  `kind` says what a line is: row, column or sample."""
+    """The line number of each entry of a compressed matrix. `kind` says what a line is: row, column or sample."""
     check_indptr(what, kind, indptr, len(indices))
     return np.repeat(np.arange(len(indptr) - 1, dtype=indices.dtype), np.diff(indptr))
 
@@ -411,9 +410,9 @@ cdef set_from_indptr(RowPlan plan, str what, cnp.ndarray indptr, int64_t n_entri
 
 
 cdef nonempty_rows(const index* p, Py_ssize_t n, str what):
-    """The numbers of the non-empty lines.  Raises ValueError if p decreases.
+    """The numbers of the non-empty lines. Raises ValueError if p decreases.
 
-    Most blocks of a very sparse matrix have only empty lines.  The numbers of such a block are equal and need no check.
+    Most blocks of a very sparse matrix have only empty lines. The numbers of such a block are equal and need no check.
     Equal numbers cannot be negative here, since p[0] is 0 and neighbouring blocks share one number.
     """
     cdef Py_ssize_t i, block, lo, hi, found = 0, capacity = 4 * BLOCK
@@ -532,7 +531,7 @@ cdef set_ranges(RowPlan plan, unique, bounds, order):
 
 
 cdef inline uint64_t key_of(const void* rows, bint wide, const uint64_t* keys, Py_ssize_t i) noexcept nogil:
-    """The i-th key.  Before the first pass `keys` is NULL and the key is made from `rows`."""
+    """The i-th key. Before the first pass `keys` is NULL and the key is made from `rows`."""
     return <uint64_t>number(rows, wide, i) << 32 | <uint64_t>i if keys == NULL else keys[i]
 
 
@@ -540,7 +539,7 @@ cdef uint64_t* radix_sort(const void* rows, bint wide, uint64_t* a, uint64_t* b,
                           uint32_t* counts, int threads) noexcept nogil:
     """Stable radix sort of the keys row * 2^32 + position, for row numbers of `bits` bits.
 
-    a and b are buffers of n keys.  Returns the buffer with the result.
+    a and b are buffers of n keys. Returns the buffer with the result.
     In each pass every thread counts the digits of its part of the keys (`count_digits`).
     Prefix sums over digits and parts give each thread its target positions (`scatter`).
     """
@@ -599,7 +598,7 @@ cdef void scatter(const void* rows, bint wide, const uint64_t* keys, uint64_t* b
 
 
 cdef inline Py_ssize_t part_begin(const uint64_t* keys, Py_ssize_t n, int part, int threads) noexcept nogil:
-    """The first key of a part of the sorted keys.  All keys of a row lie in the same part."""
+    """The first key of a part of the sorted keys. All keys of a row lie in the same part."""
     cdef Py_ssize_t i = n * part // threads
     while 0 < i < n and keys[i] >> 32 == keys[i - 1] >> 32:
         i += 1
@@ -624,7 +623,7 @@ cdef Py_ssize_t count_rows(const uint64_t* keys, Py_ssize_t n, uint32_t* counts,
 cdef uint32_t count_rows_in_part(const uint64_t* keys, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
     cdef Py_ssize_t i
     cdef uint64_t found = lo < hi
-    # The term is 1 if the row differs from its predecessor, else 0.  A comparison would keep the loop from vectorising.
+    # The term is 1 if the row differs from its predecessor, else 0. A comparison would keep the loop from vectorising.
     for i in range(lo + 1, hi):
         found += 1 - ((((keys[i] ^ keys[i - 1]) >> 32) - 1) >> 63)
     return <uint32_t>found
@@ -634,7 +633,7 @@ cdef void unpack(const uint64_t* keys, Py_ssize_t n, const uint32_t* before, int
                  int64_t* bounds, int threads) noexcept nogil:
     """Split sorted keys into distinct rows and positions (`order`).
 
-    Row i has the positions bounds[i] to bounds[i + 1] - 1.  `bounds` may be NULL.
+    Row i has the positions bounds[i] to bounds[i + 1] - 1. `bounds` may be NULL.
     `before` holds the counts that count_rows sets.
     """
     cdef int part
@@ -660,7 +659,7 @@ cdef void unpack_part(const uint64_t* keys, Py_ssize_t lo, Py_ssize_t hi, Py_ssi
 
 
 def overlap(read, tuple written):
-    """Whether an array of `read` shares memory with an array of `written`.  Items of `read` may be None."""
+    """Whether an array of `read` shares memory with an array of `written`. Items of `read` may be None."""
     cdef const char* lo
     cdef const char* hi
     cdef const char* start
@@ -676,7 +675,7 @@ def overlap(read, tuple written):
 
 
 cdef void memory_range(cnp.ndarray a, const char** lo, const char** hi) noexcept:
-    """Set lo and hi to the first byte and the byte after the last one.  Strides may be negative."""
+    """Set lo and hi to the first byte and the byte after the last one. Strides may be negative."""
     cdef int axis
     lo[0] = hi[0] = <const char*>cnp.PyArray_DATA(a)
     if a.size:

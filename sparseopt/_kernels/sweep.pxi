@@ -2,7 +2,7 @@
 
 
 cdef class Sweep:
-    """One table with its state and its rule; and what the steps so far have left, counts and history."""
+    """One table with its state, its rule, its step count and its history."""
     cdef Target target
     cdef readonly bint rising       # whether rows are sorted before a visit: the table is so large that sorting pays
     cdef bint double_
@@ -47,6 +47,8 @@ cdef class Sweep:
         self.rising = n_bytes > processor.sort_bytes
 
     cdef uintptr_t function(self, str rule, n_states) except 0:
+        if rule not in RULES:
+            raise ValueError(f"rule {rule!r} is not in rules/registry.pxi")
         taken, rule32, rule64 = RULES[rule]
         if n_states != taken:
             raise ValueError(f"rule {rule!r} takes {taken} states; the optimizer names {n_states}")
@@ -57,7 +59,7 @@ cdef class Sweep:
         return wanted if work >= WORTH_THREADS else 1
 
     def largest(self, RowPlan plan, int num_threads):
-        """A bound on the magnitude of a gradient's numbers, repeats summed; not finite if one of them is not."""
+        """A bound on the magnitude of a gradient's numbers, repeats summed. Not finite if the gradient is not."""
         return self.bound_of(plan, self.threads(plan, num_threads))
 
     cdef double bound_of(self, RowPlan plan, int num_threads) except? -1:
@@ -132,7 +134,7 @@ cdef class Sweep:
         return update
 
     def prepare_nothing(self, int num_threads):
-        """An Update of no row. `Update.begin` may make it start a new history."""
+        """An Update of no row. `Update.begin_history` may make it start a new history."""
         return self.new_update(None, num_threads)
 
     cdef Update new_update(self, RowPlan plan, int num_threads):

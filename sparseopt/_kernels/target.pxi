@@ -3,15 +3,15 @@
 
 cdef enum:
     MOST_STATES = 3
-    MOST_AHEAD = 64         # most rows between prefetch and use
-    FAR_ENTRIES = 32        # entries from the prefetch of unordered gradient rows into the L2 cache to the use
-    CLOSE_ENTRIES = 8       # and into the L1 cache
+    MOST_AHEAD = 64         # largest l2_ahead
+    FAR_ENTRIES = 32        # entries between L2 prefetch and use of unordered gradient rows
+    CLOSE_ENTRIES = 8       # entries between L1 prefetch and use
     MOST_BURST = 8          # most rows that are prefetched together
     RUN = 16                # neighbouring rows that an element-wise rule takes as one
     LINE = 64               # bytes of a cache line
-    BLOCK = 4096            # most rows that a thread takes at a time
+    BLOCK = 4096            # most rows that one of several threads takes at a time
     WINDOW = 256            # rows whose numbers are written out as int64 at a time
-    BEYOND = 2 * MOST_AHEAD # row numbers written out after a window, for prefetches
+    BEYOND = 2 * MOST_AHEAD # row numbers written out after a window: prefetch_missed looks so far
     WORTH_THREADS = 65536   # elements below which waking a thread costs more than the thread saves
 
 
@@ -23,7 +23,7 @@ cdef struct Target:
     Py_ssize_t row_bytes
     Py_ssize_t dim
     int n_states
-    int n_long              # states with rows as long as the table's; they precede states with one number a row
+    int n_long              # states with rows as long as the table's
     char* state[MOST_STATES]
     Py_ssize_t state_bytes[MOST_STATES]
     int32_t* steps          # one count a row, or NULL
@@ -31,7 +31,7 @@ cdef struct Target:
     uintptr_t missed        # the rule for all missed steps of a row at once; 0: missed steps change nothing
     Py_ssize_t l2_ahead     # rows from the prefetch into the L2 cache to the use
     Py_ssize_t l1_ahead     # rows from the prefetch into the L1 cache to the use; 0: none
-    bint l1_whole           # whether that prefetch takes whole rows, or only their first lines
+    bint l1_whole           # whether the L1 prefetch takes whole rows, else first lines
     Py_ssize_t gradient_ahead   # rows from the prefetch of a gradient that is read in place to its use; 0: none
     Py_ssize_t burst        # rows that are prefetched together, a power of two
     bint by_elements        # whether the rule is element-wise, so that neighbouring rows may be updated as one

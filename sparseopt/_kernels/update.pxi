@@ -9,9 +9,9 @@ cdef class Update(Scratch):
     cdef object hyper, by_count     # the arrays that `how` points into
     cdef bint takes_a_step          # False: rows are only brought up to the last step
     cdef History history            # the table's history after the call; None under missed="skip"
-    cdef RowPlan whole              # all rows, if they are brought up first because a new history begins; else None
+    cdef RowPlan all_rows              # all rows, if they are brought up first because a new history begins; else None
     cdef object missed              # the Missed that the new history is made for
-    cdef cnp.ndarray number         # state of the whole table that gets `value` after the step; or None
+    cdef cnp.ndarray table_state         # state of the whole table that gets `value` after the step; or None
     cdef double value
     cdef Term term                  # the step's effect on rows that miss it
 
@@ -36,27 +36,27 @@ cdef class Update(Scratch):
         """Scale the gradient."""
         self.how.scale *= factor
 
-    def replay(self, History history, matrix=(), double rate=0, double factor=0, double fresh=1):
+    def append_to_history(self, History history, matrix=(), double rate=0, double factor=0, double fresh=1):
         """Append the step to a history, with its effect on rows that miss it."""
         history.reserve()
         self.history = history
         self.term = term_of(history, matrix, rate, factor, fresh)
 
-    def set_number(self, cnp.ndarray array, double value):
+    def set_table_state(self, cnp.ndarray array, double value):
         """Write a value into an array of one float64 after the step."""
-        self.number, self.value = array, value
+        self.table_state, self.value = array, value
 
-    def begin(self, RowPlan whole, History history, missed):
+    def begin_history(self, RowPlan all_rows, History history, missed):
         """First bring every row up to the end of the old history. Then begin a new one."""
-        self.whole, self.history, self.missed = whole, history, missed
+        self.all_rows, self.history, self.missed = all_rows, history, missed
 
     cdef void run(self):
         cdef Sweep sweep = self.sweep
         cdef Settings catching_up
-        if self.whole is not None:
+        if self.all_rows is not None:
             if sweep.last_hyper is not None:
                 sweep.set_catching_up(&catching_up)
-                sweep.run(self.whole, &catching_up, self)
+                sweep.run(self.all_rows, &catching_up, self)
             sweep.history, sweep.missed, sweep.last_hyper = self.history, self.missed, None
         if self.plan is None:
             return
@@ -72,5 +72,5 @@ cdef class Update(Scratch):
             sweep.count += 1
         if sweep.shared:
             sweep.shared[0] = <int32_t>sweep.count
-        if self.number is not None:
-            (<double*>cnp.PyArray_DATA(self.number))[0] = self.value
+        if self.table_state is not None:
+            (<double*>cnp.PyArray_DATA(self.table_state))[0] = self.value

@@ -292,8 +292,8 @@ class Optimizer(Resumable):
 
     def _check_replays(self, what):
         if self._missed != "replay":
-            raise RuntimeError(f'{what} is of missed="replay"; this optimizer has missed={shown(self._missed)}: '
-                               "no row is behind")
+            raise RuntimeError(f'{what} needs missed="replay"; this optimizer has missed={shown(self._missed)}: no row '
+                               "is behind")
 
     def _rows_of(self, rows):
         """Return pairs (parameter, row numbers or None for all)."""

@@ -36,7 +36,7 @@ def check_state_fits(optimizer, group, made_for):
         changed = value is not before if name == "params" else name in optimizer._starting and value != before
         if changed or optimizer._rule({**made_for, name: value}) != optimizer._rule(made_for):
             raise ValueError(f"{name} has changed from {shown(before)} to {shown(value)}; it cannot change after "
-                             "construction, since the state was made for the former")
+                             "construction, because the state depends on it")
 
 
 def extended(optimizer, added):

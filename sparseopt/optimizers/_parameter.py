@@ -26,11 +26,11 @@ class Parameter:
     def __init__(self, name, title, table, group_index):
         check_table(table, title)
         self.name = name
-        self.title = title              # as error messages call it, and its gradient
+        self.title = title              # the name in error messages
         self.what = f"gradient of {title}" if title else "gradient"
         self.rows_of_it = f"rows of {title}" if title else "rows"
         self.table = table
-        self.shape, self.dtype = table.shape, table.dtype       # as they were, should anyone assign to the table's
+        self.shape, self.dtype = table.shape, table.dtype       # copies, because a user can assign table.shape
         self.group_index = group_index
         self.key = group_index, table.dtype         # tables of one key share settings
         self.dim = table.shape[1] if table.ndim == 2 else 1
@@ -128,9 +128,9 @@ class Parameter:
     def prepare_past(self, update, state: Mapping = MappingProxyType({}), missed=None, term=None):
         """Let a step also change the state of the whole table, and add to the history of missed steps."""
         for name, value in state.items():
-            update.set_number(self.state[name], value)
+            update.set_table_state(self.state[name], value)
         if missed is not None:
-            update.replay(self.continued(missed, update), **term)
+            update.append_to_history(self.continued(missed, update), **term)
 
     # History of missed steps.
 
@@ -150,7 +150,7 @@ class Parameter:
         long = history.now - history.start >= _LONG and 16 * history.nbytes > self.nbytes
         if long or missed != sweep.missed:
             history = self.new_history(missed, sweep.count)
-            update.begin(self.plan_of_rows(None), history, missed)
+            update.begin_history(self.plan_of_rows(None), history, missed)
         return history
 
     def behind(self, rows):
@@ -161,7 +161,7 @@ class Parameter:
         steps = self.state["step"] if rows is None else self.state["step"][rows]
         return self.count - steps.astype(np.int64)
 
-    def counted(self, state, history):
+    def changes_of_count(self, state, history):
         """Return the changes, for `adopt`, by which a table counts on from other state and history.
 
         `history` is None, or a history with its Missed and the last step's hyper-parameters.

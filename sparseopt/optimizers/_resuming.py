@@ -92,7 +92,7 @@ class Resumable(UpdateRule, TakesOptions):
         """Raise ValueError if groups, tables or state are others than those that the optimizer was made with."""
         if [id(group.get("params")) for group in self.param_groups] != self._group_params:
             raise ValueError("param_groups has other groups or params than at construction; an optimizer keeps its "
-                             "tables. add_param_group adds some")
+                             "tables. call add_param_group to add tables")
         for parameter in self._parameters.values():
             parameter.sweep.check_in_place()
 
@@ -117,7 +117,7 @@ class Resumable(UpdateRule, TakesOptions):
                 changes.append((self._counts, key, count(key, state_dict[key])))
             for name, parameter in self._parameters.items():
                 changes.append((parameter, "made_for", groups[parameter.group_index]))
-                changes += parameter.counted(state_dict["state"][name], histories.get(name))
+                changes += parameter.changes_of_count(state_dict["state"][name], histories.get(name))
             adopt(copies, list(zip(self.param_groups, groups, strict=True)), changes)
 
     def _loaded_groups(self, theirs):
@@ -130,7 +130,7 @@ class Resumable(UpdateRule, TakesOptions):
         return groups
 
     def _loaded_histories(self, state_dict, groups):
-        """Return, by name, what `Parameter.counted` takes as history."""
+        """Return, by name, what `Parameter.changes_of_count` takes as history."""
         same_names("history", state_dict["history"], self._parameters)
         loaded = {}
         for name, parameter in self._parameters.items():
@@ -191,11 +191,11 @@ class Resumable(UpdateRule, TakesOptions):
                     value = value.max() if ours[key].ndim == 0 else value
                     new.setdefault(key, taken(key, value, ours[key]))
                 history = self._history_at(parameter, group, new["step"]) if self._missed == "replay" else None
-                changes = parameter.counted(new, history)
+                changes = parameter.changes_of_count(new, history)
             adopt([(ours[key], value) for key, value in new.items()], [], changes)
 
     def _history_at(self, parameter, group, steps):
-        """Return a new history, where all rows stand at one count, as `Parameter.counted` takes it; or raise."""
+        """Return a new history with all rows at one count, as `Parameter.changes_of_count` takes it; or raise."""
         first, last = steps.min(initial=LARGEST_COUNT), steps.max(initial=0)
         if first < last or last >= LARGEST_COUNT - 1:
             raise ValueError(f'step is from {first} to {last}; under missed="replay" every row has taken every step, '

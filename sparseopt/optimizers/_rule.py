@@ -21,7 +21,7 @@ class Rule(NamedTuple):
     table_state: tuple[str, ...] = ()   # float64 numbers of the whole table, which `_with_table_state` reads
     counted: bool = False               # whether the update depends on how many steps were taken
     # Whether the update of an element depends on the numbers of that element alone. If so, the kernels may give the row
-    # function a part of a row, or several rows as one.
+    # function several neighbouring rows as one.
     by_elements: bool = True
 
 
@@ -29,11 +29,11 @@ class Missed(NamedTuple):
     """The effect of steps without a gradient, for missed="replay". See _kernels/replay.pyx."""
 
     rule: str | None = None             # the row function for all missed steps together; None: nothing moves
-    size: int = 0                       # of the matrix by which each step multiplies whatever is linear in it
+    size: int = 0                       # rows of the matrix of a missed step, for weight and momentum; 0: none
     powers: tuple[float, ...] = ()      # the numbers whose powers the row function takes
-    betas: tuple[float, float, bool] | None = None      # Adam's β1 and β2, and whether v is the largest so far,
-    eps: float = 0.0                                    # and Adam's ε
-    fixed: tuple[float, ...] = ()       # other hyper-parameters that the row function reads
+    betas: tuple[float, float, bool] | None = None      # Adam's β1, β2 and amsgrad
+    eps: float = 0.0                                    # Adam's ε
+    fixed: tuple[float, ...] = ()       # other hyper-parameters whose change begins a new history
 
     @property
     def moves(self):
@@ -44,13 +44,14 @@ class Missed(NamedTuple):
 class UpdateRule:
     """The part of an optimizer that differs from one to the next: attributes and methods that a subclass overrides.
 
-    A new optimizer needs `_rule` and `_hyper`. `group` is an entry of `param_groups`, with checked hyper-parameters.
-    `lr` is the rate of this step as a number.
+    A new optimizer needs `_rule` and `_hyper`, and the hyper-parameters lr and weight_decay. `group` is an entry of
+    `param_groups`, with checked hyper-parameters. `_hyper` gets the hyper-parameters of `_floored` above 0. `_by_count`
+    gets a group without params, lr, eps, weight_decay and the clip options. `lr` is the rate of this step as a number.
     """
 
-    _floored: tuple[str, ...] = ("eps",)     # hyper-parameters for which 0 means "nothing, and 0/0 is 0"
+    _floored: tuple[str, ...] = ("eps",)     # 0 becomes the smallest normal number, so that 0 / 0 gives 0
     _adds_decay = False                      # whether the rule itself adds λ w to the gradient
-    _linear = False                          # whether w and its state are linear in a gradient that is linear in w
+    _linear = False                          # whether the rule is linear, so that coupled decay can be replayed
     _starting: tuple[str, ...] = ()          # hyper-parameters that only the first state depends on
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:

@@ -50,7 +50,7 @@ class CountTable:
                 moving = np.flatnonzero((exact != exact[-1]).any(axis=1))
                 exact = exact[:moving[-1] + 2 if len(moving) else 1]
             rows = exact.astype(self.dtype)
-            self.table = rows, exact, converged         # by steps of 2: a late count finds out early what has converged
+            self.table = rows, exact, converged         # sizes double, so that convergence is found early
         return self.table
 
 
@@ -72,7 +72,7 @@ def settings(optimizer, parameter):
     """
     group, key = optimizer.param_groups[parameter.group_index], parameter.key
     rate = group["lr"]
-    if callable(rate):                  # first, for it may change what else is in the group
+    if callable(rate):                  # first, because a schedule may change the group
         rate = rate_of(optimizer, group)
     seen, by_count, hyper, lr, limits, missed = optimizer._resolved.get(key, _NOTHING)
     if seen is None or _differ(group, seen):

@@ -61,7 +61,7 @@ def restored_history(history, state_dict, name):
     try:
         history.restore(state_dict["history"][name])
     except (KeyError, ValueError) as error:
-        raise ValueError(f"state_dict has a history of {shown(name)} that is none of these hyper-parameters: "
+        raise ValueError(f"state_dict has a history of {shown(name)} that does not fit these hyper-parameters: "
                          f"{error}") from error
     steps = np.asarray(state_dict["state"][name]["step"])
     if steps.max(initial=0) > history.now:

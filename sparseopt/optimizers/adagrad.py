@@ -18,7 +18,7 @@ class Adagrad(Optimizer):
     lr : float or callable
         η, 0 or more.
     lr_decay : float
-        0 or more; with 0 no step is counted, else a table of its factors grows by a number a step.
+        0 or more. With 0 no step counts are kept.
     weight_decay : float
         λ, added to the gradient as λ w.
     initial_accumulator_value : float
@@ -39,8 +39,10 @@ class Adagrad(Optimizer):
     >>> table[2].round(4)                                    # the first step is lr, whatever the gradient's size
     array([-0.1,  0.1], dtype=float32)
 
-    References ---------- Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic
-    Optimization", Figure 1; as torch.optim.Adagrad.
+    References
+    ----------
+    Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization",
+    Figure 1; as torch.optim.Adagrad.
     """
 
     _starting = ("initial_accumulator_value",)
@@ -68,7 +70,7 @@ class Adagrad(Optimizer):
 
 
 class RowwiseAdagrad(Adagrad):
-    r"""Adagrad with one accumulator a row: half of Adagrad's traffic to memory, and hardly any state.
+    r"""Adagrad with one accumulator a row: three fifths of Adagrad's memory traffic, and hardly any state.
 
     .. math:: s \leftarrow s + \tfrac{1}{d} \textstyle\sum_j g_j^2, \qquad
               w \leftarrow w - \frac{\eta}{1 + (k-1)\,\text{lr\_decay}} \cdot \frac{g}{\sqrt{s} + \epsilon}

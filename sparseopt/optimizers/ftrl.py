@@ -28,7 +28,7 @@ class Ftrl(Optimizer):
     l1, l2 : float
         λ1 and λ2, 0 or more.
     weight_decay : float
-        λ, added to the gradient as λ w, but not to the sum of squares n: twice TensorFlow's
+        λ, added to the gradient as λ w, but not to the sum of squares n. λ is twice TensorFlow's
         l2_shrinkage_regularization_strength. (l2 is the proximal penalty.)
 
     State: `z`, `n`.
@@ -36,7 +36,7 @@ class Ftrl(Optimizer):
     Raises
     ------
     TypeError, ValueError
-        As `Optimizer`; and for a weight_decay where beta and l2 are 0, which leave weights without gradients no bound.
+        As `Optimizer`. Also ValueError for a weight_decay above 0 with beta = l2 = 0.
 
     Examples
     --------

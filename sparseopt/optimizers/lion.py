@@ -63,5 +63,5 @@ class Lion(Optimizer):
 
     def _missed_step(self, group, lr, k, at):
         b1, b2 = group["betas"]
-        # For (w, sign of m). With β1 = 0 the sign is not read, with β2 = 0 it lasts for one step.
+        # For (w, sign of m). With β1 = 0 the sign is not read, with β2 = 0 the sign lasts for one step.
         return {"matrix": (1 - lr * group["weight_decay"], lr if b1 else 0.0, 0.0, 1.0 if b2 else 0.0)}

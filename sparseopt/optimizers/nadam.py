@@ -33,6 +33,7 @@ class NAdam(Optimizer):
     momentum_decay : float
         ψ, 0 or more.
     decoupled_weight_decay : bool
+        Multiply the weight by 1 - η λ instead of adding λ w to the gradient.
 
     State: `step`, `exp_avg` (m), `exp_avg_sq` (v), `mu_product` (the product of the μ so far: one number a row, or one
     for the table under step_count="global" and missed="replay").

@@ -46,8 +46,10 @@ class RMSprop(Optimizer):
     >>> table[2].round(4)                                    # -0.01 / sqrt(0.01)
     array([-0.1, -0.1], dtype=float32)
 
-    References ---------- Tieleman and Hinton 2012, "Lecture 6.5: rmsprop"; Graves 2013, "Generating Sequences With
-    Recurrent Neural Networks", eq. 38 to 45; as torch.optim.RMSprop.
+    References
+    ----------
+    Tieleman and Hinton 2012, "Lecture 6.5: rmsprop"; Graves 2013, "Generating Sequences With Recurrent Neural
+    Networks", eq. 38 to 45; as torch.optim.RMSprop.
     """
 
     def __init__(self, params: Params, lr: Rate = 1e-2, alpha: float = 0.99, eps: float = 1e-8,

@@ -50,6 +50,8 @@ class SGD(Optimizer):
     Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning"; as torch.optim.SGD.
     """
 
+    _linear = True
+
     def __init__(self, params: Params, lr: Rate = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
                  weight_decay: float = 0.0, nesterov: bool = False, **options: Unpack[Options]) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
@@ -60,7 +62,7 @@ class SGD(Optimizer):
             raise ValueError(f"nesterov is True with momentum {group['momentum']} and dampening {group['dampening']}; "
                              "it needs a momentum above 0 and a dampening of 0")
         if group["dampening"] != 0 and group["momentum"] == 0:
-            raise ValueError(f"dampening is {group['dampening']} with momentum 0, where it has no meaning")
+            raise ValueError(f"dampening is {group['dampening']} with momentum 0; dampening needs a momentum above 0")
 
     def _rule(self, group):
         if group["momentum"] == 0:
@@ -73,8 +75,6 @@ class SGD(Optimizer):
     def _by_count(self, group, k):
         first = k == 1
         return np.stack([np.where(first, 0, group["momentum"]), np.where(first, 1, 1 - group["dampening"])], axis=1)
-
-    _linear = True
 
     def _missed_steps(self, group):
         if group["momentum"]:

@@ -1,5 +1,5 @@
 # Adam: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", Algorithm 1.
-# AdamW: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", Algorithm 2.  AdamW has keep = 1 - lr λ.
+# AdamW: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", Algorithm 2. AdamW has keep = 1 - lr λ.
 # AMSGrad: Reddi et al. 2018, "On the Convergence of Adam and Beyond", Algorithm 2.
 
 
@@ -50,7 +50,7 @@ cdef void rowwise_adam(real* restrict w, const real* restrict g, real* restrict 
 
 # Missed steps: w <- at[0] w - m R(√v), m <- at[1] m, v <- at[2] v.  at[0] is the product of the weight decay factors.
 # After J missed steps at[1] is β1^J and at[2] is β2^J.  at[3], at[4], ... describe R as a polynomial: e, the degree d
-# and the coefficients of τ^0 ... τ^d.  The head of _kernels/replay.pyx has the formulas.
+# and the coefficients of τ^0 ... τ^d. The head of _kernels/replay.pyx has the formulas.
 
 
 cdef inline void evaluate_resolvent(const real* restrict v, const real* r, real* restrict inverse, real* restrict phi,
@@ -94,7 +94,7 @@ cdef inline void subtract_resolvent(real* restrict w, real* restrict m, const re
 
 cdef inline void subtract_resolvent_degree_4(real* restrict w, real* restrict m, const real* restrict v,
                                              const real* at, Py_ssize_t n) noexcept nogil:
-    # Up to degree 4 all coefficients fit into registers.  After some hundred steps, no higher degree occurs.
+    # Up to degree 4 all coefficients fit into registers. After some hundred steps, no higher degree occurs.
     cdef real keep = at[0], left = at[1], e = at[3]
     cdef real k[5]
     cdef real k0, k1, k2, k3, k4, y, inverse, tau, phi

@@ -1,4 +1,4 @@
-# Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", Algorithm 2.  Epsilon is added to |g|, as in
+# Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", Algorithm 2. Epsilon is added to |g|, as in
 # torch.optim.Adamax.
 
 
@@ -17,8 +17,8 @@ cdef void adamax(real* restrict w, const real* restrict g, real* restrict m, rea
 
 cdef void adamax_missed(real* restrict w, const real* restrict g, real* restrict m, real* restrict u,
                         const real* at, const real* h, Py_ssize_t n) noexcept nogil:
-    # at[0] ... at[8]: a 3 x 3 matrix for (w, m / u, m / ε).  J missed steps: at[9] is β1^J, at[10] is β2^J.
-    # u decreases to ε and then stays.  Until then a step uses m / u, afterwards m / ε.
+    # at[0] ... at[8]: a 3 x 3 matrix for (w, m / u, m / ε). J missed steps: at[9] is β1^J, at[10] is β2^J.
+    # u decreases to ε and then stays. Until then a step uses m / u, afterwards m / ε.
     cdef real sum_ = at[1], m_factor = at[9], u_factor = at[10], eps = h[4]
     # If u is at least the threshold, either u stays above ε, or m is negligible when u reaches ε.
     cdef real threshold = eps / larger(u_factor, h[5])
@@ -36,7 +36,7 @@ cdef void adamax_missed(real* restrict w, const real* restrict g, real* restrict
 
 
 cdef double adamax_sum(const Gap* gap, double m, double u, double eps) noexcept nogil:
-    # The change of one weight.  The first k missed steps use m / u, the remaining steps use m / ε.
+    # The change of one weight. The first k missed steps use m / u, the remaining steps use m / ε.
     cdef double from_start[9]
     cdef double from_k[9]
     cdef const Past* past = gap.past

@@ -1,5 +1,5 @@
-# Arithmetic for rules.  Each function serves float and double: `sqrt` of libc.math would turn a float rule into double
-# arithmetic.  All results are correctly rounded, so every instruction set gives the same bits.
+# Arithmetic for rules. Each function serves float and double: `sqrt` of libc.math would turn a float rule into double
+# arithmetic. All results are correctly rounded, so every instruction set gives the same bits.
 
 from libc.float cimport DBL_MIN, FLT_MIN
 from libc.math cimport INFINITY, copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
@@ -35,7 +35,7 @@ cdef inline real smaller(real x, real y) noexcept nogil:
 
 
 cdef inline real signed(real size, real x) noexcept nogil:
-    # size * sign(x).  size must not be negative.  The result is NaN if x is NaN.
+    # size * sign(x).  size must not be negative. The result is NaN if x is NaN.
     if real is float:
         return copysignf(size, x) if fabsf(x) > 0 else x
     else:
@@ -46,8 +46,8 @@ cdef inline real tiny(real x) noexcept nogil:
     return FLT_MIN if real is float else DBL_MIN        # smallest normal number of x's type
 
 
-# If gradients stay 0, an average decays to a subnormal number.  Arithmetic with subnormal numbers is many times slower.
-# `faded` therefore replaces a subnormal average by 0 if the gradient is 0.  An average with a gradient stays exact,
+# If gradients stay 0, an average decays to a subnormal number. Arithmetic with subnormal numbers is many times slower.
+# `faded` therefore replaces a subnormal average by 0 if the gradient is 0. An average with a gradient stays exact,
 # because a small average may be a divisor.
 
 
@@ -83,7 +83,7 @@ cdef inline real mean_square(const real* restrict g, Py_ssize_t n) noexcept nogi
 
 
 cdef inline real sum_of_squares(const real* restrict g, Py_ssize_t n) noexcept nogil:
-    # n must be a positive multiple of 16.  The 16 partial sums are added up in a fixed order.  So the bits are the same
+    # n must be a positive multiple of 16. The 16 partial sums are added up in a fixed order. So the bits are the same
     # whether a compiler holds the partial sums in one, two or four registers.
     # The loop has at least one iteration, or the compiler would keep `lane` in memory.
     cdef real lane[16]

@@ -33,7 +33,7 @@ cdef rule3(str name, Rule3_32 single, Rule3_64 double_):
 
 
 cdef inline real* state_of(const Target* t, int state, int64_t row, Py_ssize_t lo, const real* g) noexcept nogil:
-    # g: for its type
+    # g only sets the fused type
     return <real*>(t.state[state] + row * t.state_bytes[state]) + lo
 
 

@@ -1,4 +1,4 @@
-# Registers every rule by name.  A new rule needs a file in this folder, an `include` and a line below.
+# Registers every rule by name. A new rule needs a file in this folder, an `include` and a line below.
 # The compiler checks the number of states.
 
 include "sgd.pxi"

@@ -63,7 +63,7 @@ cdef void rmsprop_centered_momentum(real* restrict w, const real* restrict g, re
         fade(buf, g, n)
 
 
-# Missed steps.  Without momentum at[0] is α^J for J missed steps.  With momentum at[0] ... at[3] is a 2 x 2 matrix for
+# Missed steps. Without momentum at[0] is α^J for J missed steps. With momentum at[0] ... at[3] is a 2 x 2 matrix for
 # (w, buf), and at[4] is α^J.
 
 

@@ -2,7 +2,7 @@
 
 
 cdef inline bint run_begins(const Target* t, const Window* w, Py_ssize_t i) noexcept nogil:
-    """Whether RUN rows from the i-th on are neighbours and have taken as many steps."""
+    """Whether RUN rows from the i-th on are neighbours with equal step counts."""
     cdef const int64_t* rows = w.rows + i
     cdef Py_ssize_t j
     if i + RUN > w.n or rows[RUN - 1] != rows[0] + RUN - 1:
@@ -18,7 +18,7 @@ cdef Py_ssize_t update_run(const Target* t, const Settings* how, const Window* w
     """Apply the rule to RUN rows from the i-th on as if they were one row, and return RUN."""
     cdef Py_ssize_t j, lo = 0, end = RUN * t.dim, piece = end
     cdef real own
-    if t.n_long > 1:        # more than APART bytes at a time would reach the same places of pages in several arrays
+    if t.n_long > 1:        # longer pieces would make loads wait for stores to other arrays
         piece = max(1, APART // max(1, t.row_bytes)) * t.dim
     prefetch_far(t, w, i, RUN + t.burst)
     if t.steps:
