@@ -131,6 +131,8 @@ class Case:
         return parameter.detach().numpy().copy()
 
 
+WITHOUT_REPLAY = set()          # names of optimizers that refuse missed="replay"
+
 CASES = [
     Case("SGD", so.SGD, sgd, torch.optim.SGD, dict(lr=0.1)),
     Case("SGD momentum", so.SGD, sgd, torch.optim.SGD, dict(lr=0.1, momentum=0.9, dampening=0.3)),
