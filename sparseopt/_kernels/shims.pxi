@@ -1,4 +1,4 @@
-# What C has and Cython lacks: prefetches, relaxed atomics, the bits of a float, the compiler's name.
+# Needs of the kernels that Cython lacks: prefetches, relaxed atomics, the bits of a float, the compiler's name.
 
 
 cdef extern from *:

@@ -1,4 +1,4 @@
-# What one step does to one table, prepared by Sweep.prepare.
+# The effect of one step on one table, prepared by Sweep.prepare.
 
 
 cdef class Update(Scratch):
