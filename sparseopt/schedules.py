@@ -158,7 +158,9 @@ class InverseTime:
     >>> [schedule(step) for step in (0, 100, 300)]
     [1.0, 0.5, 0.25]
 
-    References ---------- Robbins and Monro 1951, "A Stochastic Approximation Method": stochastic descent converges with
+    References
+    ----------
+    Robbins and Monro 1951, "A Stochastic Approximation Method": stochastic descent converges with
     rates that fall as 1/t.
     """
 

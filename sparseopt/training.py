@@ -75,7 +75,9 @@ class ReduceLROnPlateau:
     >>> opt.param_groups[0]["lr"]
     0.05
 
-    Notes ----- A NaN is never better, as in torch. `opt.metadata["plateau"] = plateau.state_dict()` keeps the state in
+    Notes
+    -----
+    A NaN is never better, as in torch. `opt.metadata["plateau"] = plateau.state_dict()` keeps the state in
     the checkpoint of the optimizer.
 
     References
@@ -257,7 +259,9 @@ class EarlyStopping:
     >>> len(model.loss_curve_), model.optimizer_.steps      # four epochs were trained; the second model is restored
     (4, 2)
 
-    Notes ----- A score that is NaN or infinite is never better. The object keeps a copy of `opt.state_dict()`, which is
+    Notes
+    -----
+    A score that is NaN or infinite is never better. The object keeps a copy of `opt.state_dict()`, which is
     as large as the tables and their state. A callback that stops the training also restores the best score. If the
     epochs end first, call `restore`.
 

@@ -262,3 +262,40 @@ def test_micro_batches_go_on_when_a_group_comes():
     opt.add_param_group({"params": np.zeros((2, 1))})
     accumulator.step([None, so.RowGradient([0], [[1.0]])])
     assert [table.ravel().tolist() for table in opt.params.values()] == [[0, -1, 0], [-1, 0]]
+
+
+class Fixed(so.Adam):
+    """A user's subclass whose constructor has another signature."""
+
+    def __init__(self, params, rate=0.1, **options):
+        super().__init__(params, lr=rate, betas=(0.5, 0.9), **options)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))], ids=["copy", "pickle"])
+def test_a_subclass_with_another_signature_is_copied_with_its_defaults(way):
+    opt = Fixed({"a": np.zeros((3, 2))}, rate=0.25)
+    opt.step({"a": so.RowGradient([1], np.ones((1, 2)))})
+    again = way(opt)
+    for each in (opt, again):
+        each.add_param_group({"params": {"b": np.zeros((2, 2))}})
+        assert [group["lr"] for group in each.param_groups] == [0.25, 0.25]
+        assert each.param_groups[1]["betas"] == (0.5, 0.9)
+    np.testing.assert_array_equal(again.params["a"], opt.params["a"])
+
+
+def test_an_optimizer_that_loads_a_state_takes_its_defaults_for_groups_to_come():
+    one, other = (so.Adam({"a": np.zeros((3, 2))}, lr=lr) for lr in (0.5, 0.1))
+    other.load_state_dict(one.state_dict())
+    other.add_param_group({"params": {"b": np.zeros((2, 2))}})
+    assert other.param_groups[1]["lr"] == 0.5
+    wrong = one.state_dict() | {"defaults": {"lr": 0.5}}
+    with pytest.raises(ValueError, match="state_dict has defaults named"):
+        one.load_state_dict(wrong)
+
+
+def test_a_check_of_several_tables_finds_what_a_step_finds():
+    opt = so.SGD({"a": np.zeros((3, 2)), "b": np.zeros((3, 2))}, lr=1.0)
+    grads = {"a": so.RowGradient([0], [[np.nan, 1.0]]), "b": so.RowGradient([3], [[1.0, 1.0]])}
+    for call in (opt.step, opt.check):
+        with pytest.raises(IndexError, match='gradient of "b" has row 3'):
+            call(grads)

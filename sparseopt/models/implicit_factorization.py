@@ -118,7 +118,9 @@ class ImplicitFactorization(Recommender):
     >>> model.recommend(200, n=5, seen=X)[0] % 2
     array([0, 0, 0, 0, 0])
 
-    References ---------- bpr: Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback". warp:
+    References
+    ----------
+    bpr: Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback". warp:
     Weston, Bengio and Usunier 2011, "WSABIE: Scaling Up To Large Vocabulary Image Annotation". softmax: Bengio and
     Senécal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model"; Rendle
     2021, "Item Recommendation from Implicit Feedback".

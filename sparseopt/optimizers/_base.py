@@ -194,11 +194,11 @@ class Optimizer(Resumable):
                 update.scale(clip)
 
     def check(self, grads: Gradients) -> dict[str | int, Gradient]:
-        """Raise the error that `step` would raise for these gradients, and write nothing.
+        """Raise the error that `step` would raise for what is wrong with a gradient, and write nothing.
 
         Code that collects gradients can refuse a wrong one at once. Form, shapes and row numbers are checked. Under
         nonfinite="raise", a NaN or an infinity raises too. Under "skip" and "allow" a step raises for neither, so this
-        does not look for them.
+        does not look for them. Nor does this look at tables, or at the global norm that max_grad_norm needs.
 
         Parameters
         ----------
@@ -224,17 +224,17 @@ class Optimizer(Resumable):
             ...
         IndexError: gradient has row 3 at position 0; the table has 3 rows
         """
-        threads, checked = _config.threads_for(self._num_threads), {}
-        for parameter, gradient in self._structure.pairs(grads, self._parameters, "grads", "gradients"):
-            if gradient is not None:
-                parameter.check(gradient, self._nonfinite, threads)
-                checked[parameter.name] = gradient
-        return checked
+        threads = _config.threads_for(self._num_threads)
+        pairs = self._structure.pairs(grads, self._parameters, "grads", "gradients")
+        pairs = [pair for pair in pairs if pair[1] is not None]
+        plans = [parameter.plan(gradient, (), threads) for parameter, gradient in pairs]
+        if self._nonfinite == "raise":
+            for (parameter, _), plan in zip(pairs, plans, strict=True):
+                parameter.check_finite(plan, threads)
+        return {parameter.name: gradient for parameter, gradient in pairs}
 
     def catch_up(self, rows: Rows | None = None) -> None:
-        """Bring rows up to the last step, under missed="replay": do it with those that are about to be read.
-
-        Idempotent; costs what it touches. A step brings up the rows of its gradient by itself.
+        """Bring rows up to the last step, under missed="replay", before they are read. A step does so by itself.
 
         Parameters
         ----------

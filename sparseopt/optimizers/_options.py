@@ -101,7 +101,8 @@ class TakesOptions:
         """Set the options of the whole optimizer, and return the others, which are hyper-parameters of groups."""
         for name in given:
             if name not in DEFAULTS:
-                names = [one for one in inspect.signature(type(self)).parameters if one != "params"]
+                names = [one for one, each in inspect.signature(type(self)).parameters.items()
+                         if one != "params" and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
                 raise TypeError(f"{type(self).__name__} takes no keyword {shown(name)}; its keywords are "
                                 f"{', '.join(names)}")
         options = {**DEFAULTS, **given}

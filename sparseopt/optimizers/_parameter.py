@@ -90,10 +90,9 @@ class Parameter:
         return rowplan.plan(self.rows_of_it, self.shape[0], self.dim, rows, nothing, rising=self.sweep.rising,
                             num_threads=threads)
 
-    def check(self, gradient, nonfinite, threads):
-        """Raise what a step would raise for a gradient."""
-        plan = self.plan(gradient, (), threads)
-        bad = self._nonfinite_rows(plan, threads) if nonfinite == "raise" else None
+    def check_finite(self, plan, threads):
+        """Raise what a step would raise for a NaN or an infinity."""
+        bad = self._nonfinite_rows(plan, threads)
         if bad is not None:
             self._raise_nonfinite(plan, bad)
 

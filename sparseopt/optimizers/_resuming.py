@@ -14,7 +14,7 @@ import numpy as np
 from .. import _config, _memory
 from .._kernels.atomic import Counts, adopt
 from .._text import listed, shown
-from ._groups import check_group
+from ._groups import check_group, checked_defaults
 from ._options import CHECKS, TakesOptions
 from ._parameter import LARGEST_COUNT, Parameter
 from ._rule import UpdateRule, missed_of
@@ -110,7 +110,10 @@ class Resumable(UpdateRule, TakesOptions):
             copies = matched_arrays(state_dict, ours)
             groups = self._loaded_groups(state_dict["param_groups"])
             histories = self._loaded_histories(state_dict, groups) if self._missed == "replay" else {}
-            changes: list[tuple[Any, str, Any]] = [(self, "metadata", dict(state_dict["metadata"]))]
+            defaults = state_dict.get("defaults", self._defaults)       # older files have none
+            same_names("defaults", defaults, self._defaults)
+            changes: list[tuple[Any, str, Any]] = [(self, "metadata", dict(state_dict["metadata"])),
+                                                   (self, "_defaults", checked_defaults(defaults))]
             for key in ("max_grad_norm", "nonfinite"):
                 changes.append((self, f"_{key}", CHECKS[key](key, state_dict["options"][key])))
             for key in ("steps", "nonfinite_rows"):
@@ -224,8 +227,11 @@ def alike(cls, state, structure, num_threads=None, tables=None):
         tables = {name: _memory.zeros(table.shape, table.dtype) for name, table in state["params"].items()}
     groups = [({name: tables[name] for name in group["params"]}, {key: group[key] for key in group if key != "params"})
               for group in state["param_groups"]]
-    defaults = state["defaults"] if "defaults" in state else groups[0][1]       # which older checkpoints have not
-    return cls(STRUCTURES[structure].params_of(groups), **defaults, **state["options"], num_threads=num_threads)
+    # Groups carry the hyper-parameters: a user's subclass may have another signature. A single array has no group.
+    hyper = groups[0][1] if structure == "single" else {}
+    optimizer = cls(STRUCTURES[structure].params_of(groups), **hyper, **state["options"], num_threads=num_threads)
+    optimizer._defaults = checked_defaults(state.get("defaults", groups[0][1]))       # older files have none
+    return optimizer
 
 
 def restored(cls, state, structure, num_threads=None, tables=None):

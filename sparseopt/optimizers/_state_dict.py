@@ -21,7 +21,7 @@ def check_form(state_dict, ours):
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict is a {type(state_dict).__name__}; it must be a mapping, as state_dict() returns")
     for key in (*ours, *(["history"] if ours["options"]["missed"] == "replay" else [])):
-        if key not in state_dict and key != "defaults":             # which the constructor has given
+        if key not in state_dict and key != "defaults":             # older files have none
             raise KeyError(f"state_dict has no {shown(key)}")
     if state_dict["optimizer"] != ours["optimizer"]:
         raise ValueError(f"state_dict is of {state_dict['optimizer']}; this optimizer is {ours['optimizer']}")
