@@ -3,29 +3,29 @@
 
 
 cdef enum:
-    ENTRIES_FAR = 32        # entries from the prefetch of unordered values into the L2 cache to the use
-    ENTRIES_CLOSE = 8       # and into the L1 cache
-    ONE_THREAD = 65536      # numbers of a gradient below which one thread adds, as in a step
+    ENTRIES_FAR = 32        # entries from the prefetch of unordered values into the L2 cache to the use.
+    ENTRIES_CLOSE = 8       # and into the L1 cache.
+    ONE_THREAD = 65536      # numbers of a gradient below which one thread adds, as in a step.
 
 
 cdef struct Reference:
     const void* rows        # NULL: 0, 1, 2, ...
     bint wide
     Py_ssize_t n
-    const int64_t* starts   # row i has the entries starts[i] to starts[i + 1] - 1; NULL: entry i
-    const int64_t* order    # entry e stands at values[order[e]]; NULL: at values[e]
+    const int64_t* starts   # row i has the entries starts[i] to starts[i + 1] - 1; NULL: entry i.
+    const int64_t* order    # entry e stands at values[order[e]]; NULL: at values[e].
     Py_ssize_t n_entries
     Py_ssize_t dim
-    void* arrays[8]         # with one row for each row of the table
+    void* arrays[8]         # with one row for each row of the table.
     int n_arrays
-    void* numbers[8]        # with one number for each row
+    void* numbers[8]        # with one number for each row.
     int n_numbers
     int32_t* steps
-    Py_ssize_t ahead        # rows from the prefetch into the L2 cache to the use
-    Py_ssize_t near         # rows from the prefetch into the L1 cache to the use; 0: none
-    bint close              # whether whole rows go into the L1 cache, or their first lines
-    Py_ssize_t together     # rows whose first lines are prefetched at once; 0: none
-    Py_ssize_t values_ahead # rows from the prefetch of a gradient to its use; 0: none
+    Py_ssize_t ahead        # rows from the prefetch into the L2 cache to the use.
+    Py_ssize_t near         # rows from the prefetch into the L1 cache to the use; 0: none.
+    bint close              # whether whole rows go into the L1 cache, or their first lines.
+    Py_ssize_t together     # rows whose first lines are prefetched at once; 0: none.
+    Py_ssize_t values_ahead # rows from the prefetch of a gradient to its use; 0: none.
 
 
 cdef inline void fetch(const void* start, Py_ssize_t n_bytes, bint close) noexcept nogil:
@@ -151,7 +151,7 @@ def reference_loop(rows, cnp.ndarray values, starts, order, list arrays, list nu
         t.arrays[i] = cnp.PyArray_DATA(array)
     for i, array in enumerate(numbers):
         t.numbers[i] = cnp.PyArray_DATA(array)
-    cdef cnp.ndarray sums = np.empty((threads, t.dim + 64), dtype=values.dtype)     # 64 more: no shared cache lines
+    cdef cnp.ndarray sums = np.empty((threads, t.dim + 64), dtype=values.dtype)     # 64 more: no shared cache lines.
     cdef const void* v = cnp.PyArray_DATA(values)
     cdef void* s = cnp.PyArray_DATA(sums)
     with nogil:

@@ -4,16 +4,16 @@
 cdef class Sweep:
     """One table with its state, its rule, its step count and its history."""
     cdef Target target
-    cdef readonly bint rising       # whether rows are sorted before a visit: the table is so large that sorting pays
+    cdef readonly bint rising       # whether rows are sorted before a visit: the table is so large that sorting pays.
     cdef bint double_
-    cdef list arrays                # the table, its states, its step counts
+    cdef list arrays                # the table, its states, its step counts.
     cdef Held held[MOST_STATES + 2]
-    cdef str title                  # the table's name in errors
-    cdef int32_t* shared            # one step count for all rows, or NULL
-    cdef public int64_t count       # steps of the table
-    cdef public History history     # steps that rows may have missed; None under missed="skip"
-    cdef public object missed       # the Missed that the history was made for
-    cdef public object last_hyper   # hyper-parameters of the last step in the history; None before a step
+    cdef str title                  # the table's name in errors.
+    cdef int32_t* shared            # one step count for all rows, or NULL.
+    cdef public int64_t count       # steps of the table.
+    cdef public History history     # steps that rows may have missed; None under missed="skip".
+    cdef public object missed       # the Missed that the history was made for.
+    cdef public object last_hyper   # hyper-parameters of the last step in the history; None before a step.
 
     def __init__(self, str rule, table, states, steps, missed=None, bint by_elements=False,
                  str title="the optimizer"):

@@ -3,16 +3,16 @@
 
 cdef enum:
     MOST_STATES = 3
-    MOST_AHEAD = 64         # largest l2_ahead
-    FAR_ENTRIES = 32        # entries between L2 prefetch and use of unordered gradient rows
-    CLOSE_ENTRIES = 8       # entries between L1 prefetch and use
-    MOST_BURST = 8          # most rows that are prefetched together
-    RUN = 16                # neighbouring rows that an element-wise rule takes as one
-    LINE = 64               # bytes of a cache line
-    BLOCK = 4096            # most rows that one of several threads takes at a time
-    WINDOW = 256            # rows whose numbers are written out as int64 at a time
-    BEYOND = 2 * MOST_AHEAD # row numbers written out after a window: prefetch_missed looks so far
-    WORTH_THREADS = 65536   # elements below which waking a thread costs more than the thread saves
+    MOST_AHEAD = 64         # largest l2_ahead.
+    FAR_ENTRIES = 32        # entries between L2 prefetch and use of unordered gradient rows.
+    CLOSE_ENTRIES = 8       # entries between L1 prefetch and use.
+    MOST_BURST = 8          # most rows that are prefetched together.
+    RUN = 16                # neighbouring rows that an element-wise rule takes as one.
+    LINE = 64               # bytes of a cache line.
+    BLOCK = 4096            # most rows that one of several threads takes at a time.
+    WINDOW = 256            # rows whose numbers are written out as int64 at a time.
+    BEYOND = 2 * MOST_AHEAD # row numbers written out after a window: prefetch_missed looks so far.
+    WORTH_THREADS = 65536   # elements below which waking a thread costs more than the thread saves.
 
 
 cdef Py_ssize_t APART = _memory.APART         # bytes by which a table and its states are offset in their pages
@@ -23,39 +23,39 @@ cdef struct Target:
     Py_ssize_t row_bytes
     Py_ssize_t dim
     int n_states
-    int n_long              # states with rows as long as the table's
+    int n_long              # states with rows as long as the table's.
     char* state[MOST_STATES]
     Py_ssize_t state_bytes[MOST_STATES]
-    int32_t* steps          # one count a row, or NULL
+    int32_t* steps          # one count a row, or NULL.
     uintptr_t rule
-    uintptr_t missed        # the rule for all missed steps of a row at once; 0: missed steps change nothing
-    Py_ssize_t l2_ahead     # rows from the prefetch into the L2 cache to the use
-    Py_ssize_t l1_ahead     # rows from the prefetch into the L1 cache to the use; 0: none
-    bint l1_whole           # whether the L1 prefetch takes whole rows, else first lines
-    Py_ssize_t gradient_ahead   # rows from the prefetch of a gradient that is read in place to its use; 0: none
-    Py_ssize_t burst        # rows that are prefetched together, a power of two
-    bint by_elements        # whether the rule is element-wise, so that neighbouring rows may be updated as one
+    uintptr_t missed        # the rule for all missed steps of a row at once; 0: missed steps change nothing.
+    Py_ssize_t l2_ahead     # rows from the prefetch into the L2 cache to the use.
+    Py_ssize_t l1_ahead     # rows from the prefetch into the L1 cache to the use; 0: none.
+    bint l1_whole           # whether the L1 prefetch takes whole rows, else first lines.
+    Py_ssize_t gradient_ahead   # rows from the prefetch of a gradient that is read in place to its use; 0: none.
+    Py_ssize_t burst        # rows that are prefetched together, a power of two.
+    bint by_elements        # whether the rule is element-wise, so that neighbouring rows may be updated as one.
 
 
 cdef struct Settings:
-    double scale            # of the gradient: -1 to maximize, below 1 to clip
-    double decay            # coupled weight decay: scale * g + decay * w
-    double clip_value       # bound on each number of the gradient; INFINITY: none
-    double max_row_norm     # bound on the 2-norm of a row's gradient; INFINITY: none
-    double max_norm         # bound on the 2-norm of an updated row; INFINITY: none
-    const void* hyper       # hyper-parameters, as the rule reads them
-    const void* by_count    # (n_counts, n_by_count): the numbers that depend on the step count
+    double scale            # of the gradient: -1 to maximize, below 1 to clip.
+    double decay            # coupled weight decay: scale * g + decay * w.
+    double clip_value       # bound on each number of the gradient; INFINITY: none.
+    double max_row_norm     # bound on the 2-norm of a row's gradient; INFINITY: none.
+    double max_norm         # bound on the 2-norm of an updated row; INFINITY: none.
+    const void* hyper       # hyper-parameters, as the rule reads them.
+    const void* by_count    # (n_counts, n_by_count): the numbers that depend on the step count.
     Py_ssize_t n_counts
     Py_ssize_t n_by_count
-    double slope            # unless 0, the one number of count k is 1 + (k - 1) slope, instead of by_count
-    Py_ssize_t count        # the count of every row, if steps is NULL or there is a past
-    const Past* past        # the steps that rows may have missed; NULL under missed="skip"
+    double slope            # unless 0, the one number of count k is 1 + (k - 1) slope, instead of by_count.
+    Py_ssize_t count        # the count of every row, if steps is NULL or there is a past.
+    const Past* past        # the steps that rows may have missed; NULL under missed="skip".
 
 
 cdef struct Window:         # some of the touched rows
-    Py_ssize_t start        # the position of the first one among all touched rows
-    Py_ssize_t n            # rows to update
-    Py_ssize_t known        # row numbers written out: more than n, for prefetches
+    Py_ssize_t start        # the position of the first one among all touched rows.
+    Py_ssize_t n            # rows to update.
+    Py_ssize_t known        # row numbers written out: more than n, for prefetches.
     int64_t rows[WINDOW + BEYOND]
 
 

@@ -4,16 +4,16 @@
 cdef class Update(Scratch):
     """One table's share of a call. Everything that can fail is done before `run`, which only writes."""
     cdef Sweep sweep
-    cdef public RowPlan plan        # the rows to update; None: no row
+    cdef public RowPlan plan        # the rows to update; None: no row.
     cdef Settings how
-    cdef object hyper, by_count     # the arrays that `how` points into
-    cdef bint takes_a_step          # False: rows are only brought up to the last step
-    cdef History history            # the table's history after the call; None under missed="skip"
-    cdef RowPlan all_rows              # all rows, if they are brought up first because a new history begins; else None
-    cdef object missed              # the Missed that the new history is made for
-    cdef cnp.ndarray table_state         # state of the whole table that gets `value` after the step; or None
+    cdef object hyper, by_count     # the arrays that `how` points into.
+    cdef bint takes_a_step          # False: rows are only brought up to the last step.
+    cdef History history            # the table's history after the call; None under missed="skip".
+    cdef RowPlan all_rows              # all rows, if they are brought up first because a new history begins; else None.
+    cdef object missed              # the Missed that the new history is made for.
+    cdef cnp.ndarray table_state         # state of the whole table that gets `value` after the step; or None.
     cdef double value
-    cdef Term term                  # the step's effect on rows that miss it
+    cdef Term term                  # the step's effect on rows that miss it.
 
     def square_sum(self):
         """The sum of squares of the gradient, repeats summed and rows clipped. Threads change no bit."""

@@ -15,11 +15,11 @@ from .._kernels.replay import plan_of
 class Rule(NamedTuple):
     """The rule that the kernels apply to one group of parameters, and the state that it needs."""
 
-    name: str                           # the row function in _kernels/rules/registry.pxi
-    state: tuple[str, ...] = ()         # arrays in the table's shape, in the row function's order,
-    row_state: tuple[str, ...] = ()     # followed by arrays of one number a row
-    table_state: tuple[str, ...] = ()   # float64 numbers of the whole table, which `_with_table_state` reads
-    counted: bool = False               # whether the update depends on how many steps were taken
+    name: str                           # the row function in _kernels/rules/registry.pxi.
+    state: tuple[str, ...] = ()         # arrays in the table's shape, in the row function's order.
+    row_state: tuple[str, ...] = ()     # then arrays with one number for each row.
+    table_state: tuple[str, ...] = ()   # float64 numbers of the whole table, which `_with_table_state` reads.
+    counted: bool = False               # whether the update depends on how many steps were taken.
     # Whether the update of an element depends on the numbers of that element alone. If so, the kernels may give the row
     # function several neighbouring rows as one.
     by_elements: bool = True
@@ -28,12 +28,12 @@ class Rule(NamedTuple):
 class Missed(NamedTuple):
     """The effect of steps without a gradient, for missed="replay". See _kernels/replay.pyx."""
 
-    rule: str | None = None             # the row function for all missed steps together; None: nothing moves
-    size: int = 0                       # rows of the matrix of a missed step, for weight and momentum; 0: none
-    powers: tuple[float, ...] = ()      # the numbers whose powers the row function takes
-    betas: tuple[float, float, bool] | None = None      # Adam's β1, β2 and amsgrad
-    eps: float = 0.0                                    # Adam's ε
-    fixed: tuple[float, ...] = ()       # other hyper-parameters whose change begins a new history
+    rule: str | None = None             # the row function for all missed steps together; None: nothing moves.
+    size: int = 0                       # rows of the matrix of a missed step, for weight and momentum; 0: none.
+    powers: tuple[float, ...] = ()      # the numbers whose powers the row function takes.
+    betas: tuple[float, float, bool] | None = None      # Adam's β1, β2 and amsgrad.
+    eps: float = 0.0                                    # Adam's ε.
+    fixed: tuple[float, ...] = ()       # other hyper-parameters whose change begins a new history.
 
     @property
     def moves(self):
@@ -49,10 +49,10 @@ class UpdateRule:
     gets a group without params, lr, eps, weight_decay and the clip options. `lr` is the rate of this step as a number.
     """
 
-    _floored: tuple[str, ...] = ("eps",)     # 0 becomes the smallest normal number, so that 0 / 0 gives 0
-    _adds_decay = False                      # whether the rule itself adds λ w to the gradient
-    _linear = False                          # whether the rule is linear, so that coupled decay can be replayed
-    _starting: tuple[str, ...] = ()          # hyper-parameters that only the first state depends on
+    _floored: tuple[str, ...] = ("eps",)     # 0 becomes the smallest normal number, so that 0 / 0 gives 0.
+    _adds_decay = False                      # whether the rule itself adds λ w to the gradient.
+    _linear = False                          # whether the rule is linear, so that coupled decay can be replayed.
+    _starting: tuple[str, ...] = ()          # hyper-parameters that only the first state depends on.
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         """Return the Rule for the parameters of a group."""
