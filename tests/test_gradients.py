@@ -378,3 +378,19 @@ def test_a_rule_with_other_states_than_its_function_takes_is_refused():
     for name, states in [("adam", [state]), ("lion", [state, state]), ("sgd", [state])]:
         with pytest.raises(ValueError, match=f"rule '{name}' takes . states; the optimizer names {len(states)}"):
             _kernels.Sweep(name, table, states, None)
+
+
+@each_dtype
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_instruction_sets_give_the_same_bits_of_a_nan_in_ftrl(bad, dtype):
+    results = set()
+    for isa in _kernels.available:
+        cls = type("Ours", (so.Ftrl,), {"_kernels": importlib.import_module(f"sparseopt._kernels.{isa}")})
+        table = np.linspace(-1, 1, 68).reshape(4, 17).astype(dtype)
+        opt = cls(table, l1=0.1, nonfinite="allow")
+        values = np.full((2, 17), bad, dtype)
+        values[:, ::3] = 1
+        for _ in range(3):
+            opt.step(so.RowGradient([0, 2], values))
+        results.add(table.tobytes() + opt.state[0]["z"].tobytes())
+    assert len(results) == 1

@@ -2,7 +2,7 @@
 # arithmetic. All results are correctly rounded, so every instruction set gives the same bits.
 
 from libc.float cimport DBL_MIN, FLT_MIN
-from libc.math cimport INFINITY, copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
+from libc.math cimport INFINITY, NAN, copysign, copysignf, fabs, fabsf, log, pow, sqrt, sqrtf
 
 cdef enum:
     STRIP = 64          # elements of a row per block, in rules that need scratch arrays
@@ -40,6 +40,11 @@ cdef inline real signed(real size, real x) noexcept nogil:
         return copysignf(size, x) if fabsf(x) > 0 else x
     else:
         return copysign(size, x) if fabs(x) > 0 else x
+
+
+cdef inline real one_nan(real x) noexcept nogil:
+    # x, or for any NaN the same NaN
+    return x if x == x else <real>NAN
 
 
 cdef inline real tiny(real x) noexcept nogil:

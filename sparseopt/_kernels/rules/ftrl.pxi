@@ -22,10 +22,11 @@ cdef void ftrl(real* restrict w, const real* restrict g, real* restrict z, real*
         # y = -z / total. This form does not overflow for a large w.
         y = -clamp(z[j], l1)
         y = signed(l1, w[j]) if w[j] != 0 else y
-        y = w[j] + (y - slope) * inverse
+        # The sign of a NaN depends on the order of operands, which a compiler may choose for each instruction set.
+        y = one_nan(w[j] + (y - slope) * inverse)
         w_new = y - clamp(y, l1 * inverse) + <real>0          # + 0 turns -0 into 0
         # w and z keep their bits if the slope is 0 or total is infinite. An infinite total means a rate of 0 or an
         # overflow of s. No `or`: the loop would not be vectorised.
         kept = (slope == 0) | (total == <real>INFINITY)
-        z[j] = z[j] if kept else -y * total
+        z[j] = z[j] if kept else one_nan(-y * total)
         w[j] = w[j] if kept else w_new
