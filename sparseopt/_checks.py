@@ -13,6 +13,10 @@ import numpy as np
 from ._text import shown
 
 
+class NonfiniteError(ValueError, FloatingPointError):
+    """A gradient or a state has a NaN or an infinity: usually, training has diverged."""
+
+
 def number(name, value, allowed, holds):
     """Return the value as a float for which `holds` is true; `allowed` says the same in words."""
     plain = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from . import _memory, _tensors, schedules
-from ._checks import rate_or_schedule
+from ._checks import NonfiniteError, rate_or_schedule
 from ._files import regular
 from ._text import shown
 from .optimizers import OPTIMIZERS, STRUCTURES, Optimizer, alike, while_held
@@ -167,8 +167,9 @@ def _check_numbers(state):
             for key, array in arrays.items():
                 if (state["options"]["nonfinite"] != "allow" and array.dtype.kind == "f"
                         and np.isnan(array.max(initial=0.0))):
-                    raise ValueError(f"the {part} of {shown(name)} has a NaN in {shown(key)}: the run has diverged, "
-                                     'and its checkpoint is neither written nor read, unless nonfinite is "allow"')
+                    raise NonfiniteError(f"the {part} of {shown(name)} has a NaN in {shown(key)}: the run has "
+                                         "diverged, and its checkpoint is neither written nor read, unless nonfinite "
+                                         'is "allow"')
 
 
 def _packed(metadata):

@@ -121,12 +121,12 @@ def test_the_command_shows_titles_and_words_as_text(tmp_path, capsys, monkeypatc
                      "--output", str(tmp_path)]) == 0
     capsys.readouterr()
     assert cli.main(["recommend", str(tmp_path / "checkpoint.safetensors"), "1", "--titles",
-                     str(tmp_path / "titles.csv")]) == 0
+                     str(tmp_path / "titles.csv"), "--format", "table"]) == 0
     said = capsys.readouterr().out
     assert all(line.isprintable() for line in said.split("\n"))
     assert f"│ 1{ESCAPED} │" in said
     (tmp_path / "words.txt").write_text("2 2\na\x1b[2J[bold] 1 0\nb 1 0.1\n", newline="")
-    assert cli.main(["neighbours", str(tmp_path / "words.txt"), "b"]) == 0
+    assert cli.main(["neighbours", str(tmp_path / "words.txt"), "b", "--format", "table"]) == 0
     said = capsys.readouterr().out
     assert r"a\x1b[2J[bold] 1.00" in said
     assert "\x1b" not in said
@@ -134,7 +134,8 @@ def test_the_command_shows_titles_and_words_as_text(tmp_path, capsys, monkeypatc
 
 def test_the_command_shows_errors_as_text(tmp_path, capsys):
     pytest.importorskip("rich", reason="needs the extra cli")
-    assert cli.main(["train", "clicks", str(tmp_path / f"no\x1b[2J{'x' * 3000}")]) == 1
+    (tmp_path / "log.csv").write_text("click,a\n\x1b[2J" + "x" * 3000 + ",1\n")
+    assert cli.main(["train", "clicks", str(tmp_path / "log.csv"), "--output", str(tmp_path / "c")]) == 1
     said = capsys.readouterr().err
     assert said.removesuffix("\n").isprintable()
     assert len(said) < 1100

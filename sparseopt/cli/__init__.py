@@ -1,6 +1,8 @@
 """The command `sparseopt`."""
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -8,13 +10,33 @@ from .. import _config
 from .._text import escaped
 from .._version import __version__
 from . import bench, clicks, compare, ratings, words
+from ._common import UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return the exit status. The default takes the arguments of the process."""
+    """Run the command and return the exit status. The default takes the arguments of the process.
+
+    | status | meaning                                                                          |
+    |--------|----------------------------------------------------------------------------------|
+    | 0      | the command did its work                                                         |
+    | 1      | the data or the run failed                                                       |
+    | 2      | an option or argument is wrong; no data was read (argparse raises SystemExit(2)) |
+    | 130    | Ctrl-C; a training has saved its work so far                                     |
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
+    options.command = shlex.join(["sparseopt", *arguments])
     try:
-        return options.run(options)
+        return options.run(options) or 0
+    except UsageError as error:
+        print(f"sparseopt: {escaped(str(error), 1000)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sparseopt: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:                     # the reader of a pipe has gone, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # else Python would fail once more at exit
+        return 1
     except (OSError, EOFError, ValueError, TypeError, ImportError, MemoryError) as error:
         print(f"sparseopt: {escaped(str(error), 1000)}", file=sys.stderr)
         return 1

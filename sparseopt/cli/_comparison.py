@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._checks import NonfiniteError
 from .._files import save_picture
 
 
@@ -68,9 +69,7 @@ def run(task, settings):
                     task.train(model)
                     seconds += time.perf_counter() - begin
                     quality = float(task.measure(model))
-            except (ValueError, FloatingPointError) as error:       # a gradient is not finite
-                if "NaN" not in str(error) and "finite" not in str(error):
-                    raise
+            except NonfiniteError:
                 trial = trial._replace(failed="diverged")
                 break
             trial.steps.append(model.optimizer_.steps)

@@ -1,16 +1,17 @@
 """`sparseopt train clicks` and `evaluate clicks`."""
 
 import time
-from pathlib import Path
 
 import numpy as np
 
 from .. import checkpoint, datasets, evaluation
 from ..models import FactorizationMachineClassifier, LogisticRegression
-from ._common import add_settings, console, count, draw_loss, flag, given, list_of
+from ._common import UsageError, add_settings, count, existing_file, flag, given, list_of
+from ._output import Output, add_format
+from ._run import Run, add_run
 
 _MODELS = {"linear": LogisticRegression, "fm": FactorizationMachineClassifier}
-_STREAM = "format", "label", "numbers", "skip", "n_features"      # the options that say how a file is read
+_STREAM = "file_format", "label", "numbers", "skip", "n_features"      # the options that say how a file is read
 
 
 def add(train_commands, evaluate_commands):
@@ -20,15 +21,14 @@ def add(train_commands, evaluate_commands):
                     "has libsvm's format, or is a table (.csv, .tsv, .parquet) whose values are hashed; .gz is "
                     "decompressed. A label above 0 is a click. The command prints the progressive loss: the loss of "
                     "each row before the model trains on the row. The command writes checkpoint.safetensors (for "
-                    "--resume) and loss.png.")
+                    "--resume), run.json (a summary of the run) and loss.png.")
     clicks.set_defaults(run=_train)
-    clicks.add_argument("files", nargs="+", metavar="FILE", help="click logs, read one after the other")
+    clicks.add_argument("files", nargs="+", type=existing_file, metavar="FILE",
+                        help="click logs, read one after the other")
     clicks.add_argument("--model", choices=_MODELS, default="linear", help="default: linear")
-    clicks.add_argument("--output", type=Path, default=Path("clicks"), metavar="DIR",
-                        help="folder to write to (default: clicks)")
-    clicks.add_argument("--test", type=Path, metavar="FILE", help="a log to evaluate the trained model on")
-    clicks.add_argument("--resume", type=Path, metavar="CHECKPOINT",
-                        help="continue from this checkpoint with these files, with the settings of the checkpoint")
+    add_run(clicks, "clicks", "continue from this checkpoint with these files, with the settings of the checkpoint")
+    add_format(clicks)
+    clicks.add_argument("--test", type=existing_file, metavar="FILE", help="a log to evaluate the trained model on")
     clicks.add_argument("--epochs", type=count, default=1, metavar="N", help="passes over the files (default: 1)")
     add_reading(clicks)
     models = [LogisticRegression(), FactorizationMachineClassifier()]
@@ -38,13 +38,14 @@ def add(train_commands, evaluate_commands):
 
     evaluate = evaluate_commands.add_parser("clicks", help="measure log-loss and AUC of a click model")
     evaluate.set_defaults(run=_evaluate)
-    evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    evaluate.add_argument("files", nargs="+", metavar="FILE")
+    evaluate.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
+    evaluate.add_argument("files", nargs="+", type=existing_file, metavar="FILE")
     add_reading(evaluate)
+    add_format(evaluate)
 
 
 def add_reading(parser):
-    parser.add_argument("--format", choices=["libsvm", "csv", "parquet"],
+    parser.add_argument("--file-format", choices=["libsvm", "csv", "parquet"],
                         help="format of the files (default: by their names)")
     parser.add_argument("--label", metavar="COLUMN", help="column of the clicks in a table (default: the first)")
     parser.add_argument("--numbers", type=list_of(str), metavar="COLUMN,", help="columns of numbers in a table")
@@ -59,19 +60,23 @@ def reading(options, stored=None):
     return {"n_features": 2**20, **how}
 
 
+def _reader_options(how):
+    return {"format" if name == "file_format" else name: value for name, value in how.items()}
+
+
 def stream(files, how):
     for path in files:
-        yield from datasets.read_clicks(path, **how)
+        yield from datasets.read_clicks(path, **_reader_options(how))
 
 
 def _train(options):
-    out = console()
+    out, run = Output(options), Run(options, "clicks")
     kind = _MODELS[options.model]
     if options.resume:
         settings = given(options, kind(), _MODELS.values())
         settings.pop("epochs", None)
         if settings:
-            raise ValueError(f"{flag(next(iter(settings)))} does not go with --resume: the checkpoint has this setting")
+            raise UsageError(f"{flag(next(iter(settings)))} does not go with --resume: the checkpoint has this setting")
         model = kind.load(options.resume)
         how = reading(options, model.optimizer_.metadata.get("reading"))
     else:
@@ -79,7 +84,6 @@ def _train(options):
         settings = given(options, kind(), _MODELS.values())
         settings |= {"epochs": options.epochs, "n_features": how["n_features"]}
         model = kind(**settings, shuffle=False)
-    options.output.mkdir(parents=True, exist_ok=True)
     begin, rows, total = time.perf_counter(), 0, 0.0
     with out.status("") as status:
         for epoch in range(options.epochs):
@@ -89,15 +93,14 @@ def _train(options):
                 total += model.loss_curve_[-1] * X.shape[0]
                 status.update(f"epoch {epoch + 1}/{options.epochs}, {rows:,} rows, loss {model.loss_curve_[-1]:.4f}")
     if not rows:
-        raise ValueError(f"{', '.join(options.files)}: there are no rows; a log must have at least one")
+        raise ValueError(f"{', '.join(map(str, options.files))}: there are no rows; a log must have at least one")
     seconds = time.perf_counter() - begin
-    model.save(options.output / "checkpoint.safetensors", reading=how)
-    out.print(f"{rows:,} rows, progressive loss {total / rows:.4f}, of the last chunk {model.loss_curve_[-1]:.4f}; "
-              f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s with reading", highlight=False)
-    if options.test:
-        _report(out, model, [options.test], how)
-    written = ["checkpoint.safetensors", *draw_loss(options.output, model, "log-loss of a chunk", "chunk")]
-    out.print(f"written to {options.output}: {', '.join(written)}", highlight=False)
+    model.save(run.path("checkpoint.safetensors"), reading=how)
+    out.say(f"{rows:,} rows, progressive loss {total / rows:.4f}, of the last chunk {model.loss_curve_[-1]:.4f}; "
+              f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s with reading")
+    quality = _report(out, model, [options.test], how) if options.test else {}
+    run.finish(out, model, "log-loss of a chunk", "chunk", quality=quality,
+               data={"files": list(map(str, options.files)), "rows": rows, "reading": how})
     return 0
 
 
@@ -107,13 +110,12 @@ def _evaluate(options):
     if stored.get("model_type") not in kinds:
         raise ValueError(f"{options.checkpoint}: not a checkpoint of a click model")
     model = kinds[stored["model_type"]].load(options.checkpoint)
-    _report(console(), model, options.files, reading(options, stored.get("reading")))
+    _report(Output(options), model, options.files, reading(options, stored.get("reading")))
     return 0
 
 
 def _report(out, model, files, how):
-    from rich.table import Table
-
+    """Print the quality on files, and return the quality as a dict."""
     clicks, said = [], []
     for X, y in stream(files, how):
         clicks.append(y > 0)
@@ -121,8 +123,8 @@ def _report(out, model, files, how):
     if not clicks:
         raise ValueError(f"{', '.join(map(str, files))}: there are no rows; a log must have at least one")
     y, p = np.concatenate(clicks), np.concatenate(said)
-    table = Table("rows", "clicks", "log-loss", "of the mean alone", "AUC")
-    mean = evaluation.log_loss(y, np.full(len(y), y.mean()))
-    table.add_row(f"{len(y):,}", f"{y.mean():.2%}", f"{evaluation.log_loss(y, p):.5f}", f"{mean:.5f}",
-                  f"{evaluation.auc(y, p):.4f}" if 0 < y.mean() < 1 else "-")
-    out.print(table)
+    columns = [("rows", ",d"), ("clicks", ".2%"), ("log-loss", ".5f"), ("of the mean alone", ".5f"), ("AUC", ".4f")]
+    row = (len(y), float(y.mean()), evaluation.log_loss(y, p), evaluation.log_loss(y, np.full(len(y), y.mean())),
+           evaluation.auc(y, p) if 0 < y.mean() < 1 else None)
+    out.table(columns, [row])
+    return dict(zip(["rows", "clicks", "log_loss", "log_loss_of_the_mean", "auc"], row, strict=True))

@@ -7,31 +7,32 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _config, datasets, evaluation
-from ..models import GloVe, ImplicitFactorization, LogisticRegression, glove
+from ..models import GloVe, ImplicitFactorization, LogisticRegression, MatrixFactorization, glove
 from ..models.words import tokenize, vocabulary
 from . import _comparison, clicks, ratings
-from ._common import HELP, check_picture, console, count, flag, list_of
+from ._common import HELP, UsageError, check_picture, count, existing_file, flag, list_of, optimizer, positive, seed
 from ._comparison import Task
+from ._output import Output, add_format
 
 _HELD_OUT = 0.05            # share of the pairs
-_OPTIMIZERS = "sgd,momentum,nesterov,adagrad,adadelta,rmsprop,adam,adamax"
+_OPTIMIZERS = "sgd,momentum,nesterov,adagrad,adadelta,rmsprop,adam,adamax,ftrl"
 
 
 def add(commands):
     compare = commands.add_parser(
         "compare", help="compare optimizers and learning rates on your data",
         description="Train a model with several optimizers and learning rates, each from the same start, and evaluate "
-                    "each on held-out data. The command prints a table, the best setting first, and the command that "
-                    "trains with the best setting.")
+                    "each on held-out data. The command prints a line after each trial, then a table with the best "
+                    "setting first, and the command that trains with the best setting.")
     kinds = compare.add_subparsers(required=True, metavar="MODEL")
     for name, task, text in _TASKS:
         parser = kinds.add_parser(name, help=text, description=f"Compare optimizers for {text}.")
         parser.set_defaults(run=lambda options, name=name, task=task: _compare(options, name, task))
-        parser.add_argument("files", nargs={"words": "*", "ratings": 1, "clicks": "+"}[name], metavar="FILE",
-                            help="files of `sparseopt train`")
-        parser.add_argument("--optimizers", type=list_of(str), default=_OPTIMIZERS.split(","), metavar="NAME,",
+        parser.add_argument("files", nargs={"words": "*", "ratings": 1, "clicks": "+"}[name], type=existing_file,
+                            metavar="FILE", help="files of `sparseopt train`")
+        parser.add_argument("--optimizers", type=list_of(optimizer), default=_OPTIMIZERS.split(","), metavar="NAME,",
                             help=f"{HELP['optimizer']} (default: {_OPTIMIZERS})")
-        parser.add_argument("--lr", type=list_of(float), default=[0.001, 0.01, 0.1], metavar="X,",
+        parser.add_argument("--lr", type=list_of(positive), default=[0.001, 0.01, 0.1], metavar="X,",
                             help="learning rates (default: 0.001,0.01,0.1)")
         parser.add_argument("--search", choices=["grid", "random"], default="grid",
                             help="grid: each optimizer at each rate; random: random rates between the least and the "
@@ -39,8 +40,11 @@ def add(commands):
         parser.add_argument("--trials", type=count, metavar="N", help="trials of a random search (default: 30)")
         parser.add_argument("--epochs", type=count, default=5, metavar="N", help="epochs of each trial (default: 5)")
         if name == "ratings":
-            parser.add_argument("--least", type=float, default=ratings.LEAST, metavar="X",
-                                help=f"least rating of an item that counts as chosen (default: {ratings.LEAST:g})")
+            parser.add_argument("--model", choices=["implicit", "explicit"], default="implicit",
+                                help="as in `sparseopt train ratings` (default: implicit)")
+            parser.add_argument("--least", type=float, metavar="X",
+                                help="for implicit: least rating of an item that counts as chosen (default: "
+                                     f"{ratings.LEAST:g})")
         if name == "clicks":
             clicks.add_reading(parser)
         else:
@@ -48,9 +52,10 @@ def add(commands):
         if name == "words":     # click models and softmax use one thread
             parser.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
         random = "random seed of a random search" if name == "clicks" else "random seed"
-        parser.add_argument("--seed", type=int, metavar="N", help=f"{random} (default: 0)")
+        parser.add_argument("--seed", type=seed, metavar="N", help=f"{random} (default: 0)")
         parser.add_argument("--picture", type=Path, metavar="FILE",
                             help="draw the trials to this file, with matplotlib")
+        add_format(parser)
 
 
 def _words(options, out):
@@ -82,8 +87,8 @@ def _clicks(options, out):
     X, y = sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks]) > 0
     train = int(len(y) * (1 - _HELD_OUT))           # the last rows are held out, as a model in use predicts later rows
     if train == len(y) or len(np.unique(y[train:])) < 2:
-        raise ValueError(f"{', '.join(options.files)}: there are {len(y)} rows; the last {_HELD_OUT:.0%} are held out, "
-                         "and must have rows with and without a click")
+        raise ValueError(f"{', '.join(map(str, options.files))}: there are {len(y)} rows; the last {_HELD_OUT:.0%} are "
+                         "held out, and must have rows with and without a click")
 
     def make(optimizer, lr):
         # `sparseopt train clicks` does not shuffle.
@@ -95,7 +100,10 @@ def _clicks(options, out):
 
 
 def _ratings(options, out):
-    chosen = ratings.chosen(ratings.read(out, Path(options.files[0])), ImplicitFactorization, options.least)
+    if options.model == "explicit":
+        return _explicit(options, out)
+    chosen = ratings.chosen(ratings.read(out, options.files[0]), ImplicitFactorization,
+                            ratings.LEAST if options.least is None else options.least)
     X, test, _ = ratings.matrices(chosen, 0.2, None)
     k = min(10, X.shape[1])
 
@@ -103,11 +111,26 @@ def _ratings(options, out):
         return ImplicitFactorization(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs,
                                      random_state=options.seed)
 
-    return Task(f"ImplicitFactorization, {options.dim} dimensions, {X.nnz:,} ratings of {X.shape[1]:,} items by "
-                f"{X.shape[0]:,} users; judged on the last fifth of each user's ratings, {test.nnz:,} in all",
-                f"NDCG at {k}", True, make,
+    return Task(f"ImplicitFactorization, {options.dim} dimensions, {_described(X, test)}", f"NDCG at {k}", True, make,
                 lambda model: model.partial_fit(X), lambda model: evaluation.evaluate(model, X, test, k)["ndcg"],
                 options.epochs)
+
+
+def _explicit(options, out):
+    X, test, _ = ratings.matrices(ratings.chosen(ratings.read(out, options.files[0]), MatrixFactorization, None), 0.2,
+                                  None)
+
+    def make(optimizer, lr):
+        return MatrixFactorization(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs,
+                                   random_state=options.seed)
+
+    return Task(f"MatrixFactorization, {options.dim} dimensions, {_described(X, test)}", "root mean squared error",
+                False, make, lambda model: model.partial_fit(X), lambda model: -model.score(test), options.epochs)
+
+
+def _described(X, test):
+    return (f"{X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users; judged on the last fifth of each "
+            f"user's ratings, {test.nnz:,} in all")
 
 
 _TASKS = [("ratings", _ratings, "recommenders (matrix factorization): NDCG on each user's last ratings"),
@@ -116,52 +139,51 @@ _TASKS = [("ratings", _ratings, "recommenders (matrix factorization): NDCG on ea
 
 
 def _compare(options, name, task):
-    from rich.table import Table
-
     if options.picture:
         check_picture(options.picture)
     if getattr(options, "threads", None):
         _config.set_num_threads(options.threads)
-    if not all(0 < lr < float("inf") for lr in options.lr):
-        raise ValueError(f"--lr is {','.join(map(str, options.lr))}; all rates must be finite and above 0")
     if options.trials and options.search == "grid":
-        raise ValueError(f"--trials is {options.trials}; it is allowed with --search random only")
+        raise UsageError(f"--trials is {options.trials}; it is allowed with --search random only")
     if options.seed is not None and options.search == "grid" and name == "clicks":
-        raise ValueError(f"--seed is {options.seed}; for click models it is allowed with --search random only")
+        raise UsageError(f"--seed is {options.seed}; for click models it is allowed with --search random only")
+    if getattr(options, "least", None) is not None and options.model == "explicit":
+        raise UsageError("--least does not go with --model explicit")
     options.seed = options.seed or 0
-    out = console()
+    out = Output(options)
     with out.status("reading"):
         task = task(options, out)
     settings = (_comparison.grid(options.optimizers, options.lr) if options.search == "grid" else
                 _comparison.draws(options.optimizers, options.lr, options.trials or 30, options.seed))
-    for optimizer in options.optimizers:
-        task.make(optimizer, options.lr[0])._check_optimizer()
-    out.print(task.title, highlight=False)
+    out.say(task.title)
     trials = []
     with out.status("") as status:
-        for i, (optimizer, lr) in enumerate(settings):
-            status.update(f"{i + 1} of {len(settings)}: {optimizer} {lr:g}")
-            trials += _comparison.run(task, [(optimizer, lr)])
+        for i, (rule, lr) in enumerate(settings, 1):
+            status.update(f"{i} of {len(settings)}: {rule} {lr:g}")
+            trials += _comparison.run(task, [(rule, lr)])
+            best, epoch = trials[-1].best(task)
+            ended = f"{task.quality} {best:.4f} after epoch {epoch}" if epoch else trials[-1].failed
+            out.say(f"{i} of {len(settings)}: {rule} {lr:g}: {ended}")
     ranked = _comparison.ranked(task, trials)
-    table = Table("optimizer", "lr", f"{task.quality} (best epoch)", "at the end", "steps", "seconds")
+    columns = ["optimizer", ("lr", "g"), (task.quality, ".4f"), ("epoch", "d"), "at the end", ("steps", ",d"),
+               ("seconds", ".1f")]
+    rows = []
     for trial in ranked:
         best, epoch = trial.best(task)
-        table.add_row(trial.optimizer, f"{trial.lr:g}", f"{best:.4f} ({epoch})" if epoch else "-",
-                      trial.failed or f"{trial.quality[-1]:.4f}", f"{trial.steps[-1]:,}" if trial.steps else "-",
-                      f"{trial.seconds[-1]:.1f}" if trial.seconds else "-")
-    out.print(table)
+        rows.append((trial.optimizer, trial.lr, best, epoch or None, trial.failed or f"{trial.quality[-1]:.4f}",
+                     trial.steps[-1] if trial.steps else None, trial.seconds[-1] if trial.seconds else None))
+    out.table(columns, rows)
     if options.picture:
         _comparison.draw(task, trials, options.picture)
-        out.print(f"drawn: {options.picture}", highlight=False)
+        out.say(f"drawn: {options.picture}")
     best, epoch = ranked[0].best(task)
     if epoch:
-        command = ["sparseopt", "train", name, *options.files,
+        command = ["sparseopt", "train", name, *map(str, options.files),
                    "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
                    "--epochs", str(epoch), *(["--dim", str(options.dim)] if "dim" in options else [])]
-        for option in ("format", "label", "numbers", "skip", "n_features", "least"):
+        for option in ("model", "file_format", "label", "numbers", "skip", "n_features", "least"):
             value = getattr(options, option, None)
             if value is not None:
                 command += [flag(option), ",".join(value) if isinstance(value, list) else str(value)]
-        out.print(f"to train with the best setting on all of the data: {shlex.join(command)}", highlight=False,
-                  soft_wrap=True)
+        out.say(f"to train with the best setting on all of the data: {shlex.join(command)}")
     return 0

@@ -9,7 +9,9 @@ import scipy.sparse as sp
 
 from .. import _config, checkpoint, datasets, evaluation
 from ..models import ImplicitFactorization, MatrixFactorization
-from ._common import add_settings, console, count, draw_loss, flag, given, train
+from ._common import UsageError, add_settings, count, existing_file, flag, given, share
+from ._output import Output, add_format, check_table_path, write_table
+from ._run import Run, add_run
 
 _MODELS = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
 LEAST = 4.0                    # least rating of an item that counts as chosen
@@ -21,43 +23,47 @@ def add(train_commands, commands, evaluate_commands):
         description="Train a recommender on ratings in MovieLens' format (userId,movieId,rating,timestamp). The model "
                     "implicit learns which items a user chooses, from the ratings of at least --least. The model "
                     "explicit learns which rating a user gives. The command writes checkpoint.safetensors (for "
-                    "--resume and `sparseopt recommend`) and loss.png.")
+                    "--resume and `sparseopt recommend`), run.json (a summary of the run) and loss.png.")
     ratings.set_defaults(run=_train)
-    ratings.add_argument("file", type=Path, metavar="FILE", help="ratings.csv, or .parquet with the same columns")
+    ratings.add_argument("file", type=existing_file, metavar="FILE",
+                         help="ratings.csv, or .parquet with the same columns")
     ratings.add_argument("--model", choices=_MODELS, default="implicit", help="default: implicit")
     ratings.add_argument("--least", type=float, metavar="X",
                          help=f"for implicit: least rating of an item that counts as chosen (default: {LEAST:g})")
-    ratings.add_argument("--held-out", type=float, metavar="SHARE",
+    ratings.add_argument("--held-out", type=share, metavar="SHARE",
                          help="hold out this share of each user's ratings, the last ones, to evaluate the model")
-    ratings.add_argument("--output", type=Path, default=Path("ratings"), metavar="DIR",
-                         help="folder to write to (default: ratings)")
+    add_run(ratings, "ratings", "continue from this checkpoint up to --epochs, with its settings; users and items may "
+                                "be new")
+    add_format(ratings)
     ratings.add_argument("--threads", type=count, metavar="N",
                          help="number of threads (default: all cores); softmax uses the threads of BLAS instead")
-    ratings.add_argument("--resume", type=Path, metavar="CHECKPOINT",
-                         help="continue from this checkpoint up to --epochs, with its settings; users and items "
-                              "may be new")
     add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, bpr or warp",
                  regularization="L2 penalty of the vectors, in the loss of each pair",
                  weight_decay="weight decay of the optimizer")
 
     recommend = commands.add_parser("recommend", help="recommend items to users")
     recommend.set_defaults(run=_recommend)
-    recommend.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    recommend.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
     recommend.add_argument("users", nargs="*", type=int, metavar="USER", help="ids of users, as in the ratings")
-    recommend.add_argument("--seen", type=Path, metavar="FILE", help="ratings whose items are not recommended again")
+    recommend.add_argument("--seen", type=existing_file, metavar="FILE",
+                           help="ratings whose items are not recommended again")
     recommend.add_argument("--like", type=int, metavar="ITEM",
                            help="id of an item: print the most similar items, instead of items for users")
-    recommend.add_argument("--titles", type=Path, metavar="FILE",
+    recommend.add_argument("--titles", type=existing_file, metavar="FILE",
                            help="a table whose first two columns are ids of items and titles")
     recommend.add_argument("-n", type=count, default=10, metavar="N", help="number of items (default: 10)")
+    recommend.add_argument("--output", type=Path, metavar="FILE",
+                           help="write the table to this file: .csv, .tsv, .json, .jsonl or .parquet")
+    add_format(recommend)
 
     evaluate = evaluate_commands.add_parser("ratings", help="measure how well a recommender predicts ratings")
     evaluate.set_defaults(run=_evaluate)
-    evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    evaluate.add_argument("file", type=Path, metavar="FILE", help="ratings that the model was not trained on")
-    evaluate.add_argument("--seen", type=Path, metavar="FILE",
+    evaluate.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
+    evaluate.add_argument("file", type=existing_file, metavar="FILE", help="ratings that the model was not trained on")
+    evaluate.add_argument("--seen", type=existing_file, metavar="FILE",
                           help="ratings that the model was trained on, whose items are not recommended")
     evaluate.add_argument("-k", type=count, default=10, metavar="K", help="number of items to recommend (default: 10)")
+    add_format(evaluate)
 
 
 def read(out, path):
@@ -65,8 +71,8 @@ def read(out, path):
     ratings = datasets.read_ratings(path)
     latest = ratings.latest()
     if len(latest) < len(ratings):
-        out.print(f"{path.name}: {len(ratings) - len(latest):,} ratings are left out: the same user has rated the same "
-                  "item again later", highlight=False)
+        out.say(f"{path.name}: {len(ratings) - len(latest):,} ratings are left out: the same user has rated the same "
+                  "item again later")
     return latest
 
 
@@ -81,19 +87,17 @@ def chosen(ratings, kind, least):
 
 
 def _train(options):
-    out = console()
+    out, run = Output(options), Run(options, "ratings")
     kind = _MODELS[options.model]
     if options.threads:
         _config.set_num_threads(options.threads)
-    if options.held_out is not None and not 0 < options.held_out < 1:
-        raise ValueError(f"--held-out is {options.held_out}; it must be above 0 and below 1")
     if options.least is not None and kind is MatrixFactorization:
-        raise ValueError("--least does not go with --model explicit")
+        raise UsageError("--least does not go with --model explicit")
     if options.resume:
         model, stored = _loaded(options.resume, kind)
         settings = {name: value for name, value in given(options, model, _MODELS.values()).items() if name != "epochs"}
         if settings or options.least is not None:
-            raise ValueError(f"{flag(next(iter(settings), 'least'))} does not go with --resume: the checkpoint has "
+            raise UsageError(f"{flag(next(iter(settings), 'least'))} does not go with --resume: the checkpoint has "
                              "this setting")
         model.epochs = options.epochs or model.epochs
         least = stored["least"]
@@ -103,15 +107,15 @@ def _train(options):
     with out.status("reading"):
         ratings = chosen(read(out, options.file), kind, least)
     X, test, ids = matrices(ratings, options.held_out, stored)
-    options.output.mkdir(parents=True, exist_ok=True)
-    out.print(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
-              + (f", {test.nnz:,} others held out" if test is not None else ""), highlight=False)
-    train(out, model, lambda show: model.partial_fit(X, show), "ratings", options.output / "checkpoint.safetensors",
-          least=least, **ids)
-    written = ["checkpoint.safetensors", *draw_loss(options.output, model, "mean loss of a rating")]
-    if test is not None:
-        _report(out, model, X, test, 10)
-    out.print(f"written to {options.output}: {', '.join(written)}", highlight=False)
+    out.say(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
+              + (f", {test.nnz:,} others held out" if test is not None else ""))
+    run.train(out, model, lambda show: model.partial_fit(X, show), "ratings",
+              (lambda: measures(model, X, test, 10)) if test is not None else None, least=least, **ids)
+    quality = {} if test is None else measures(model, X, test, 10)
+    if quality:
+        _print_measures(out, test, quality)
+    run.finish(out, model, "mean loss of a rating", quality=quality,
+               data={"file": str(options.file), "ratings": X.nnz, "users": X.shape[0], "items": X.shape[1]})
     return 0
 
 
@@ -163,44 +167,44 @@ def _known(out, path, model, stored):
 
 
 def _evaluate(options):
-    out = console()
+    out = Output(options)
     model, stored = _loaded(options.checkpoint)
     test, unknown = _known(out, options.file, model, stored)
     if not test.nnz:
         raise ValueError(f"{options.file}: there is no rating of a user and an item that the model knows; there must "
                          "be at least one")
     if unknown:
-        out.print(f"{unknown:,} ratings of users or items that the model does not know are left out", highlight=False)
+        out.say(f"{unknown:,} ratings of users or items that the model does not know are left out")
     seen = _known(out, options.seen, model, stored)[0] if options.seen else sp.csr_array(test.shape, dtype=np.float32)
-    _report(out, model, seen, test, options.k)
+    _print_measures(out, test, measures(model, seen, test, options.k))
     return 0
 
 
-def _report(out, model, seen, test, k):
-    from rich.table import Table
-
-    table = Table("ratings held out", "measure", "value")
-    n = f"{test.nnz:,}"
+def measures(model, X, test, k):
+    """The quality of a model on held-out ratings, as a dict. X has the ratings that it was trained on."""
     if isinstance(model, MatrixFactorization):
-        table.add_row(n, "root mean squared error", f"{-model.score(test):.4f}")
-    else:
-        for name, value in evaluation.evaluate(model, seen, test, min(k, test.shape[1])).items():
-            table.add_row(n, f"{name} at {k}", f"{value:.4f}")
-            n = ""
-    out.print(table)
+        return {"root mean squared error": -model.score(test)}
+    found = evaluation.evaluate(model, X, test, min(k, test.shape[1]))
+    return {f"{name} at {k}": float(value) for name, value in found.items()}
+
+
+def _print_measures(out, test, found):
+    out.table([("ratings held out", ",d"), "measure", ("value", ".4f")],
+              [(test.nnz, name, value) for name, value in found.items()])
 
 
 def _recommend(options):
-    from rich.table import Table
-
-    out = console()
+    out = Output(options)
     if bool(options.users) == (options.like is not None):
-        raise ValueError("USER and --like are both given, or both missing; give ids of users, or one item by --like")
+        raise UsageError("USER and --like are both given, or both missing; give ids of users, or one item by --like")
+    if options.output:
+        check_table_path("--output", options.output)
     model, stored = _loaded(options.checkpoint)
     titles = _titles(options.titles) if options.titles else {}
     item_ids = stored["item_ids"]
     seen = _known(out, options.seen, model, stored)[0] if options.seen else None
-    table = Table("user" if options.users else "like", "item", *(["title"] if titles else []), "score")
+    columns = ["user" if options.users else "like", "item", *(["title"] if titles else []), ("score", ".3f")]
+    rows = []
     wanted, ids, what = [options.like], item_ids, "item"
     if options.users:
         wanted, ids, what = options.users, stored["user_ids"], "user"
@@ -214,13 +218,13 @@ def _recommend(options):
             items, scores = model.recommend(number[one], min(options.n, len(item_ids)), seen)
         else:
             items, scores = model.similar_items(number[one], min(options.n, len(item_ids) - 1))
-        said = [str(one), *[""] * len(items)]
-        for item, score, name in zip(items, scores, said, strict=False):
+        for item, score in zip(items, scores, strict=True):
             if item >= 0:
                 title = [titles.get(str(item_ids[item]), "")] if titles else []
-                table.add_row(name, str(item_ids[item]), *title, f"{score:.3f}")
-        table.add_section()
-    out.print(table)
+                rows.append((one, item_ids[item], *title, float(score)))
+    out.table(columns, rows, grouped=True)
+    if options.output:
+        write_table(options.output, columns, rows)
     return 0
 
 

@@ -1,6 +1,7 @@
 """`sparseopt train words`, `neighbours` and `evaluate words`."""
 
 import importlib.util
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from ..models.words import (
     word_similarity,
     write_vectors,
 )
-from ._common import add_settings, console, count, draw_loss, flag, given, train
+from ._common import UsageError, add_settings, count, existing_file, flag, given
+from ._output import Output, add_format, check_table_path, write_table
+from ._run import Run, add_run
 
 _MODELS = {"glove": GloVe, "skipgram": SkipGram}
 _WINDOW = 10            # default window of GloVe's counts, which exist before the model
@@ -28,17 +31,16 @@ def add(train_commands, commands, evaluate_commands):
         description="Train word vectors on text files. Without a file, the text is the documentation that every "
                     "Python carries. GloVe counts which words stand near each other, and fits the counts. Skip-gram "
                     "reads the text itself. The command writes vectors.txt (word2vec's text format), "
-                    "checkpoint.safetensors (for --resume) and loss.png.")
+                    "checkpoint.safetensors (for --resume), run.json (a summary of the run) and loss.png.")
     words.set_defaults(run=_train)
-    words.add_argument("files", nargs="*", metavar="FILE", help="plain text, UTF-8 (default: Python's documentation)")
+    words.add_argument("files", nargs="*", type=existing_file, metavar="FILE",
+                       help="plain text, UTF-8 (default: Python's documentation)")
     words.add_argument("--model", choices=_MODELS, default="glove", help="default: glove")
-    words.add_argument("--output", type=Path, default=Path("words"), metavar="DIR",
-                       help="folder to write to (default: words)")
+    add_run(words, "words", "continue from this checkpoint on the same text up to --epochs, with its settings")
+    add_format(words)
     words.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
     words.add_argument("--neighbours", metavar="WORD,WORD",
                        help="words whose nearest words are printed (default: some frequent words)")
-    words.add_argument("--resume", type=Path, metavar="CHECKPOINT",
-                       help="continue from this checkpoint on the same text up to --epochs, with its settings")
     add_settings(words, [GloVe(), SkipGram()], x_max="least count of a pair with full weight",
                  negative="number of random words for each word",
                  sample="words with a higher share of the text are left out at random",
@@ -49,26 +51,32 @@ def add(train_commands, commands, evaluate_commands):
         "neighbours", help="print the words nearest to a word",
         description="Print the words nearest to each given word, by cosine.")
     neighbours.set_defaults(run=_neighbours)
-    neighbours.add_argument("vectors", type=Path, metavar="VECTORS", help="a file of vectors in word2vec's text format")
+    neighbours.add_argument("vectors", type=existing_file, metavar="VECTORS",
+                            help="a file of vectors in word2vec's text format")
     neighbours.add_argument("words", nargs="+", metavar="WORD")
     neighbours.add_argument("-n", type=count, default=10, metavar="N",
                             help="number of nearest words (default: 10)")
+    neighbours.add_argument("--output", type=Path, metavar="FILE",
+                            help="write the table to this file: .csv, .tsv, .json, .jsonl or .parquet")
+    add_format(neighbours)
 
     evaluate = evaluate_commands.add_parser(
         "words", help="measure similarity and analogies of word vectors",
         description="Compare word vectors with people's judgement: Spearman's rank correlation for pairs of words, "
                     "and the share of right answers to analogies (a is to b as c is to ?).")
     evaluate.set_defaults(run=_evaluate)
-    evaluate.add_argument("vectors", type=Path, metavar="VECTORS", help="a file of vectors in word2vec's text format")
-    evaluate.add_argument("--pairs", type=Path, action="append", metavar="FILE",
+    evaluate.add_argument("vectors", type=existing_file, metavar="VECTORS",
+                          help="a file of vectors in word2vec's text format")
+    evaluate.add_argument("--pairs", type=existing_file, action="append", metavar="FILE",
                           help="lines of two words and a number, separated by tabs "
                                "(default: gensim's wordsim353 and simlex999)")
-    evaluate.add_argument("--analogies", type=Path, action="append", metavar="FILE",
+    evaluate.add_argument("--analogies", type=existing_file, action="append", metavar="FILE",
                           help="lines of four words (default: gensim's questions-words.txt)")
+    add_format(evaluate)
 
 
 def _train(options):
-    out = console()
+    out, run = Output(options), Run(options, "words")
     kind = _MODELS[options.model]
     if options.resume:
         model, window = _resumed(options, kind)
@@ -76,9 +84,7 @@ def _train(options):
         model, window = _new(options, kind)
     if options.threads:
         _config.set_num_threads(options.threads)
-    options.output.mkdir(parents=True, exist_ok=True)
-    source = ", ".join(Path(name).name for name in options.files) if options.files else "Python's documentation"
-    path = options.output / "checkpoint.safetensors"
+    source = ", ".join(path.name for path in options.files) if options.files else "Python's documentation"
     min_count = SkipGram().min_count if options.min_count is None else options.min_count
 
     with out.status("reading"):
@@ -89,8 +95,7 @@ def _train(options):
             text = [sentence for text in texts for sentence in sentences(text)]
             tokens = [token for sentence in text for token in sentence]
         words, _ = vocabulary(tokens, min_count)
-    out.print(f"{source}: {len(tokens):,} words, {len(words):,} different ones seen {min_count} times or more",
-              highlight=False)
+    out.say(f"{source}: {len(tokens):,} words, {len(words):,} different ones seen {min_count} times or more")
     if len(words) < 2:
         raise ValueError(f"{source}: only {len(words)} words are seen {min_count} times or more; there must be at "
                          "least 2, or --min-count must be lower")
@@ -100,16 +105,14 @@ def _train(options):
     if kind is GloVe:
         with out.status("counting pairs"):
             X = glove.cooccurrence(tokens, words, window)
-        out.print(f"{X.nnz:,} pairs within {window} words of each other", highlight=False)
-        train(out, model, lambda show: model.partial_fit(X, show), "pairs", path, words=words, window=window)
+        out.say(f"{X.nnz:,} pairs within {window} words of each other")
+        run.train(out, model, lambda show: model.partial_fit(X, show), "pairs", words=words, window=window)
     else:
-        train(out, model, lambda show: model.partial_fit(text, show), "words", path)
-    write_vectors(options.output / "vectors.txt", words, model.vectors_)
-    written = ["vectors.txt", "checkpoint.safetensors"]
-    written += draw_loss(options.output, model,
-                         "mean weighted squared error" if kind is GloVe else "mean loss of a pair")
+        run.train(out, model, lambda show: model.partial_fit(text, show), "words")
+    write_vectors(run.path("vectors.txt"), words, model.vectors_)
     _print_neighbours(out, words, model.vectors_, options.neighbours and options.neighbours.split(","))
-    out.print(f"written to {options.output}: {', '.join(written)}", highlight=False)
+    run.finish(out, model, "mean weighted squared error" if kind is GloVe else "mean loss of a pair",
+               data={"files": list(map(str, options.files)), "words": len(tokens), "different": len(words)})
     return 0
 
 
@@ -119,10 +122,8 @@ def _new(options, kind):
     foreign = [name for name in SkipGram().get_params() | GloVe().get_params()
                if getattr(options, name, None) is not None and name not in {**settings, "window": 0, "min_count": 0}]
     if foreign:
-        raise ValueError(f"{flag(foreign[0])} does not go with --model {options.model}")
+        raise UsageError(f"{flag(foreign[0])} does not go with --model {options.model}")
     window = _WINDOW if options.window is None else options.window
-    if window < 1:
-        raise ValueError(f"--window is {window}; it must be at least 1")
     return kind(**settings), window
 
 
@@ -130,7 +131,7 @@ def _resumed(options, kind):
     settings = [name for name in SkipGram().get_params() | GloVe().get_params()
                 if name not in ("epochs", "min_count") and getattr(options, name, None) is not None]
     if settings:
-        raise ValueError(f"{flag(settings[0])} does not go with --resume: the checkpoint has this setting")
+        raise UsageError(f"{flag(settings[0])} does not go with --resume: the checkpoint has this setting")
     stored = checkpoint.load(options.resume).metadata.get("model_type")
     if stored in ("GloVe", "SkipGram") and stored != kind.__name__:
         raise ValueError(f"{options.resume}: a checkpoint of {stored}; add --model {stored.lower()}")
@@ -147,36 +148,42 @@ def _resumed(options, kind):
 
 
 def _print_neighbours(out, words, vectors, wanted, n=6):
-    from rich.table import Table
-
+    """Print the nearest words of wanted words, and return the table; by default, of some frequent words."""
     number = {word: i for i, word in enumerate(words)}
     if wanted is None:
         wanted = [word for word in words[200:] if len(word) >= 5][:8] or words[:8]
     wanted = [word.strip() if word.strip() in number else word.strip().lower() for word in wanted if word.strip()]
     own = [number[word] for word in wanted if word in number]
     found = iter(zip(*nearest(vectors, vectors[own], min(n, len(words) - 1), own), strict=True)) if own else None
-    table = Table("word", "nearest")
+    rows = []
     for word in wanted:
         if word in number:
-            rows, cosines = next(found)
-            table.add_row(word, ", ".join(f"{words[row]} {cosine:.2f}"
-                                          for row, cosine in zip(rows, cosines, strict=True)))
+            rows += [(word, words[row], float(cosine)) for row, cosine in zip(*next(found), strict=True)]
         else:
-            table.add_row(word, "(not among the words)")
-    out.print(table)
+            out.say(f"{word} is not among the words")
+    columns = ["word", "neighbour", ("cosine", ".3f")]
+    if out.format == "table":               # for people, a line for each word
+        said = itertools.groupby(rows, key=lambda row: row[0])
+        out.table(["word", "nearest"], [(word, ", ".join(f"{near} {cosine:.2f}" for _, near, cosine in some))
+                                        for word, some in said])
+    else:
+        out.table(columns, rows)
+    return columns, rows
 
 
 def _neighbours(options):
-    out = console()
+    out = Output(options)
+    if options.output:
+        check_table_path("--output", options.output)
     words, vectors = read_vectors(options.vectors)
-    _print_neighbours(out, words, vectors, options.words, options.n)
-    return 0 if any(word in words or word.lower() in words for word in options.words) else 1
+    columns, rows = _print_neighbours(out, words, vectors, options.words, options.n)
+    if options.output:
+        write_table(options.output, columns, rows)
+    return 0 if rows else 1
 
 
 def _evaluate(options):
-    from rich.table import Table
-
-    out = console()
+    out = Output(options)
     pairs, analogies = options.pairs, options.analogies
     if not (pairs or analogies):
         if not importlib.util.find_spec("gensim"):
@@ -186,13 +193,12 @@ def _evaluate(options):
         pairs = [Path(datapath(name)) for name in ("wordsim353.tsv", "simlex999.txt")]
         analogies = [Path(datapath("questions-words.txt"))]
     words, vectors = read_vectors(options.vectors)
-    table = Table("file", "measure", "value", "known")
+    rows = []
     for path in pairs or []:
         correlation, known, total = word_similarity(words, vectors, path)
-        table.add_row(path.name, "Spearman's correlation", f"{correlation:.3f}", f"{known} of {total} pairs")
+        rows.append((path.name, "Spearman's correlation", correlation, known, total))
     for path in analogies or []:
         correct, known, total = word_analogies(words, vectors, path)
-        table.add_row(path.name, "analogies answered", f"{correct / max(known, 1):.1%}",
-                      f"{known} of {total} questions")
-    out.print(table)
+        rows.append((path.name, "analogies answered", correct / max(known, 1), known, total))
+    out.table(["file", "measure", ("value", ".3f"), ("known", ",d"), ("of", ",d")], rows)
     return 0

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from .. import _memory, gradients
+from .._checks import NonfiniteError
 from .._kernels import rowplan
 from .._kernels.replay import History, plan_of
 
@@ -107,8 +108,8 @@ class Parameter:
         first = int(bad.argmax())
         row = np.asarray(self.sweep.gradient(plan, first))
         column = int((~np.isfinite(row)).argmax())
-        raise ValueError(f"{self.what} has {row[column]} at row {plan.rows[first]}, column {column}; it must be finite "
-                         '(nonfinite="skip" leaves such rows out, "allow" does not look)')
+        raise NonfiniteError(f"{self.what} has {row[column]} at row {plan.rows[first]}, column {column}; it must be "
+                             'finite (nonfinite="skip" leaves such rows out, "allow" does not look)')
 
     def leave_out(self, update, nonfinite):
         """Take rows that are not finite out of an update, and return how many; or raise, if `nonfinite` says so."""
