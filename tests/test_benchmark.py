@@ -1,5 +1,7 @@
 """The benchmark measures the same step of all contestants, a reference loop on the same rows, and their traffic."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -192,13 +194,20 @@ def test_the_command_prints_a_line_a_case_and_draws(tmp_path, capsys):
     assert status == 0
 
 
+def test_the_command_gives_programs_json(capsys):
+    assert cli.main(["bench", "--rule", "SGD", "--table", "1000", "--rows", "10,100", "--repeats", "1",
+                     "--peers", "numpy", "--format", "json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert [(one["rule"], one["rows"]) for one in measured] == [("SGD", 10), ("SGD", 100)]
+    assert all(one["seconds_per_step"] > 0 and one["peers"]["NumPy"] > 0 for one in measured)
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--peers", "numpi"], "--peers names 'numpi'; it must name some of forms, torch, fbgemm, numpy, or be none"),
-    (["--rule", "Adan"], "rule is 'Adan'"),
-    (["--picture", "no/such/folder.png"],
-     "--picture is no/such/folder.png; it must be a file name in a folder that exists"),
+    (["--rule", "Adan"], "--rule is 'Adan'"),
+    (["--picture", "no/such/folder.png"], "--picture is no/such/folder.png; its folder must exist"),
     (["--picture", "bench.xyz"], "--picture is bench.xyz"),
 ])
 def test_the_command_says_what_is_wrong(arguments, said, capsys):
-    assert cli.main(["bench", *arguments]) == 1
+    assert cli.main(["bench", *arguments]) == 2
     assert said in capsys.readouterr().err

@@ -194,6 +194,18 @@ def test_a_resumed_skip_gram_has_its_rate_fall_until_the_new_end(text, tmp_path,
     assert len(model.loss_curve_) == 4
 
 
+def test_compare_covers_ratings_themselves(ratings, tmp_path, capsys):
+    said = run(capsys, "compare", "ratings", ratings, "--model", "explicit", "--dim", 2, "--optimizers", "ftrl,adam",
+               "--lr", 0.01, "--epochs", 3)
+    found = [float(value) for value in re.findall(r"(?:ftrl|adam) 0.01 ([\d.]+) \d ", said)]
+    assert len(found) == 2
+    assert max(found) < 2                       # a mean of all ratings alone has 1.5
+    assert "1 of 2: ftrl 0.01: root mean squared error" in said
+    command = re.search(r"on all of the data: sparseopt (.*)", said)[1].split()
+    assert "--model explicit" in " ".join(command)
+    run(capsys, *command, "--output", tmp_path / "best")
+
+
 def test_compare_shows_the_others_where_one_diverges(clicks, capsys):
     said = run(capsys, "compare", "clicks", clicks, "--label", "click", "--numbers", "price", "--lr", "0.1,1e38",
                "--optimizers", "sgd,adam", "--epochs", 1)
@@ -235,11 +247,20 @@ def test_a_truncated_archive_is_named(clicks, tmp_path, capsys):
                                          "--output", tmp_path, status=1)
 
 
+def test_compare_says_that_sorted_rows_cannot_be_judged(tmp_path, capsys):
+    (tmp_path / "sorted.csv").write_text("click,a\n" + "0,x\n" * 200 + "1,y\n" * 200)
+    said = refused(capsys, "compare", "clicks", tmp_path / "sorted.csv", "--optimizers", "sgd", status=1)
+    assert "the last 20 of 400 rows all have the label of a click" in said
+    assert "shuffle the file" in said
+
+
 def test_trials_go_with_a_random_search_alone(clicks, capsys):
     settings = ["--label", "click", "--optimizers", "sgd", "--lr", "0.001,0.1", "--epochs", 1, "--trials", 3]
     said = run(capsys, "compare", "clicks", clicks, *settings, "--search", "random")
     assert len(re.findall(r"sgd [\d.]+ 0\.", said)) == 3
     assert "--trials is 3; it is allowed with --search random only" in refused(
         capsys, "compare", "clicks", clicks, *settings)
+    assert "--lr is 0.1; --search random draws rates between two that are given" in refused(
+        capsys, "compare", "clicks", clicks, "--search", "random", "--lr", "0.1")
     assert "--seed is 1; for click models it is allowed with --search random only" in refused(
         capsys, "compare", "clicks", clicks, *settings[:-2], "--seed", "1")

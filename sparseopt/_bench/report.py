@@ -27,6 +27,16 @@ def report(results, varying=(), write=print):
     return done
 
 
+MEASURES = ("seconds_per_step", "bytes_per_step", "seconds_of_reference", "seconds_with_check", "extra_bytes", "peers")
+
+
+def numbers(result):
+    """Return the axes of a result and its MEASURES, for programs; the peers as a dict of seconds."""
+    seconds = {name: result.seconds(name) for name in result.times}
+    return [*(getattr(result.case, axis) for axis in AXES), seconds["step"], result.bytes, seconds.get("reference"),
+            seconds.get("check"), result.extra_memory, {name: seconds[name] for name in result.peers}]
+
+
 def _width(name):
     return max(len(name), {"rule": 14, "table": 8, "isa": 8, "µs/step": 9}.get(name, 7))
 

@@ -136,6 +136,8 @@ def check_folder(option, folder):
 def check_picture(path):
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"--picture is {path}; its name must end in .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise UsageError(f"--picture is {path}; its folder must exist")
     check_folder("--picture", path.parent)
     if not importlib.util.find_spec("matplotlib"):
         raise UsageError("--picture: pictures need the package matplotlib: pip install 'sparseopt[cli]'")

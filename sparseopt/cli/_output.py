@@ -154,6 +154,8 @@ def _object(columns, row):
 def _plain(value):
     """A value as JSON can hold it."""
     value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

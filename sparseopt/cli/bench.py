@@ -8,9 +8,10 @@ from .. import _kernels
 from .._bench import peers
 from .._bench.cases import AXES, FORMS, Case
 from .._bench.race import measure
-from .._bench.report import draw, report
+from .._bench.report import MEASURES, draw, numbers, report
 from ..optimizers import OPTIMIZERS
-from ._common import check_picture, count, flag, list_of
+from ._common import UsageError, check_picture, count, flag, list_of
+from ._output import Output, add_format
 
 
 def add(commands):
@@ -46,6 +47,7 @@ def add(commands):
                        help=f"peers to run, if installed: {', '.join(peers.PEERS)}; or none (default: all)")
     bench.add_argument("--repeats", type=count, default=5, metavar="N", help="turns of each contestant (default: 5)")
     bench.add_argument("--picture", type=Path, metavar="FILE", help="draw the results to this file, with matplotlib")
+    add_format(bench)
 
 
 def _bench(options):
@@ -54,18 +56,29 @@ def _bench(options):
     wanted = [] if options.peers == ["none"] else options.peers
     unknown = [name for name in wanted if name not in peers.PEERS]
     if unknown:
-        raise ValueError(f"--peers names {unknown[0]!r}; it must name some of {', '.join(peers.PEERS)}, or be none")
+        raise UsageError(f"--peers names {unknown[0]!r}; it must name some of {', '.join(peers.PEERS)}, or be none")
     if options.picture:
         check_picture(options.picture)
-    cases = [Case(**dict(zip(AXES, values, strict=True)))
-             for values in itertools.product(*(getattr(options, axis) for axis in AXES))]
+    try:
+        cases = [Case(**dict(zip(AXES, values, strict=True)))
+                 for values in itertools.product(*(getattr(options, axis) for axis in AXES))]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--{error}") from None        # the message begins with the name of the axis
     absent = [name for name in wanted if name not in peers.installed()]
     varying = [axis for axis in AXES if len(getattr(options, axis)) > 1]
     fixed = ", ".join(f"{axis} {getattr(cases[0], axis)}" for axis in AXES
                       if axis not in (*varying, "rule") and (axis, getattr(cases[0], axis)) != ("missed", "skip"))
-    print(f"{fixed}; {os.cpu_count()} cores" + (f"; not installed: {', '.join(absent)}" if absent else ""))
-    results = report((measure(case, wanted, options.repeats) for case in cases), varying)
+    out = Output(options)
+    head = f"{fixed}; {os.cpu_count()} cores" + (f"; not installed: {', '.join(absent)}" if absent else "")
+    measured = (measure(case, wanted, options.repeats) for case in cases)
+    if options.format == "json":
+        out.say(head)
+        results = list(measured)
+        out.table([*AXES, *MEASURES], map(numbers, results))
+    else:
+        print(head)                     # the lines come one by one, and results are stored as they are printed
+        results = report(measured, varying)
     if options.picture:
         draw(results, options.picture)
-        print(f"drawn: {options.picture}")
+        out.say(f"drawn: {options.picture}")
     return 0

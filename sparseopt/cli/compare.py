@@ -86,9 +86,14 @@ def _clicks(options, out):
     chunks = list(clicks.stream(options.files, how))
     X, y = sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks]) > 0
     train = int(len(y) * (1 - _HELD_OUT))           # the last rows are held out, as a model in use predicts later rows
-    if train == len(y) or len(np.unique(y[train:])) < 2:
-        raise ValueError(f"{', '.join(map(str, options.files))}: there are {len(y)} rows; the last {_HELD_OUT:.0%} are "
-                         "held out, and must have rows with and without a click")
+    names = ", ".join(map(str, options.files))
+    if train == len(y):
+        raise ValueError(f"{names}: there are {len(y)} rows; {_HELD_OUT:.0%} of the rows are held out, at least one")
+    if len(np.unique(y[train:])) < 2 or len(np.unique(y[:train])) < 2:
+        part, which = ("last", y[train:]) if len(np.unique(y[train:])) < 2 else ("first", y[:train])
+        raise ValueError(f"{names}: the {part} {len(which):,} of {len(y):,} rows all have the label "
+                         f"{'of a click' if which[0] else 'of no click'}. The last {_HELD_OUT:.0%} are held out. If "
+                         "the rows are sorted by the label, shuffle the file")
 
     def make(optimizer, lr):
         # `sparseopt train clicks` does not shuffle.
@@ -145,6 +150,8 @@ def _compare(options, name, task):
         _config.set_num_threads(options.threads)
     if options.trials and options.search == "grid":
         raise UsageError(f"--trials is {options.trials}; it is allowed with --search random only")
+    if options.search == "random" and len(set(options.lr)) < 2:
+        raise UsageError(f"--lr is {options.lr[0]:g}; --search random draws rates between two that are given")
     if options.seed is not None and options.search == "grid" and name == "clicks":
         raise UsageError(f"--seed is {options.seed}; for click models it is allowed with --search random only")
     if getattr(options, "least", None) is not None and options.model == "explicit":
