@@ -1,0 +1,87 @@
+"""Delimited texts as people have these on their disks: the separator, the header, quotes, and damaged bytes."""
+
+import gzip
+
+import pytest
+
+from sparseopt.datasets import _tables
+
+KNOWN = {"user", "artist"}.__contains__
+
+
+def laid_out(folder, text, name="table.txt", **how):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    found = _tables.layout(path, **{"known": KNOWN, **how})
+    return found, [cells for _, cells in _tables.rows(path, found, how.get("encoding", "utf-8"))]
+
+
+@pytest.mark.parametrize(("text", "separator", "header", "names", "rows"), [
+    ("1\t2\t5\n3\t4\t1\n", "\t", False, "012", [["1", "2", "5"], ["3", "4", "1"]]),
+    ("1::Film, the (1994)::D\n2::B::A\n", "::", False, "012", [["1", "Film, the (1994)", "D"], ["2", "B", "A"]]),
+    ('"User-ID";"ISBN"\r\n"1";"a;b"\r\n', ";", True, ["User-ID", "ISBN"], [["1", "a;b"]]),
+    ("1|Numéro, 1|x\n2|B|y", "|", False, "012", [["1", "Numéro, 1", "x"], ["2", "B", "y"]]),
+    ("id,title,genres\n1,A,x|y\n2,\"B, the\",z\n", ",", True, ["id", "title", "genres"],
+     [["1", "A", "x|y"], ["2", "B, the", "z"]]),
+    ("\ufeffuser,artist\na,b\n\n \nc,d\n", ",", True, ["user", "artist"], [["a", "b"], ["c", "d"]]),
+    ("a,b\nc,d\n", ",", False, "01", [["a", "b"], ["c", "d"]]),
+    ("a,when\nx,2000-09-05T06:53:25\n", ",", True, ["a", "when"], [["x", "2000-09-05T06:53:25"]]),
+    ("a,b\nx,\ny,1\n", ",", True, ["a", "b"], [["x", ""], ["y", "1"]]),
+    ("1\ta\n2\tb\n", "\t", False, "01", [["1", "a"], ["2", "b"]]),
+    ("1;2;3,5\n1;4;2,5\n", ";", False, "012", [["1", "2", "3,5"], ["1", "4", "2,5"]]),
+    ('x\t"Heroes" Live\t1\ny\tB\t2\n', "\t", False, "012", [["x", '"Heroes" Live', "1"], ["y", "B", "2"]]),
+    ('x\t"tab\there"\t1\ny\tB\t2\n', "\t", False, "012", [["x", "tab\there", "1"], ["y", "B", "2"]]),
+    ('x,"two\nlines",1\ry,B,2', ",", False, "012", [["x", "two\nlines", "1"], ["y", "B", "2"]]),
+])
+def test_separators_headers_and_quotes_are_found_out(text, separator, header, names, rows, tmp_path):
+    found, read = laid_out(tmp_path, text)
+    assert (found.separator, found.header, list(found.names), read) == (separator, header, list(names), rows)
+    packed, again = laid_out(tmp_path, gzip.compress(text.encode()), "table.gz")
+    assert (packed, again) == (found, rows)
+
+
+def test_what_the_caller_says_comes_first(tmp_path):
+    assert laid_out(tmp_path, "a b,c\nd e,f\n", sep=" ")[1] == [["a", "b,c"], ["d", "e,f"]]
+    assert laid_out(tmp_path, "a\tb,c\nd\te,f\n", sep=r"\t")[1] == [["a", "b,c"], ["d", "e,f"]]
+    assert laid_out(tmp_path, "user,artist\nc,d\n", header=False)[0].names == ("0", "1")
+    assert laid_out(tmp_path, "1,2\n3,4\n", header=True)[0].names == ("1", "2")
+    assert laid_out(tmp_path, "numéro,x\né,1\n".encode("latin-1"), encoding="latin-1")[1] == [["é", "1"]]
+
+
+@pytest.mark.parametrize(("text", "how", "message"), [
+    (b"", {}, "the file is empty"),
+    (b"one column\n1\n", {}, r"separated by .*; the first line is 'one column'; sep \(--sep\)"),
+    (b"a,b\nc\n", {}, r"line 2: the line has 1 cells, and the first line 2 \(commas, no header\): 'c'"),
+    (b'a,b\nc,"d" e\n', {}, "after line 1: .*a cell that begins with a quote must end with one"),
+    (b'a,b\nc,"d\n', {}, "a cell that begins with a quote must end with one"),
+    (b"a,b\nc,d\nD\xe9mon,1\n", {}, r"line 3: its bytes are no utf-8 .*encoding \(--encoding\) must be"),
+    (b"a,b\n" * 50_000 + b"\xff,b\n", {}, "line 50001: its bytes are no utf-8"),
+    (b"a,b\n", {"encoding": "nonsense"}, r"encoding \(--encoding\) is 'nonsense'"),
+    (b"a,b\n", {"sep": ""}, r"sep \(--sep\) is ''"),
+    (b"a,b\n", {"sep": '"'}, r"sep \(--sep\) is '\"'"),
+    (b"a,b\n", {"header": 1}, "header is 1; it must be True, False or None"),
+    (gzip.compress(b"a,b\n" * 99)[:-9], {}, "a damaged gzip file"),
+    (gzip.compress(b"a,b\n" * 99)[:-6] + b"123456", {}, "a damaged gzip file"),
+])
+def test_a_table_that_cannot_be_read_is_refused_with_the_option_that_helps(text, how, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        laid_out(tmp_path, text, **how)
+
+
+def test_columns_are_found_by_name_and_by_position():
+    names = ("id", "7", "id", "x")
+    assert [_tables.position("f", names, column) for column in ("x", "7", 1, "2", 3)] == [3, 1, 1, 2, 3]
+    for wrong in ("id", "y", 4, -1, "4", True, 1.0):
+        with pytest.raises(ValueError, match=r"f: .* names no column, or several; .*from 0 to 3, .*: id, 7, id, x"):
+            _tables.position("f", names, wrong)
+
+
+def test_json_lines_are_rows_of_names(tmp_path):
+    path = tmp_path / "reviews.json.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1, "b": "x"}\n\n{"a": [2]}\n'))
+    assert list(_tables.json_rows(path)) == [(1, {"a": 1, "b": "x"}), (3, {"a": [2]})]
+    assert _tables.ending(path) == ".json"
+    for wrong in (b"{'a': 1}\n", b'[{"a": 1}]\n', b"1\n"):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match="line 1: expected a JSON object, all of it on one line; the line is"):
+            list(_tables.json_rows(path))
