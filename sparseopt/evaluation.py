@@ -110,8 +110,8 @@ def _extremes(numbers):
     return f"values from {numbers.min()} to {numbers.max()}" if numbers.size else "no values"
 
 
-def train_test_split_by_time(users: npt.ArrayLike, times: npt.ArrayLike,
-                             test_size: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+def train_test_split_by_time(users: npt.ArrayLike, times: npt.ArrayLike, test_size: float = 0.2,
+                             items: npt.ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Split samples by time: the last samples of each user are the test set.
 
     If a user has n samples, the last ⌊n · test_size⌋ of these are held out. Samples of the same time keep their order.
@@ -124,6 +124,10 @@ def train_test_split_by_time(users: npt.ArrayLike, times: npt.ArrayLike,
         The time of each sample.
     test_size : float
         The share of samples to hold out, above 0 and below 1.
+    items : None or array of integers, shape (n,)
+        The item of each sample. With items, all samples of a pair of a user and an item are in the same part. The pair
+        counts once, and its time is that of its last sample. Without items, a pair that comes again can be in both
+        parts: a test on such pairs is too easy.
 
     Returns
     -------
@@ -140,6 +144,8 @@ def train_test_split_by_time(users: npt.ArrayLike, times: npt.ArrayLike,
     >>> from sparseopt.evaluation import train_test_split_by_time
     >>> train_test_split_by_time([0, 0, 1, 0, 0, 1], [5, 1, 2, 4, 3, 1], test_size=0.5)
     (array([1, 4, 5]), array([0, 2, 3]))
+    >>> train_test_split_by_time([0, 0, 0, 0], [1, 2, 3, 4], test_size=0.5, items=[7, 8, 8, 7])
+    (array([1, 2]), array([0, 3]))
     """
     users, times = np.asarray(users), np.asarray(times)
     if users.ndim != 1 or times.shape != users.shape:
@@ -148,11 +154,60 @@ def train_test_split_by_time(users: npt.ArrayLike, times: npt.ArrayLike,
         raise ValueError(f"times has NaN at position {np.isnan(times).argmax()}; it must have no NaN")
     if not isinstance(test_size, Real) or not 0 < test_size < 1:
         raise ValueError(f"test_size is {shown(test_size)}; it must be a number above 0 and below 1")
+    if items is not None:
+        samples, last = _pairs(users, items, times)
+        _, test = train_test_split_by_time(users[last], times[last], test_size)
+        held_out = np.isin(samples, test)
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
     order = np.lexsort((times, users))
     _, first, n = np.unique(users[order], return_index=True, return_counts=True)
     place = np.arange(len(users)) - np.repeat(first, n)
     held_out = place >= np.repeat(n - np.floor(n * test_size + 1e-9).astype(np.int64), n)
     return np.sort(order[~held_out]), np.sort(order[held_out])
+
+
+def train_test_split_at_random(users: npt.ArrayLike, test_size: float = 0.2, items: npt.ArrayLike | None = None,
+                               random_state: int | np.random.Generator | None = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Split samples without times: samples of each user, drawn at random, are the test set.
+
+    Parameters
+    ----------
+    users, test_size, items
+        As in `train_test_split_by_time`.
+    random_state : None, int or numpy.random.Generator
+        The seed of the draws. The same integer gives the same split.
+
+    Returns
+    -------
+    train, test : arrays of integers
+        Positions of the samples, sorted.
+
+    Raises
+    ------
+    ValueError
+        As in `train_test_split_by_time`.
+
+    Examples
+    --------
+    >>> from sparseopt.evaluation import train_test_split_at_random
+    >>> train, test = train_test_split_at_random([0, 0, 1, 0, 0, 1], test_size=0.5)
+    >>> len(train), len(test)
+    (3, 3)
+    """
+    order = np.random.default_rng(random_state).permutation(len(np.asarray(users)))
+    return train_test_split_by_time(users, order, test_size, items)
+
+
+def _pairs(users, items, times):
+    """The number of each sample's pair of a user and an item, and the position of each pair's last sample."""
+    items = np.asarray(items)
+    if items.shape != users.shape:
+        raise ValueError(f"users has shape {users.shape} and items {items.shape}; both must have the same shape (n,)")
+    order = np.lexsort((times, items, users))
+    ends = np.append((np.diff(users[order]) != 0) | (np.diff(items[order]) != 0), True)[:len(order)]
+    samples = np.empty(len(order), np.int64)
+    samples[order] = np.cumsum(ends) - ends
+    return samples, order[ends]
 
 
 def ranking_metrics(recommended: npt.ArrayLike, test: sp.sparray | sp.spmatrix) -> dict[str, float]:

@@ -87,7 +87,8 @@ def test_settings_of_another_model_are_refused(text, clicks, ratings, tmp_path, 
             ("words", text, ["--negative", "5"], "--negative does not go with --model glove"),
             ("clicks", clicks, ["--dim", "5"], "--dim does not go with --model linear"),
             ("ratings", ratings, ["--loss", "bpr", "--model", "explicit"], "--loss does not go with --model explicit"),
-            ("ratings", ratings, ["--least", "3", "--model", "explicit"], "--least does not go with --model explicit")]:
+            ("ratings", ratings, ["--min-rating", "3", "--model", "explicit"],
+             "--min-rating does not go with --model explicit")]:
         assert said in refused(capsys, "train", name, file, "--output", tmp_path, *arguments)
 
 
@@ -126,7 +127,8 @@ def test_recommenders_are_trained_judged_and_recommend_what_was_not_seen(ratings
     said = run(capsys, "recommend", checkpoint, "--like", 1000, "-n", 3, "--titles", tmp_path / "titles.csv")
     assert sum(int(film) % 2 == 0 for film in re.findall(r"Film (\d+)", said)) >= 2
     for arguments, status, message in [([5], 1, "does not know user 5"), (["--like", 1], 1, "does not know item 1"),
-                                       ([], 2, "USER and --like are both given, or both missing")]:
+                                       ([], 2, "nothing is given; exactly one of USER, --all, --items and --like"),
+                                       ([5, "--like", 1], 2, "USER and --like is given; exactly one")]:
         assert message in refused(capsys, "recommend", checkpoint, *arguments, status=status)
 
 
@@ -223,14 +225,14 @@ def test_the_last_of_several_ratings_of_a_pair_counts_and_the_command_says_so(tm
     for name in ("once", "twice"):
         said = run(capsys, "train", "ratings", tmp_path / f"{name}.csv", "--model", "explicit", "--dim", 2,
                    "--epochs", 2, "--output", tmp_path / name)
-        assert ("twice.csv: 2 ratings are left out: the same user has rated the same item again later" in said) == (
-            name == "twice")
+        assert ("twice.csv: rows that repeat a pair of a user and an item: 2; of each pair, the last rating is kept "
+                "(--duplicates)" in said) == (name == "twice")
         assert "36 ratings of 6 items by 6 users" in said
         losses.append(re.search(r"loss ([\d.]+ → [\d.]+)", said)[1])
     assert losses[0] == losses[1]
     checkpoint = tmp_path / "once" / "checkpoint.safetensors"
     said = run(capsys, "evaluate", "ratings", checkpoint, tmp_path / "twice.csv")
-    assert "2 ratings are left out" in said
+    assert "rows that repeat a pair of a user and an item: 2" in said
     assert " 36 root mean squared error" in said
 
 

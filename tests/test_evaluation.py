@@ -8,7 +8,12 @@ import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 
 from sparseopt import evaluation
-from sparseopt.evaluation import evaluate, ranking_metrics, train_test_split_by_time
+from sparseopt.evaluation import (
+    evaluate,
+    ranking_metrics,
+    train_test_split_at_random,
+    train_test_split_by_time,
+)
 
 
 class Ranked:
@@ -101,6 +106,33 @@ def test_the_last_samples_of_each_user_are_held_out():
         assert_array_equal(np.sort(last), test[users[test] == user])
 
 
+def test_a_pair_that_comes_again_is_in_training_or_held_out_and_never_in_both():
+    rng = np.random.default_rng(0)
+    users, items, times = rng.integers(20, size=900), rng.integers(30, size=900), rng.integers(50, size=900)
+    for train, test in (train_test_split_by_time(users, times, 0.2, items),
+                        train_test_split_at_random(users, 0.2, items, random_state=1)):
+        assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(900))
+        parts = [set(zip(users[part].tolist(), items[part].tolist(), strict=True)) for part in (train, test)]
+        assert not parts[0] & parts[1]
+        for user in range(20):
+            assert sum(one == user for one, _ in parts[1]) == len(set(items[users == user].tolist())) // 5
+    train, test = train_test_split_by_time(users, times, 0.2, items)
+    for user in range(20):                      # of a user, no pair in training has a later sample than one held out
+        last = {item: times[(users == user) & (items == item)].max() for item in set(items[users == user].tolist())}
+        held_out = {item: last.pop(item) for item in set(items[test][users[test] == user].tolist())}
+        assert max(last.values()) <= min(held_out.values())
+
+
+def test_a_random_split_holds_out_a_share_of_each_user_and_another_one_for_another_seed():
+    users = np.repeat(np.arange(10), 20)
+    splits = [train_test_split_at_random(users, 0.25, random_state=seed) for seed in (0, 0, 1)]
+    for train, test in splits:
+        assert_array_equal(np.bincount(users[test]), np.full(10, 5))
+        assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(200))
+    assert_array_equal(splits[0][1], splits[1][1])
+    assert (splits[0][1] != splits[2][1]).any()
+
+
 @pytest.mark.parametrize(("call", "error", "message"), [
     (lambda t: ranking_metrics([[0], [1]], t), ValueError, r"recommended has shape \(2, 1\); .* must be \(1, k\)"),
     (lambda t: ranking_metrics([[0.5]], t), TypeError, "recommended has dtype float64"),
@@ -112,6 +144,8 @@ def test_the_last_samples_of_each_user_are_held_out():
     (lambda t: train_test_split_by_time([0, 1], [1]), ValueError, r"users has shape \(2,\) and times \(1,\); both"),
     (lambda t: train_test_split_by_time([0, 1], [1, np.nan]), ValueError, "NaN at position 1"),
     (lambda t: train_test_split_by_time([0, 1], [1, 2], 1.0), ValueError, "test_size is 1.0"),
+    (lambda t: train_test_split_at_random([0, 1], 0), ValueError, "test_size is 0;"),
+    (lambda t: train_test_split_by_time([0, 1], [1, 2], items=[1]), ValueError, r"and items \(1,\); both"),
 ])
 def test_what_is_wrong_is_named(call, error, message):
     with pytest.raises(error, match=message):

@@ -52,7 +52,7 @@ def test_what_the_caller_says_comes_first(tmp_path):
     (b"", {}, "the file is empty"),
     (b"one column\n1\n", {}, r"separated by .*; the first line is 'one column'; sep \(--sep\)"),
     (b"a,b\nc\n", {}, r"line 2: the line has 1 cells, and the first line 2 \(commas, no header\): 'c'"),
-    (b'a,b\nc,"d" e\n', {}, "after line 1: .*a cell that begins with a quote must end with one"),
+    (b'a,b\nc,"d" e\n', {}, "line 2: .*a cell that begins with a quote must end with one"),
     (b'a,b\nc,"d\n', {}, "a cell that begins with a quote must end with one"),
     (b"a,b\nc,d\nD\xe9mon,1\n", {}, r"line 3: its bytes are no utf-8 .*encoding \(--encoding\) must be"),
     (b"a,b\n" * 50_000 + b"\xff,b\n", {}, "line 50001: its bytes are no utf-8"),

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _config, datasets, evaluation
-from ..models import GloVe, ImplicitFactorization, LogisticRegression, MatrixFactorization, glove
+from ..models import GloVe, LogisticRegression, MatrixFactorization, glove
 from ..models.words import tokenize, vocabulary
 from . import _comparison, clicks, ratings
 from ._common import HELP, UsageError, check_picture, count, existing_file, flag, list_of, optimizer, positive, seed
@@ -42,9 +42,8 @@ def add(commands):
         if name == "ratings":
             parser.add_argument("--model", choices=["implicit", "explicit"], default="implicit",
                                 help="as in `sparseopt train ratings` (default: implicit)")
-            parser.add_argument("--least", type=float, metavar="X",
-                                help="for implicit: least rating of an item that counts as chosen (default: "
-                                     f"{ratings.LEAST:g})")
+            ratings.add_min_rating(parser)
+            ratings.add_reading(parser)
         if name == "clicks":
             clicks.add_reading(parser)
         else:
@@ -105,37 +104,26 @@ def _clicks(options, out):
 
 
 def _ratings(options, out):
-    if options.model == "explicit":
-        return _explicit(options, out)
-    chosen = ratings.chosen(ratings.read(out, options.files[0]), ImplicitFactorization,
-                            ratings.LEAST if options.least is None else options.least)
-    X, test, _ = ratings.matrices(chosen, 0.2, None)
+    kind = ratings.MODELS[options.model]
+    read, _ = ratings.read(out, options.files[0], ratings.reading(options), kind, {"min_rating": options.min_rating})
+    X, test, _ = ratings.matrices(out, read, 0.2, seed=options.seed)
     k = min(10, X.shape[1])
 
     def make(optimizer, lr):
-        return ImplicitFactorization(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs,
-                                     random_state=options.seed)
+        return kind(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs, random_state=options.seed)
 
-    return Task(f"ImplicitFactorization, {options.dim} dimensions, {_described(X, test)}", f"NDCG at {k}", True, make,
-                lambda model: model.partial_fit(X), lambda model: evaluation.evaluate(model, X, test, k)["ndcg"],
+    explicit = kind is MatrixFactorization
+    return Task(f"{kind.__name__}, {options.dim} dimensions, {_described(X, test, read.times is not None)}",
+                "root mean squared error" if explicit else f"NDCG at {k}", not explicit, make,
+                lambda model: model.partial_fit(X),
+                lambda model: -model.score(test) if explicit else evaluation.evaluate(model, X, test, k)["ndcg"],
                 options.epochs)
 
 
-def _explicit(options, out):
-    X, test, _ = ratings.matrices(ratings.chosen(ratings.read(out, options.files[0]), MatrixFactorization, None), 0.2,
-                                  None)
-
-    def make(optimizer, lr):
-        return MatrixFactorization(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs,
-                                   random_state=options.seed)
-
-    return Task(f"MatrixFactorization, {options.dim} dimensions, {_described(X, test)}", "root mean squared error",
-                False, make, lambda model: model.partial_fit(X), lambda model: -model.score(test), options.epochs)
-
-
-def _described(X, test):
-    return (f"{X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users; judged on the last fifth of each "
-            f"user's ratings, {test.nnz:,} in all")
+def _described(X, test, by_time):
+    fifth = "the last fifth" if by_time else "a fifth, drawn at random,"
+    return (f"{X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users; judged on {fifth} of each user's "
+            f"ratings, {test.nnz:,} in all")
 
 
 _TASKS = [("ratings", _ratings, "recommenders (matrix factorization): NDCG on each user's last ratings"),
@@ -154,8 +142,10 @@ def _compare(options, name, task):
         raise UsageError(f"--lr is {options.lr[0]:g}; --search random draws rates between two that are given")
     if options.seed is not None and options.search == "grid" and name == "clicks":
         raise UsageError(f"--seed is {options.seed}; for click models it is allowed with --search random only")
-    if getattr(options, "least", None) is not None and options.model == "explicit":
-        raise UsageError("--least does not go with --model explicit")
+    if getattr(options, "min_rating", None) is not None and options.model == "explicit":
+        raise UsageError("--min-rating does not go with --model explicit")
+    if name == "ratings":
+        ratings.reading(options)                # an option that is not allowed is told before a file is read
     options.seed = options.seed or 0
     out = Output(options)
     with out.status("reading"):
@@ -188,9 +178,11 @@ def _compare(options, name, task):
         command = ["sparseopt", "train", name, *map(str, options.files),
                    "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
                    "--epochs", str(epoch), *(["--dim", str(options.dim)] if "dim" in options else [])]
-        for option in ("model", "file_format", "label", "numbers", "skip", "n_features", "least"):
+        for option in ("model", "file_format", "label", "numbers", "skip", "n_features"):
             value = getattr(options, option, None)
             if value is not None:
                 command += [flag(option), ",".join(value) if isinstance(value, list) else str(value)]
+        if name == "ratings":
+            command += ratings.as_arguments(options)
         out.say(f"to train with the best setting on all of the data: {shlex.join(command)}")
     return 0

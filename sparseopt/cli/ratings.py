@@ -1,7 +1,6 @@
 """`sparseopt train ratings`, `recommend` and `evaluate ratings`."""
 
-import csv
-from dataclasses import replace
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -9,29 +8,32 @@ import scipy.sparse as sp
 
 from .. import _config, checkpoint, datasets, evaluation
 from ..models import ImplicitFactorization, MatrixFactorization
-from ._common import UsageError, add_settings, count, existing_file, flag, given, share
+from ._common import UsageError, add_settings, count, existing_file, flag, given, list_of, share
 from ._output import Output, add_format, check_table_path, write_table
 from ._run import Run, add_run
 
-_MODELS = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
-LEAST = 4.0                    # least rating of an item that counts as chosen
+MODELS = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
+# Options that say how files are read, with the values that they have if they are not given.
+_READING = {"columns": None, "sep": None, "header": None, "encoding": "utf-8", "weights": False, "duplicates": None}
+_AT_ONCE = 4096                 # users whose recommendations are computed together
 
 
 def add(train_commands, commands, evaluate_commands):
     ratings = train_commands.add_parser(
-        "ratings", help="train a recommender (matrix factorization) on ratings",
-        description="Train a recommender on ratings in MovieLens' format (userId,movieId,rating,timestamp). The model "
-                    "implicit learns which items a user chooses, from the ratings of at least --least. The model "
+        "ratings", help="train a recommender (matrix factorization) on ratings, plays or purchases",
+        description="Train a recommender on a file of ratings or counts: a delimited text, JSON lines or Parquet. The "
+                    "command says what it takes each column for. The model implicit learns which items a user chooses: "
+                    "from ratings of at least --min-rating, or from counts, whose weight is 1 + ln(count). The model "
                     "explicit learns which rating a user gives. The command writes checkpoint.safetensors (for "
                     "--resume and `sparseopt recommend`), run.json (a summary of the run) and loss.png.")
     ratings.set_defaults(run=_train)
-    ratings.add_argument("file", type=existing_file, metavar="FILE",
-                         help="ratings.csv, or .parquet with the same columns")
-    ratings.add_argument("--model", choices=_MODELS, default="implicit", help="default: implicit")
-    ratings.add_argument("--least", type=float, metavar="X",
-                         help=f"for implicit: least rating of an item that counts as chosen (default: {LEAST:g})")
+    ratings.add_argument("file", type=existing_file, metavar="FILE", help="ratings or counts: text, .jsonl or .parquet")
+    ratings.add_argument("--model", choices=MODELS, default="implicit", help="default: implicit")
     ratings.add_argument("--held-out", type=share, metavar="SHARE",
-                         help="hold out this share of each user's ratings, the last ones, to evaluate the model")
+                         help="hold out this share of each user's items to evaluate the model: the last ones, or "
+                              "without times some at random")
+    add_reading(ratings)
+    add_min_rating(ratings)
     add_run(ratings, "ratings", "continue from this checkpoint up to --epochs, with its settings; users and items may "
                                 "be new")
     add_format(ratings)
@@ -44,16 +46,21 @@ def add(train_commands, commands, evaluate_commands):
     recommend = commands.add_parser("recommend", help="recommend items to users")
     recommend.set_defaults(run=_recommend)
     recommend.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
-    recommend.add_argument("users", nargs="*", type=int, metavar="USER", help="ids of users, as in the ratings")
-    recommend.add_argument("--seen", type=existing_file, metavar="FILE",
-                           help="ratings whose items are not recommended again")
-    recommend.add_argument("--like", type=int, metavar="ITEM",
+    recommend.add_argument("users", nargs="*", metavar="USER", help="ids of users, as in the ratings")
+    recommend.add_argument("--all", action="store_true", help="recommend to all users of the training")
+    recommend.add_argument("--items", type=list_of(str), metavar="ITEM,",
+                           help="recommend to someone who was not trained on, from these items; for the model explicit "
+                                "ITEM=RATING says how the item is rated")
+    recommend.add_argument("--like", metavar="ITEM",
                            help="id of an item: print the most similar items, instead of items for users")
+    recommend.add_argument("--seen", type=existing_file, metavar="FILE",
+                           help="ratings, whatever their value, whose items are not recommended again")
     recommend.add_argument("--titles", type=existing_file, metavar="FILE",
-                           help="a table whose first two columns are ids of items and titles")
+                           help="a delimited text whose first two columns are ids of items and titles")
     recommend.add_argument("-n", type=count, default=10, metavar="N", help="number of items (default: 10)")
     recommend.add_argument("--output", type=Path, metavar="FILE",
-                           help="write the table to this file: .csv, .tsv, .json, .jsonl or .parquet")
+                           help="write the table to this file instead: .csv, .tsv, .json, .jsonl or .parquet")
+    add_reading(recommend, "The options below are for FILE of --seen (default: as in training)")
     add_format(recommend)
 
     evaluate = evaluate_commands.add_parser("ratings", help="measure how well a recommender predicts ratings")
@@ -63,119 +70,249 @@ def add(train_commands, commands, evaluate_commands):
     evaluate.add_argument("--seen", type=existing_file, metavar="FILE",
                           help="ratings that the model was trained on, whose items are not recommended")
     evaluate.add_argument("-k", type=count, default=10, metavar="K", help="number of items to recommend (default: 10)")
+    add_reading(evaluate, "The options below are for the files (default: as in training)")
     add_format(evaluate)
 
 
-def read(out, path):
-    """Read the last rating of each pair of a user and an item, and print the number of ratings left out."""
-    ratings = datasets.read_ratings(path)
-    latest = ratings.latest()
-    if len(latest) < len(ratings):
-        out.say(f"{path.name}: {len(ratings) - len(latest):,} ratings are left out: the same user has rated the same "
-                  "item again later")
-    return latest
+def add_reading(parser: argparse.ArgumentParser, about: str | None = None) -> None:
+    """Add the options that say how files of ratings are read."""
+    group = parser.add_argument_group("how files are read", about)
+    group.add_argument("--columns", type=_columns, metavar="ROLE=COLUMN,",
+                       help="which column is which, by name or by position from 0: user=who,item=2,rating=stars; the "
+                            "roles are user, item, rating or weight (a count), and time; `time=` says that there is "
+                            "none (default: by well-known names; without names user,item,rating,time)")
+    group.add_argument("--sep", metavar="TEXT", help="separator of the columns (default: found out)")
+    group.add_argument("--no-header", dest="header", action="store_const", const=False,
+                       help="the first line has no names (default: found out)")
+    group.add_argument("--encoding", metavar="NAME", help="encoding of the text (default: utf-8)")
+    group.add_argument("--weights", action="store_const", const=True,
+                       help="the values are counts, such as plays, whatever the name of their column")
+    group.add_argument("--duplicates", choices=["last", "first", "mean", "sum", "max"],
+                       help="which rating counts if a user has rated an item more than once (default: last; sum for "
+                            "counts)")
 
 
-def chosen(ratings, kind, least):
-    """The ratings that a model of this kind is trained on."""
+def add_min_rating(parser: argparse.ArgumentParser) -> None:
+    """Add the option --min-rating, which goes with the model implicit."""
+    parser.add_argument("--min-rating", type=float, metavar="X",
+                        help="for implicit: the least rating of an item that counts as chosen (default: four fifths of "
+                             "the highest rating, which is 4 of 5)")
+
+
+def _columns(text):
+    columns = {}
+    for part in text.split(","):
+        role, equals, column = part.partition("=")
+        if not equals or role in columns:
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; it must be user=COLUMN,item=COLUMN,...")
+        columns[role] = column or None
+    return columns
+
+
+def reading(options: argparse.Namespace, stored: dict | None = None) -> dict:
+    """Return the arguments of `read_ratings` that the options of `add_reading` give; others are as stored."""
+    found = {name: getattr(options, name) for name in _READING if getattr(options, name) is not None}
+    if stored and found.get("columns"):             # positions of the file of the training mean nothing in another one
+        stored = {**stored, "columns": None}
+    how = {**_READING, **(stored or {}), **found}
+    try:
+        datasets.ratings.check_reading(**how)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from None
+    return how
+
+
+def as_arguments(options: argparse.Namespace) -> list[str]:
+    """Return the options of `add_reading` and `add_min_rating` as they stand on a command line."""
+    words = []
+    for name in ("sep", "encoding", "duplicates", "min_rating"):
+        value = getattr(options, name)
+        words += [] if value is None else [flag(name), str(value)]
+    if options.columns:
+        given = (f"{role}={'' if column is None else column}" for role, column in options.columns.items())
+        words += ["--columns", ",".join(given)]
+    return words + ["--no-header"] * (options.header is False) + ["--weights"] * bool(options.weights)
+
+
+def read(out: Output, path: Path, how: dict, kind: type, chosen: dict) -> tuple[datasets.Ratings, dict]:
+    """Read the ratings that a model of this kind learns, and say how they were read and what was left out.
+
+    `chosen` has the arguments of `Ratings.chosen`. It is returned with the values that were used.
+    """
+    ratings = _read(out, path, how)
+    chosen = dict(chosen)
     if kind is MatrixFactorization:
-        return ratings
-    ratings = ratings.where(ratings.values >= least)
-    if not len(ratings):
-        raise ValueError(f"there is no rating of at least {least:g}; there must be one, or --least must be lower")
-    return replace(ratings, values=np.ones(len(ratings)))
+        if ratings.counts:
+            raise ValueError(f"{path}: there are no ratings, but counts ({ratings.columns}); the model explicit "
+                             "learns ratings. Leave --model out, or name their column by --columns rating=...")
+        if chosen.get("zeros") is None:
+            chosen["zeros"] = ratings.zeros_are_no_ratings()
+        if chosen["zeros"]:
+            rated = ratings.where(ratings.values != 0)
+            out.say(f"{path.name}: {len(ratings) - len(rated):,} ratings are 0, which is no rating here; they are left "
+                    "out")
+            ratings = rated
+        return ratings, chosen
+    if ratings.counts:
+        found = ratings.chosen(chosen.get("min_rating"))
+        gone = len(ratings) - len(found)
+        out.say(f"{path.name}: counts; the weight of a pair is 1 + ln(count)"
+                + (f"; {gone:,} pairs whose count is not above 0 are left out" if gone else ""))
+        return found, chosen
+    default = chosen.get("min_rating") is None
+    if chosen.get("zeros") is None:
+        chosen["zeros"] = default and ratings.zeros_are_no_ratings()
+    if default:
+        chosen["min_rating"] = ratings.default_min_rating()
+    found = ratings.chosen(**chosen)
+    out.say(f"{path.name}: ratings of at least {chosen['min_rating']:g} count as chosen"
+            + (f" (four fifths of the highest, {ratings.values.max():g})" if default else "")
+            + (", and ratings of 0, which are no ratings here" if chosen["zeros"] else "")
+            + f"; {len(ratings) - len(found):,} other ratings are left out (--min-rating)")
+    return found, chosen
+
+
+def _read(out, path, how):
+    """Read ratings, each pair once, and say how they were read."""
+    with out.status(f"reading {path.name}"):
+        ratings = datasets.read_ratings(path, **how)
+    out.say(f"{path.name}: {ratings.columns}")
+    if ratings.left_out:
+        out.say(f"{path.name}: rows with an empty cell, which are left out: {ratings.left_out:,}")
+    if ratings.merged:
+        rule = how["duplicates"] or ("sum" if ratings.counts else "last")
+        out.say(f"{path.name}: rows that repeat a pair of a user and an item: {ratings.merged:,}; of each pair, the "
+                f"{rule} {'of its counts' if ratings.counts else 'rating'} is kept (--duplicates)")
+    return ratings
 
 
 def _train(options):
     out, run = Output(options), Run(options, "ratings")
-    kind = _MODELS[options.model]
+    kind = MODELS[options.model]
     if options.threads:
         _config.set_num_threads(options.threads)
-    if options.least is not None and kind is MatrixFactorization:
-        raise UsageError("--least does not go with --model explicit")
+    if options.min_rating is not None and kind is MatrixFactorization:
+        raise UsageError("--min-rating does not go with --model explicit")
     if options.resume:
         model, stored = _loaded(options.resume, kind)
-        settings = {name: value for name, value in given(options, model, _MODELS.values()).items() if name != "epochs"}
-        if settings or options.least is not None:
-            raise UsageError(f"{flag(next(iter(settings), 'least'))} does not go with --resume: the checkpoint has "
-                             "this setting")
+        settings = {name: value for name, value in given(options, model, MODELS.values()).items() if name != "epochs"}
+        if settings or options.min_rating is not None:
+            raise UsageError(f"{flag(next(iter(settings), 'min_rating'))} does not go with --resume: the checkpoint "
+                             "has this setting")
         model.epochs = options.epochs or model.epochs
-        least = stored["least"]
+        how, chosen = reading(options, stored["reading"]), stored["chosen"]
     else:
-        model, stored = kind(**given(options, kind(), _MODELS.values())), None
-        least = LEAST if options.least is None else options.least
-    with out.status("reading"):
-        ratings = chosen(read(out, options.file), kind, least)
-    X, test, ids = matrices(ratings, options.held_out, stored)
+        model, stored = kind(**given(options, kind(), MODELS.values())), None
+        how, chosen = reading(options), {"min_rating": options.min_rating}
+    ratings, chosen = read(out, options.file, how, kind, chosen)
+    X, test, ids = matrices(out, ratings, options.held_out, stored)
     out.say(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
-              + (f", {test.nnz:,} others held out" if test is not None else ""))
+            + (f", {test.nnz:,} others held out" if test is not None else ""))
     run.train(out, model, lambda show: model.partial_fit(X, show), "ratings",
-              (lambda: measures(model, X, test, 10)) if test is not None else None, least=least, **ids)
+              (lambda: measures(model, X, test, 10)) if test is not None else None, reading=how, chosen=chosen, **ids)
     quality = {} if test is None else measures(model, X, test, 10)
     if quality:
         _print_measures(out, test, quality)
     run.finish(out, model, "mean loss of a rating", quality=quality,
-               data={"file": str(options.file), "ratings": X.nnz, "users": X.shape[0], "items": X.shape[1]})
+               data={"file": str(options.file), "columns": ratings.columns, "ratings": X.nnz, "users": X.shape[0],
+                     "items": X.shape[1]})
     return 0
 
 
-def matrices(ratings, held_out, stored):
-    """The training set, the test set or None, and the ids of the rows and columns. Stored ids come first."""
+def matrices(out: Output, ratings: datasets.Ratings, held_out: float | None, stored: dict | None = None,
+             seed: int = 0) -> tuple[sp.csr_array, sp.csr_array | None, dict]:
+    """Return the training set, the test set or None, and the ids of the rows and columns. Stored ids come first."""
     users, user_ids = _renumbered(ratings.users, ratings.user_ids, stored and stored["user_ids"])
     items, item_ids = _renumbered(ratings.items, ratings.item_ids, stored and stored["item_ids"])
     shape = len(user_ids), len(item_ids)
     parts = [np.arange(len(ratings))]
     if held_out:
-        parts = evaluation.train_test_split_by_time(users, ratings.times, held_out)
+        if ratings.times is None:
+            out.say("there are no times; what is held out is drawn at random")
+            parts = evaluation.train_test_split_at_random(users, held_out, items, seed)
+        else:
+            parts = evaluation.train_test_split_by_time(users, ratings.times, held_out, items)
+        if not len(parts[1]):
+            raise ValueError(f"no user has enough items to hold out {held_out:g} of these; the share must be larger, "
+                             "or left out")
     X, *test = (sp.coo_array((ratings.values[part].astype(np.float32), (users[part], items[part])), shape=shape).tocsr()
                 for part in parts)
-    return X, test[0] if test else None, {"user_ids": user_ids.tolist(), "item_ids": item_ids.tolist()}
+    return X, test[0] if test else None, {"user_ids": user_ids, "item_ids": item_ids}
 
 
 def _renumbered(numbers, ids, known):
+    """Numbers that belong to known ids and then to new ids, and all these ids, as a list."""
     if known is None:
-        return numbers, ids
-    place = {one: number for number, one in enumerate(known)}
-    for one in ids.tolist():
-        place.setdefault(one, len(place))
-    return np.array([place[one] for one in ids.tolist()], np.int64)[numbers], np.array(list(place))
+        return numbers, ids.tolist()
+    known, ids = _alike(known, ids.tolist())
+    place = _places(known, ids)
+    new = place < 0
+    place[new] = len(known) + np.arange(new.sum())
+    return place[numbers], known + [one for one, is_new in zip(ids, new.tolist(), strict=True) if is_new]
+
+
+def _alike(known, ids):
+    """Two lists of ids, both of integers or both of texts."""
+    if known and ids and type(known[0]) is not type(ids[0]):
+        return [str(one) for one in known], [str(one) for one in ids]
+    return known, ids
+
+
+def _places(known, ids):
+    """The position of each id in the list of known ids, or -1."""
+    found = dict.fromkeys(ids, -1)          # smaller than a dict of all known ids
+    for place, one in enumerate(known):
+        if one in found:
+            found[one] = place
+    return np.array([found[one] for one in ids], np.int64)
 
 
 def _loaded(path, *kinds):
     """A model and the metadata of its checkpoint."""
     stored = checkpoint.load(path).metadata
-    by_name = {kind.__name__: kind for kind in _MODELS.values()}
+    by_name = {kind.__name__: kind for kind in MODELS.values()}
     kind = by_name.get(stored.get("model_type"))
-    if kind is None or not {"user_ids", "item_ids", "least"} <= set(stored):
+    if kind is None or not {"user_ids", "item_ids", "reading", "chosen"} <= set(stored):
         raise ValueError(f"{path}: not a checkpoint of `sparseopt train ratings`")
     if kinds and kind not in kinds:
-        other = next(name for name, one in _MODELS.items() if one is kind)
+        other = next(name for name, one in MODELS.items() if one is kind)
         raise ValueError(f"{path}: a checkpoint of {kind.__name__}; add --model {other}")
     return kind.load(path), stored
 
 
-def _known(out, path, model, stored):
+def _known(ratings, stored):
     """The ratings of users and items that the model knows, as a matrix, and the number of all other ratings."""
-    ratings = chosen(read(out, path), type(model), stored["least"])
-    rows, columns = ({one: number for number, one in enumerate(stored[name])} for name in ("user_ids", "item_ids"))
-    users = np.array([rows.get(one, -1) for one in ratings.user_ids.tolist()])[ratings.users]
-    items = np.array([columns.get(one, -1) for one in ratings.item_ids.tolist()])[ratings.items]
+    users, items = (_places(*_alike(stored[name], ids.tolist()))[numbers] for name, ids, numbers in (
+        ("user_ids", ratings.user_ids, ratings.users), ("item_ids", ratings.item_ids, ratings.items)))
     known = (users >= 0) & (items >= 0)
-    values = ratings.values[known].astype(np.float32)
-    X = sp.coo_array((values, (users[known], items[known])), shape=(len(rows), len(columns)))
+    X = sp.coo_array((ratings.values[known].astype(np.float32), (users[known], items[known])),
+                     shape=(len(stored["user_ids"]), len(stored["item_ids"])))
     return X.tocsr(), int((~known).sum())
+
+
+def _seen(out, path, how, stored):
+    """What users have rated, whatever the rating."""
+    seen, unknown = _known(_read(out, path, how), stored)
+    if not seen.nnz:
+        raise ValueError(f"{path}: there is no rating of a user and an item that the model knows; there must be at "
+                         "least one")
+    if unknown:
+        out.say(f"{path.name}: {unknown:,} ratings of users or items that the model does not know are left out")
+    return seen
 
 
 def _evaluate(options):
     out = Output(options)
     model, stored = _loaded(options.checkpoint)
-    test, unknown = _known(out, options.file, model, stored)
+    how = reading(options, stored["reading"])
+    ratings, _ = read(out, options.file, how, type(model), stored["chosen"])
+    test, unknown = _known(ratings, stored)
     if not test.nnz:
         raise ValueError(f"{options.file}: there is no rating of a user and an item that the model knows; there must "
                          "be at least one")
     if unknown:
-        out.say(f"{unknown:,} ratings of users or items that the model does not know are left out")
-    seen = _known(out, options.seen, model, stored)[0] if options.seen else sp.csr_array(test.shape, dtype=np.float32)
+        out.say(f"{options.file.name}: {unknown:,} ratings of users or items that the model does not know are left out")
+    seen = _seen(out, options.seen, how, stored) if options.seen else sp.csr_array(test.shape, dtype=np.float32)
     _print_measures(out, test, measures(model, seen, test, options.k))
     return 0
 
@@ -195,39 +332,94 @@ def _print_measures(out, test, found):
 
 def _recommend(options):
     out = Output(options)
-    if bool(options.users) == (options.like is not None):
-        raise UsageError("USER and --like are both given, or both missing; give ids of users, or one item by --like")
+    ways = {"USER": options.users, "--all": options.all, "--items": options.items, "--like": options.like}
+    asked = [way for way, value in ways.items() if value]
+    if len(asked) != 1:
+        raise UsageError(f"{' and '.join(asked) or 'nothing'} is given; exactly one of USER, --all, --items and --like "
+                         "must be")
+    if options.seen and asked[0] in ("--items", "--like"):
+        raise UsageError(f"--seen does not go with {asked[0]}, which takes no user of the file")
     if options.output:
         check_table_path("--output", options.output)
+    reading(options)
     model, stored = _loaded(options.checkpoint)
-    titles = _titles(options.titles) if options.titles else {}
-    item_ids = stored["item_ids"]
-    seen = _known(out, options.seen, model, stored)[0] if options.seen else None
-    columns = ["user" if options.users else "like", "item", *(["title"] if titles else []), ("score", ".3f")]
-    rows = []
-    wanted, ids, what = [options.like], item_ids, "item"
-    if options.users:
-        wanted, ids, what = options.users, stored["user_ids"], "user"
-    number = {one: i for i, one in enumerate(ids)}
-    unknown = [one for one in wanted if one not in number]
-    if unknown:
-        raise ValueError(f"{options.checkpoint}: the model does not know {what} {unknown[0]}; it must be an id of the "
-                         "ratings that the model was trained on")
-    for one in wanted:
-        if options.users:
-            items, scores = model.recommend(number[one], min(options.n, len(item_ids)), seen)
-        else:
-            items, scores = model.similar_items(number[one], min(options.n, len(item_ids) - 1))
-        for item, score in zip(items, scores, strict=True):
-            if item >= 0:
-                title = [titles.get(str(item_ids[item]), "")] if titles else []
-                rows.append((one, item_ids[item], *title, float(score)))
-    out.table(columns, rows, grouped=True)
+    ids = stored["item_ids"]
+    titles = _titles(out, options.titles, options.encoding) if options.titles else None
+    if titles is not None and not any(str(one) in titles for one in ids):
+        raise ValueError(f"--titles: {options.titles} has no id of an item that the model knows; its first column must "
+                         f"have such ids as {ids[0]}")
+    seen = _seen(out, options.seen, reading(options, stored["reading"]), stored) if options.seen else None
+    if options.like:
+        found = [(options.like, *model.similar_items(_numbers(options, [options.like], ids, "item")[0],
+                                                     min(options.n, len(ids) - 1)))]
+    elif options.items:
+        found = [(None, *_for_items(options, model, ids))]
+    else:
+        numbers = range(len(stored["user_ids"]))
+        if not options.all:
+            numbers = _numbers(options, options.users, stored["user_ids"], "user")
+        found = _for_users(model, numbers, stored["user_ids"], min(options.n, len(ids)), seen)
+
+    def rows():
+        for one, items, scores in found:
+            for item, score in zip(items.tolist(), scores.tolist(), strict=True):
+                if item >= 0:
+                    title = [] if titles is None else [titles.get(str(ids[item]), "")]
+                    yield (*([] if one is None else [one]), ids[item], *title, score)
+
+    columns = [*{"--like": ["like"], "--items": []}.get(asked[0], ["user"]), "item",
+               *([] if titles is None else ["title"]), ("score", ".3f")]
     if options.output:
-        write_table(options.output, columns, rows)
+        write_table(options.output, columns, rows())
+        out.say(f"written: {options.output}")
+    else:
+        out.table(columns, rows(), grouped=not options.items)
     return 0
 
 
-def _titles(path):
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        return {row[0]: row[1] for row in csv.reader(file) if len(row) > 1}
+def _for_users(model, numbers, ids, n, seen):
+    """Yield the id of each user, with items and scores."""
+    for start in range(0, len(numbers), _AT_ONCE):
+        some = np.array(numbers[start:start + _AT_ONCE])
+        for number, items, scores in zip(some.tolist(), *model.recommend(some, n, seen), strict=True):
+            yield ids[number], items, scores
+
+
+def _for_items(options, model, ids):
+    """Items and scores for someone who was not trained on."""
+    items, ratings = options.items, None
+    if isinstance(model, MatrixFactorization) and any("=" in item for item in items):
+        try:
+            items, ratings = zip(*((item, float(rating)) for item, rating in (one.rsplit("=", 1) for one in items)),
+                                 strict=True)
+        except ValueError:
+            raise UsageError(f"--items is {','.join(options.items)}; either all items must have a rating, as in "
+                             "ITEM=RATING, or none") from None
+    numbers = _numbers(options, items, ids, "item")
+    n = min(options.n, len(ids))
+    return model.recommend_for(numbers, n) if ratings is None else model.recommend_for(numbers, n, ratings)
+
+
+def _numbers(options, wanted, ids, what):
+    """The positions of ids that stand on the command line, as texts."""
+    texts = list(wanted)
+    if ids and isinstance(ids[0], int):
+        wanted = [int(one) if one.lstrip("-").isdecimal() else one for one in wanted]
+    found = _places(ids, wanted)
+    unknown = [one for one, place in zip(texts, found.tolist(), strict=True) if place < 0]
+    if unknown:
+        raise ValueError(f"{options.checkpoint}: the model does not know {what} {unknown[0]}; it must be an id of the "
+                         f"ratings that the model was trained on, such as {ids[0]}")
+    return found
+
+
+def _titles(out, path, encoding):
+    """From ids of items, as texts, to titles."""
+    try:
+        titles = datasets.ratings.read_titles(path, encoding or "utf-8")
+    except ValueError:
+        if encoding:
+            raise
+        titles = datasets.ratings.read_titles(path, "latin-1")
+        out.say(f"{path.name}: its bytes are no UTF-8; read as latin-1 (--encoding)")
+    return titles

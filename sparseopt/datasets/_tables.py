@@ -48,7 +48,7 @@ def ending(path):
 @contextlib.contextmanager
 def opened(path, encoding="utf-8"):
     """Open a text, decompressed if it is packed by gzip. Errors of its bytes are ValueErrors that name the path."""
-    check_encoding(encoding)
+    check(encoding=encoding)
     regular(path)               # a pipe could not be read twice, once for the layout
     with open(path, "rb") as file:
         packed = file.peek(2)[:2] == b"\x1f\x8b"
@@ -66,14 +66,6 @@ def opened(path, encoding="utf-8"):
             raise ValueError(f"{path}: a damaged gzip file: {escaped(str(error), 160)}") from None
 
 
-def check_encoding(encoding):
-    try:
-        "".encode(encoding)
-    except (LookupError, TypeError, ValueError):
-        raise ValueError(f"encoding (--encoding) is {shown(encoding)}; it must be the name of an encoding, such as "
-                         "utf-8, latin-1 or cp1252") from None
-
-
 def _undecodable(path, packed, encoding):
     """The number of the first line whose bytes the encoding does not have, as part of a message."""
     with (gzip.open if packed else open)(path, "rb") as file:
@@ -83,6 +75,20 @@ def _undecodable(path, packed, encoding):
             except UnicodeDecodeError:
                 return f", line {number}"
     return ""                   # of UTF-16, lines of bytes are no lines of text
+
+
+def check(sep=None, header=None, encoding="utf-8"):
+    """Raise ValueError if a separator, a header or an encoding is not allowed. No file is read."""
+    if sep is not None and (not isinstance(sep, str) or not sep or set(sep) & set('"\r\n')):
+        raise ValueError(f"sep (--sep) is {shown(sep)}; it must be a text without quotes and ends of lines, such as "
+                         "',' or '::'")
+    if header is not None and header is not True and header is not False:
+        raise ValueError(f"header is {shown(header)}; it must be True, False or None")
+    try:
+        "".encode(encoding)
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"encoding (--encoding) is {shown(encoding)}; it must be the name of an encoding, such as "
+                         "utf-8, latin-1 or cp1252") from None
 
 
 def layout(path, sep=None, header=None, encoding="utf-8", known=lambda name: False):
@@ -110,22 +116,21 @@ def layout(path, sep=None, header=None, encoding="utf-8", known=lambda name: Fal
     ValueError
         If the file is empty, or no separator divides its first line.
     """
-    if sep is not None and (not isinstance(sep, str) or not sep or set(sep) & set('"\r\n')):
-        raise ValueError(f"sep (--sep) is {shown(sep)}; it must be a text without quotes and ends of lines, such as "
-                         "',' or '::'")
-    if header is not None and header is not True and header is not False:
-        raise ValueError(f"header is {shown(header)}; it must be True, False or None")
+    check(sep, header, encoding)
     with opened(path, encoding) as file:
         text = file.read(_LOOKED_AT)
         if file.read(1) and (whole := re.search(r"[\r\n](?!.*[\r\n])", text, re.DOTALL)):
             text = text[:whole.end()]           # without the last line, of which a part is missing
-    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip(" ")]
     if not lines:
         raise ValueError(f"{path}: the file is empty; it must have at least one line")
     seps = SEPARATORS if sep is None else (sep.replace("\\t", "\t"),)
-    _, separator, quotes = max((_divided(lines, one) for one in seps), key=lambda found: found[0])
-    table = [cells for _, cells in _split(io.StringIO(text, newline=""), separator, quotes, strict=False)]
-    if len(table[0]) < 2:
+    try:
+        _, separator, quotes = max((_divided(lines, one) for one in seps), key=lambda found: found[0])
+        table = [cells for _, cells in _split(io.StringIO(text, newline=""), separator, quotes, strict=False)]
+    except csv.Error as error:
+        raise ValueError(f"{path}: no delimited text: {error}; the first line is {shown(lines[0], 160)}") from None
+    if not table or len(table[0]) < 2:
         one_of = " ".join(map(repr, seps)) if sep is None else shown(separator)
         raise ValueError(f"{path}: expected columns separated by {one_of}; the first line is {shown(lines[0], 160)}; "
                          "sep (--sep) must be the separator of the file")
@@ -137,6 +142,14 @@ def layout(path, sep=None, header=None, encoding="utf-8", known=lambda name: Fal
     return Layout(separator, quotes, header, names, lines[0])
 
 
+def names_of(lines, separator, quotes):
+    """The names of columns in the first line that is not empty; none if there is no such line."""
+    try:
+        return tuple(cell.strip() for cell in next(_split(lines, separator, quotes, strict=False), (0, ()))[1])
+    except csv.Error:
+        return ()
+
+
 def _divided(lines, separator):
     """How well a separator divides lines, the separator, and whether quotes quote."""
     quotes = len(separator) == 1
@@ -145,9 +158,9 @@ def _divided(lines, separator):
         with_quotes = [line for line in lines if '"' in line]
         quotes = bool(with_quotes) and not any('"' in re.sub(cell, "", line) for line in with_quotes)
     lengths = [len(cells) for _, cells in _split(lines, separator, quotes, strict=False)]
-    most = lengths[0]
+    most = lengths[0] if lengths else 0
     rank = SEPARATORS.index(separator) if separator in SEPARATORS else 0
-    return (most > 1, lengths.count(most) / len(lengths), most, -rank), separator, quotes
+    return (most > 1, lengths.count(most) / max(len(lengths), 1), most, -rank), separator, quotes
 
 
 def _split(lines, separator, quotes, strict=True):
@@ -177,27 +190,28 @@ def _of_numbers(cells):
     return kinds[True] > 0 and kinds[False] == 0
 
 
-def rows(path, layout, encoding="utf-8"):
+def rows(path, layout, encoding="utf-8", strict=True):
     """Yield (number of the line, cells) of a delimited text, without its header and without empty lines.
 
-    ValueError, which names the line, is raised if a row has another number of cells than the first line.
+    If `strict` is True, a row with another number of cells than the first line raises ValueError, which names the line.
     """
     number = 0
     with opened(path, encoding) as file:
-        found = _split(file, layout.separator, layout.quotes)
+        found = _split(file, layout.separator, layout.quotes, strict)
         try:
             if layout.header:
                 number, _ = next(found)
             for number, cells in found:
-                if len(cells) != len(layout.names):
+                if strict and len(cells) != len(layout.names):
                     raise ValueError(f"the line has {len(cells)} cells, and the first line {len(layout.names)} "
-                                     f"({layout}): {shown(layout.separator.join(cells), 160)}")
+                                     f"({layout}): {shown(layout.separator.join(cells), 160)}; the first line is "
+                                     f"{shown(layout.first, 160)}; sep (--sep) can name another separator")
                 yield number, cells
         except UnicodeDecodeError:
             raise
         except csv.Error as error:
-            raise ValueError(f"{path}, a line after line {number}: {error}; a cell that begins with a quote must end "
-                             "with one") from None
+            hint = "" if "limit" in str(error) else "; a cell that begins with a quote must end with one"
+            raise ValueError(f"{path}, line {number + 1}: {error}{hint} ({layout})") from None
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
 

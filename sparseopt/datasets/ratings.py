@@ -1,39 +1,77 @@
-"""Ratings of items by users, and a reader of files in MovieLens' format."""
+"""Ratings of items by users, counts of plays or purchases, and a reader of the files that hold these."""
 
 import math
 import os
-from array import array
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from .._text import shown
-from ._tables import named, open_parquet
+from .._checks import flag, one_of
+from .._text import escaped, shown
+from . import _columns, _tables
+
+Duplicates = Literal["last", "first", "mean", "sum", "max"]
+Column = str | int | None
+
+# Names of columns that are found without an option, in small letters without signs. The first that a file has counts.
+_KNOWN = {
+    "user": "user userid uid userhash usersha1 username reviewer reviewerid customer customerid member memberid "
+            "visitor visitorid account accountid listener listenerid reader readerid session sessionid u",
+    "item": "item itemid iid movie movieid film filmid book bookid isbn asin parentasin product productid artist "
+            "artistid artistmbid artmbid song songid track trackid album albumid article articleid business businessid "
+            "game gameid anime animeid recipe recipeid beer beerid video videoid show showid joke jokeid place placeid "
+            "venue venueid stockcode sku i",
+    "rating": "rating ratings bookrating score overall stars grade userrating movierating reviewscore reviewoverall r",
+    "weight": "weight weights plays play playcount nplays numplays count counts listens listencount clicks views "
+              "purchases quantity qty freq frequency",
+    "time": "timestamp time unixreviewtime unixtime datetime date ts createdat ratingtimestamp eventtime reviewdate "
+            "invoicedate viewedat listenedat",
+}
+_KNOWN = {role: names.split() for role, names in _KNOWN.items()}
+_TITLES = ["title", "name", "itemtitle", "movietitle", "booktitle", "songtitle", "productname", "artistname",
+           "itemname", "trackname"]
+_ROLES = tuple(_KNOWN)
+_ALL_KNOWN = {name for names in _KNOWN.values() for name in names if len(name) > 1}
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.0+)?")
+_SINCE_1973 = 1e8               # seconds since 1970: no rating is so high
+_MOST = 100                     # no scale of ratings goes further
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))        # from this size on, so many of the unit make a second
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """Ratings of items by users, each with its time. Users and items have numbers, and each number belongs to an id.
+    """Ratings of items by users. Users and items have numbers, and each number belongs to an id.
 
     Attributes
     ----------
     users, items : arrays of int32, shape (n,)
         The user and the item of each rating: numbers from 0, in the order of the ids.
     values : array of float64, shape (n,)
-        The ratings.
-    times : array of int64, shape (n,)
+        The ratings; or counts, such as numbers of plays.
+    times : None, or array of float64, shape (n,)
         The time of each rating, in seconds since 1970.
-    user_ids, item_ids : arrays of int64
+    user_ids, item_ids : arrays of int64 or of str (dtype object)
         The id of each user and of each item, sorted.
+    counts : bool
+        True if the values are counts, and False if they are ratings.
+    columns : str
+        What the reader took each column of the file for, in one line.
+    left_out, merged : int
+        How many rows the reader left out because a cell is empty, and how many because their pair came again.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sparseopt.datasets import Ratings
     >>> ratings = Ratings(users=np.array([0, 0, 1]), items=np.array([0, 1, 1]), values=np.array([5.0, 2.0, 4.0]),
-    ...                   times=np.array([1, 2, 3]), user_ids=np.array([7, 9]), item_ids=np.array([10, 20]))
+    ...                   times=None, user_ids=np.array([7, 9]), item_ids=np.array([10, 20]))
     >>> ratings.matrix().toarray()
     array([[5., 2.],
            [0., 4.]], dtype=float32)
@@ -44,9 +82,13 @@ class Ratings:
     users: np.ndarray
     items: np.ndarray
     values: np.ndarray
-    times: np.ndarray
+    times: np.ndarray | None
     user_ids: np.ndarray
     item_ids: np.ndarray
+    counts: bool = False
+    columns: str = ""
+    left_out: int = 0
+    merged: int = 0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -65,13 +107,13 @@ class Ratings:
         """
         kept_users, users = _numbered(self.users[keep])
         kept_items, items = _numbered(self.items[keep])
-        return Ratings(users, items, self.values[keep], self.times[keep], self.user_ids[kept_users],
-                       self.item_ids[kept_items])
+        return replace(self._at(keep), users=users, items=items, user_ids=self.user_ids[kept_users],
+                       item_ids=self.item_ids[kept_items])
 
     def matrix(self, which: slice | npt.ArrayLike = slice(None)) -> sp.csr_array:
         """Return the ratings as a matrix with a row for each user and a column for each item.
 
-        If a user has rated an item several times, only the last of these ratings counts, as in `latest`.
+        If a user has rated an item several times, the last rating counts. Counts add up.
 
         Parameters
         ----------
@@ -83,68 +125,194 @@ class Ratings:
         scipy.sparse.csr_array of float32, shape (len(user_ids), len(item_ids))
             The shape does not depend on `which`.
         """
-        users, items, values, times = (array[which] for array in (self.users, self.items, self.values, self.times))
-        last = _last_of_pairs(users, items, times)
+        once = self._at(which).without_duplicates()
         shape = len(self.user_ids), len(self.item_ids)
-        return sp.coo_array((values[last].astype(np.float32), (users[last], items[last])), shape=shape).tocsr()
+        return sp.coo_array((once.values.astype(np.float32), (once.users, once.items)), shape=shape).tocsr()
 
-    def latest(self) -> "Ratings":
-        """Return the last rating of each pair of a user and an item.
+    def without_duplicates(self, how: Duplicates | None = None) -> "Ratings":
+        """Return the ratings with one rating for each pair of a user and an item.
 
-        If several ratings of a pair have the same time, the last of these in the arrays counts.
+        Parameters
+        ----------
+        how : None, "last", "first", "mean", "sum" or "max"
+            Which rating counts. "last" and "first" go by the times, and without times by the order. Ratings of the same
+            time keep their order. None stands for "sum" if the values are counts, else for "last".
 
         Returns
         -------
         Ratings
-            The order, the numbers and the ids stay.
+            A pair stands where its last rating stood, with the time of that rating; with "first", its first. Numbers
+            and ids stay. `merged` grows by the number of ratings that are gone.
+
+        Raises
+        ------
+        ValueError
+            If how is not allowed.
 
         Examples
         --------
         >>> import numpy as np
         >>> from sparseopt.datasets import Ratings
         >>> ratings = Ratings(users=np.array([0, 0, 0]), items=np.array([0, 1, 0]), values=np.array([5.0, 2.0, 4.0]),
-        ...                   times=np.array([1, 2, 3]), user_ids=np.array([7]), item_ids=np.array([10, 20]))
-        >>> ratings.latest().values
-        array([2., 4.])
+        ...                   times=None, user_ids=np.array([7]), item_ids=np.array([10, 20]))
+        >>> ratings.without_duplicates().values, ratings.without_duplicates("mean").values
+        (array([2., 4.]), array([2. , 4.5]))
         """
-        last = _last_of_pairs(self.users, self.items, self.times)
-        return replace(self, users=self.users[last], items=self.items[last], values=self.values[last],
-                       times=self.times[last])
+        how = _how(how, self.counts)
+        pairs = self.users.astype(np.int64) * len(self.item_ids) + self.items
+        ordered = np.sort(pairs)
+        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        if not len(again):
+            return self
+        order = np.flatnonzero(again[np.minimum(np.searchsorted(again, pairs), len(again) - 1)] == pairs)
+        order = order[np.lexsort((pairs[order],) if self.times is None else (self.times[order], pairs[order]))]
+        begins = np.flatnonzero(np.diff(pairs[order], prepend=-1))
+        ends = np.append(begins[1:], len(order)) - 1
+        kept, values = order[begins if how == "first" else ends], self.values.copy()
+        if how in ("mean", "sum", "max"):
+            values[kept] = (np.maximum if how == "max" else np.add).reduceat(values[order], begins)
+            if how == "mean":
+                values[kept] /= ends - begins + 1
+        once = np.ones(len(self), bool)
+        once[order], once[kept] = False, True
+        return replace(replace(self, values=values)._at(once), merged=self.merged + len(order) - len(kept))
+
+    def chosen(self, min_rating: float | None = None, zeros: bool | None = None) -> "Ratings":
+        """Return the pairs that show that a user likes an item, with a weight each, for `ImplicitFactorization`.
+
+        | values  | kept                                                    | weight                             |
+        |---------|---------------------------------------------------------|------------------------------------|
+        | ratings | at least min_rating, by default `default_min_rating()`  | 1                                  |
+        | counts  | above 0                                                 | 1 + ln(count); 1 for counts till 1 |
+
+        Parameters
+        ----------
+        min_rating : None or float
+            The least rating of a chosen item. Counts need None.
+        zeros : None or bool
+            True if a rating of 0 counts as chosen, too: the user has turned to the item, and has not rated it. None
+            stands for True if `zeros_are_no_ratings()` and min_rating is None.
+
+        Returns
+        -------
+        Ratings
+            The values are the weights. Users and items without a chosen pair are gone. A pair is there once.
+
+        Raises
+        ------
+        ValueError
+            If no pair is left, or the values are counts and min_rating is not None.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sparseopt.datasets import Ratings
+        >>> plays = Ratings(users=np.array([0, 0, 1]), items=np.array([0, 1, 1]), values=np.array([1.0, 0.0, 100.0]),
+        ...                 times=None, user_ids=np.array([7, 9]), item_ids=np.array([10, 20]), counts=True)
+        >>> plays.chosen().values.round(2)
+        array([1.  , 5.61])
+        """
+        once = self.without_duplicates()
+        if self.counts:
+            if min_rating is not None:
+                raise ValueError(f"min_rating (--min-rating) is {shown(min_rating)}, and the values are counts, not "
+                                 "ratings; it must be left out")
+            keep, weights = once.values > 0, 1 + np.log(np.maximum(once.values, 1))
+        else:
+            least = once.default_min_rating() if min_rating is None else min_rating
+            keep, weights = once.values >= least, np.ones(len(once))
+            if zeros or (zeros is None and min_rating is None and once.zeros_are_no_ratings()):
+                keep |= once.values == 0
+        if not keep.any():
+            raise ValueError("no count is above 0; at least one must be" if self.counts else
+                             f"no rating is at least {least:g}; there must be one, or min_rating (--min-rating) must "
+                             "be lower")
+        return replace(once, values=weights).where(keep)
+
+    def default_min_rating(self) -> float:
+        """Return four fifths of the highest rating: 4 where ratings go up to 5, and 8 where they go up to 10."""
+        return float(np.round(0.8 * self.values.max(), 6))
+
+    def zeros_are_no_ratings(self) -> bool:
+        """Return whether 0 stands for an item that the user has not rated, as in Book-Crossing's files.
+
+        All ratings are whole then, none is negative, some are above 1, and 0 comes more often than any other.
+        """
+        if self.counts or not (self.values == 0).any():
+            return False
+        different, times = np.unique(self.values, return_counts=True)
+        return bool(different[0] == 0 and different[-1] > 1 and (different == np.round(different)).all()
+                    and times[0] > times[1:].max())
+
+    def _at(self, which):
+        """The ratings at some positions, without new numbers."""
+        return replace(self, users=self.users[which], items=self.items[which], values=self.values[which],
+                       times=None if self.times is None else self.times[which])
 
 
-def _last_of_pairs(users, items, times):
-    """The positions of the last rating of each pair of a user and an item, sorted."""
-    order = np.lexsort((times, items, users))
-    users, items, last = users[order], items[order], np.ones(len(order), bool)
-    last[:-1] = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
-    return np.sort(order[last])
+def _how(how, counts):
+    return ("sum" if counts else "last") if how is None else one_of("duplicates", how, "last", "first", "mean", "sum",
+                                                                    "max")
 
 
-_HEADER = "userId,movieId,rating,timestamp"
-_CELLS = "which are an integer, an integer, a finite number and an integer"
+def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None = None, sep: str | None = None,
+                 header: bool | None = None, encoding: str = "utf-8", weights: bool = False,
+                 duplicates: Duplicates | None = None) -> Ratings:
+    """Return the ratings, or the counts of plays or purchases, of a file.
 
+    The file is a delimited text, or JSON lines, or Parquet. The end of its name says which. A text or JSON lines may be
+    packed by gzip.
 
-def read_ratings(path: str | os.PathLike) -> Ratings:
-    """Return the ratings of a file in the format of MovieLens (grouplens.org), such as `ratings.csv`.
+    | end of the name | read as                                                                           |
+    |-----------------|-----------------------------------------------------------------------------------|
+    | .parquet        | Parquet, with the package pyarrow (the extra `parquet`)                            |
+    | .jsonl, .json   | a JSON object on each line, whose keys are the names of columns                   |
+    | any other       | a delimited text; pyarrow reads it where that is installed, as it is much faster   |
+
+    Columns are found by well-known names: userId, user_id, reviewerID, movieId, asin, ISBN, artistID, rating, overall,
+    Book-Rating, plays, weight, timestamp, unixReviewTime and others. Case and signs do not matter. Without names, the
+    columns are user, item, rating and time, in this order; two to four columns. In a file without names, two columns
+    are taken for something else:
+
+    | third column, without a fourth          | taken for      |
+    |-----------------------------------------|----------------|
+    | all numbers are 10^8 or more, or dates  | time           |
+    | whole numbers from 1 to more than 100   | weight: counts |
+
+    A column of weights is a column of counts. Without a column of ratings or of weights, each row counts 1. Ids are
+    integers if all are integers, such as 7 or 7.0, without leading zeros. Else they are texts. Rows in which a cell of
+    a used column is empty are left out.
 
     Parameters
     ----------
     path : str or path
-        A text file whose first line is `userId,movieId,rating,timestamp`. Each other line has an integer, an integer, a
-        finite number and an integer. A file whose name ends in .parquet is read as Parquet: it has these four columns,
-        may have more columns, and needs the package pyarrow (the extra `parquet`).
+    columns : None or mapping
+        Says which column is which: {"user": "who", "item": 2}. The keys are "user", "item", "rating" or "weight", and
+        "time". A value is the name of a column or its position from 0; None says that there is no such column. Other
+        columns are found by their names. In a file without names, no others are used.
+    sep : None or str
+        The separator. None finds it out: a comma, tab, ::, semicolon or |.
+    header : None or bool
+        True if the first line of the text has names, and False if not. None finds it out.
+    encoding : str
+        The encoding of the text.
+    weights : bool
+        True if the values are counts, whatever the name of their column.
+    duplicates : None, "last", "first", "mean", "sum" or "max"
+        Which rating counts if a pair of a user and an item comes again, as in `Ratings.without_duplicates`.
 
     Returns
     -------
     Ratings
-        In the order of the file.
+        In the order of the file, each pair once. Times are in seconds since 1970: numbers in milliseconds,
+        microseconds or nanoseconds are told by their size. Dates of ISO 8601 without a time zone are of UTC.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If a line, or a row of a Parquet file, is malformed, or there is no rating. The message names the line or row.
+        If a parameter is not allowed, a cell is malformed, or there is no rating. The message names the line or row.
     ImportError
         If pyarrow is needed and not installed.
 
@@ -153,60 +321,262 @@ def read_ratings(path: str | os.PathLike) -> Ratings:
     >>> import os, tempfile
     >>> from sparseopt.datasets import read_ratings
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "ratings.csv")
+    ...     path = os.path.join(folder, "ratings.dat")
     ...     with open(path, "w") as file:
-    ...         _ = file.write("userId,movieId,rating,timestamp\\n7,20,4.0,964982703\\n9,10,3.5,964982224\\n")
+    ...         _ = file.write("7::B0020::4::964982703\\n9::B0010::3.5::964982224\\n")
     ...     ratings = read_ratings(path)
-    >>> ratings.users, ratings.items, ratings.values
-    (array([0, 1], dtype=int32), array([1, 0], dtype=int32), array([4. , 3.5]))
+    >>> ratings.user_ids, ratings.item_ids, ratings.values
+    (array([7, 9]), array(['B0010', 'B0020'], dtype=object), array([4. , 3.5]))
+    >>> ratings.columns
+    'user: column 0; item: column 1; rating: column 2; time: column 3 (::, no header)'
     """
-    users, items, values, times = (_parquet_ratings if str(path).lower().endswith(".parquet") else _csv_ratings)(path)
-    if not len(values):
-        raise ValueError(f"{path} has no ratings; a file must have at least one")
-    user_ids, users = _numbered(users)
-    item_ids, items = _numbered(items)
-    return Ratings(users, items, np.array(values), np.array(times), user_ids, item_ids)
+    check_reading(columns, sep, header, encoding, weights, duplicates)
+    wanted = dict(columns or {})
+    table = _Table(path, sep, header, encoding)
+    roles = _roles(table, wanted)
+    numbers = [roles["time"]] if "time" in roles else []
+    used = dict(zip(roles, table.columns(list(roles.values()), numbers), strict=True))
+    n = len(_codes(used["user"]))
+    if not table.named and not wanted and "rating" in used and len(table.names) == 3:
+        used, roles = _retaken(used, roles)
+    if weights and "rating" in used:
+        used, roles = ({"weight" if role == "rating" else role: one for role, one in kept.items()}
+                       for kept in (used, roles))
+    keep = np.ones(n, bool)
+    for column in used.values():
+        if isinstance(column, _columns.Column) and "" in column.texts:
+            keep &= column.codes != column.texts.index("")
+    if not keep.any():
+        raise ValueError(f"{path} has no ratings; a file must have at least one row without empty cells")
+
+    def cells(role, convert):
+        return convert(used[role], keep, lambda row, text, allowed: table.wrong(row, role, roles[role], text, allowed))
+
+    values = np.ones(int(keep.sum()))
+    for role in {"rating", "weight"} & set(used):
+        values = cells(role, _numbers)
+    times = cells("time", _times) if "time" in used else None
+    (user_ids, users), (item_ids, items) = (_ids(used[role], keep) for role in ("user", "item"))
+    found = Ratings(users, items, values, times, user_ids, item_ids, "rating" not in used, table.said(roles),
+                    int(n - len(values)))
+    return found.without_duplicates(duplicates)
 
 
-def _csv_ratings(path):
-    users, items, values, times = array("q"), array("q"), array("d"), array("q")
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        if file.readline().strip() != _HEADER:
-            raise ValueError(f"{path}, line 1: expected the header {_HEADER}")
-        for number, line in enumerate(file, 2):
-            if not line.strip():
+def check_reading(columns, sep, header, encoding, weights, duplicates):
+    """Raise an error if an argument of `read_ratings` is not allowed. No file is read."""
+    flag("weights", weights)
+    if duplicates is not None:
+        _how(duplicates, False)
+    _tables.check(sep, header, encoding)
+    if columns is None:
+        return
+    if not isinstance(columns, Mapping):
+        raise TypeError(f"columns is {shown(columns)}; it must be a dict such as {{'user': 'who', 'item': 2}}")
+    for role, column in columns.items():
+        if role not in _ROLES or (column is not None and not isinstance(column, str | int)):
+            raise ValueError(f"columns (--columns) has {shown(role)}: {shown(column)}; the keys must be of "
+                             f"{', '.join(_ROLES)}, and the values names or positions of columns, or None")
+    for role in ("user", "item"):
+        if role in columns and columns[role] is None:
+            raise ValueError(f"columns (--columns) has {role}: None; every file must have users and items")
+    if columns.get("rating") is not None and columns.get("weight") is not None:
+        raise ValueError("columns (--columns) has both a rating and a weight; the values must be one of these")
+
+
+def read_titles(path, encoding="utf-8"):
+    """Return a dict from the ids of items, as texts, to titles, from a file of one of the kinds of `read_ratings`.
+
+    The ids are in a column with a well-known name of items, or the first. The titles are in a column with a well-known
+    name of titles, or the first other one.
+    """
+    table = _Table(path, None, None, encoding, _TITLES)
+    folded = [_folded(name) for name in table.names] if table.named else []
+    ids = next((folded.index(name) for name in _KNOWN["item"] if name in folded), 0)
+    title = next((folded.index(name) for name in _TITLES if name in folded and folded.index(name) != ids),
+                 1 if ids == 0 else 0)
+    if table.layout:
+        cells = ((row[ids].strip(), row[title].strip()) for _, row in _tables.rows(path, table.layout, encoding, False)
+                 if len(row) > max(ids, title))
+    else:
+        cells = zip(*([column.texts[code] for code in column.codes.tolist()] for column in
+                      map(_as_texts, table.columns([ids, title], []))), strict=True)
+    return {one.partition(".")[0] if _INTEGER.fullmatch(one) else one: text for one, text in cells}
+
+
+def _as_texts(column):
+    if isinstance(column, _columns.Column):
+        return column
+    different, codes = np.unique(column, return_inverse=True)
+    return _columns.Column(codes, list(map(str, different.tolist())))
+
+
+class _Table:
+    """A file of one of the three kinds: its names, its columns, and the places of its cells."""
+
+    def __init__(self, path, sep, header, encoding, more=()):
+        known = _ALL_KNOWN.union(more)
+        self.path, self.layout, self.encoding, self.named = path, None, encoding, True
+        self.kind = {".parquet": "Parquet", ".jsonl": "JSON lines", ".json": "JSON lines"}.get(_tables.ending(path))
+        if self.kind:
+            if sep is not None or header is not None:
+                name, option = ("sep", "--sep") if sep is not None else ("header", "--no-header")
+                raise ValueError(f"{name} ({option}) is given, and {path} is read as {self.kind}; it must be left out")
+            if self.kind == "Parquet":
+                with _tables.open_parquet(path) as file:
+                    self.names, self.first = tuple(file.schema_arrow.names), None
+            else:
+                self.names, self.first = _columns.json_names(path, encoding)
+        else:
+            self.layout = _tables.layout(path, sep, header, encoding, lambda name: _folded(name) in known)
+            self.names, self.first, self.named = self.layout.names, self.layout.first, self.layout.header
+
+    def columns(self, positions, numbers):
+        if self.kind:
+            names = [self.names[at] for at in positions]
+            return (_columns.parquet_columns(self.path, names) if self.kind == "Parquet" else
+                    _columns.json_columns(self.path, self.encoding, names))
+        return _columns.text_columns(self.path, self.layout, self.encoding, positions, numbers)
+
+    def said(self, roles):
+        return f"{'; '.join(f'{role}: {self.title(at)}' for role, at in roles.items())} ({self.layout or self.kind})"
+
+    def title(self, at):
+        return escaped(self.names[at], 80) if self.named else f"column {at}"
+
+    def unfit(self, why):
+        """An error for a file whose columns do not fit."""
+        how = str(self.layout or self.kind)
+        seen = f"; the first line is {shown(self.first, 160)} ({how})" if self.first is not None else f" ({how})"
+        names = f"; the columns are {_tables.named(self.names)}" if self.named else ""
+        return ValueError(f"{self.path}: {why}{seen}{names}; columns (--columns user=...,item=...,rating=...,time=...) "
+                          "must say which is which by name or by position from 0"
+                          + (", and sep (--sep), header (--no-header) and encoding (--encoding) how the text is built"
+                             if self.layout else ""))
+
+    def wrong(self, row, role, at, text, allowed):
+        """An error for a cell."""
+        place = f"row {row + 1}"
+        if self.layout:
+            place = f"line {_columns.line_of(self.path, self.layout, self.encoding, row)}"
+        first = f"; the first line is {shown(self.first, 160)}" if self.first is not None else ""
+        return ValueError(f"{self.path}, {place}: the {role} ({self.title(at)}) is {shown(text)}; it must be {allowed}"
+                          f"{first}; columns (--columns {role}=...) can name another column for the {role}")
+
+
+def _folded(name):
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _roles(table, wanted):
+    """From the roles of columns to their positions."""
+    roles = {role: _tables.position(table.path, table.names, column) for role, column in wanted.items()
+             if column is not None}
+    if table.named:
+        folded = [_folded(name) for name in table.names]
+        taken = set(roles.values())
+        for role, known in _KNOWN.items():
+            other = {"weight": "rating", "rating": "weight"}.get(role)
+            if role in wanted or (other and other in roles):
                 continue
-            try:
-                user, item, value, time = line.split(",")
-                user, item, value, time = int(user), int(item), float(value), int(time)
-                if not math.isfinite(value):
-                    raise ValueError
-                for column, cell in zip((users, items, values, times), (user, item, value, time), strict=True):
-                    column.append(cell)
-            except (ValueError, OverflowError):
-                raise ValueError(f"{path}, line {number}: expected {_HEADER}, {_CELLS}; the line is "
-                                 f"{shown(line.strip())}") from None
-    return users, items, values, times
+            found = next((folded.index(name) for name in known if name in folded and folded.index(name) not in taken),
+                         None)
+            if found is not None:
+                roles[role] = found
+                taken.add(found)
+    elif not wanted:
+        if len(table.names) > 4:
+            raise table.unfit(f"without names, two to four columns are user, item, rating and time, and the file has "
+                              f"{len(table.names)}")
+        roles = dict(zip(("user", "item", "rating", "time"), range(len(table.names)), strict=False))
+    for role in ("user", "item"):
+        if role not in roles:
+            raise table.unfit(f"no column is known to be the {role}")
+    places = list(roles.values())
+    if len(set(places)) < len(places):
+        raise table.unfit("one column is taken for two things: "
+                          + ", ".join(f"{role}={table.title(at)}" for role, at in roles.items()))
+    return {role: roles[role] for role in _ROLES if role in roles}
 
 
-def _parquet_ratings(path):
-    names = _HEADER.split(",")
-    with open_parquet(path) as file:
-        if any(file.schema_arrow.names.count(name) != 1 for name in names):
-            raise ValueError(f"{path}: expected the columns {_HEADER}, each once; the file has "
-                             f"{named(file.schema_arrow.names)}")
-        table = file.read(names)
-    columns = [table[name].to_numpy() for name in names]        # a column with missing integers becomes floats with NaN
-    for column, name in zip(columns, names, strict=True):
-        wrong = np.ones(len(column), bool) if column.dtype.kind not in "iuf" else ~np.isfinite(column)
-        if name != "rating" and column.dtype.kind in "uf":
-            wrong |= (column != np.trunc(column)) | ~(np.abs(column.astype(np.float64)) < 2.0**63)
-        if wrong.any():
-            row = wrong.argmax()
-            raise ValueError(f"{path}, row {row + 1}: expected {_HEADER}, {_CELLS}; {name} is "
-                             f"{shown(table[name][row].as_py())} ({table.schema.field(name).type})")
-    return [column.astype(kind, copy=False) for column, kind in zip(columns, (np.int64, np.int64, np.float64, np.int64),
-                                                                    strict=True)]
+def _retaken(used, roles):
+    """Columns and roles, where a third column without a name that can be no rating is taken for times or counts."""
+    texts = [text for text in used["rating"].texts if text]
+    numbers = np.array([_number(text) for text in texts])
+    role = "rating"
+    if texts and ((numbers >= _SINCE_1973).all() or (np.isnan(numbers).all() and not np.isnan(_time(texts[0])))):
+        role = "time"
+    elif texts and (numbers >= 1).all() and (numbers == np.round(numbers)).all() and numbers.max() > _MOST:
+        role = "weight"
+    return ({role if key == "rating" else key: one for key, one in kept.items()} for kept in (used, roles))
+
+
+def _codes(column):
+    return column.codes if isinstance(column, _columns.Column) else column
+
+
+def _number(text):
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
+
+
+def _numbers(column, keep, wrong):
+    """The numbers of a column of ratings or counts."""
+    if not isinstance(column, _columns.Column):
+        return column[keep].astype(np.float64)
+    numbers = np.array([_number(text) for text in column.texts])
+    return _checked(column, numbers, keep, wrong, "a finite number")
+
+
+def _checked(column, numbers, keep, wrong, allowed):
+    bad = keep & ~np.isfinite(numbers)[column.codes]
+    if bad.any():
+        row = int(bad.argmax())
+        raise wrong(row, column.texts[column.codes[row]], allowed)
+    return numbers[column.codes[keep]]
+
+
+def _times(column, keep, wrong):
+    """Seconds since 1970."""
+    if isinstance(column, _columns.Column):
+        numbers = np.array([_time(text) for text in column.texts])
+        times = _checked(column, numbers, keep, wrong, "a number of seconds or milliseconds since 1970, or a date such "
+                         "as 2000-09-05T06:53:25")
+    else:
+        times = column[keep].astype(np.float64)
+    size = np.median(np.abs(times))
+    return times / next((unit for least, unit in _UNITS if size >= least), 1)
+
+
+def _time(text):
+    number = _number(text)
+    if not math.isnan(number) or not text[:4].isdecimal():
+        return number
+    try:
+        found = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.removesuffix("Z").removesuffix(" UTC")))
+    except ValueError:
+        return math.nan
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _ids(column, keep):
+    """The different ids, sorted, and the number of each cell's id among these."""
+    if not isinstance(column, _columns.Column):
+        ids, numbers = np.unique(column[keep].astype(np.int64), return_inverse=True)
+        return ids, numbers.astype(np.int32)
+    codes = column.codes[keep]
+    seen = np.flatnonzero(np.bincount(codes, minlength=len(column.texts)))
+    texts = [column.texts[code] for code in seen.tolist()] if len(seen) < len(column.texts) else column.texts
+    if all(map(_INTEGER.fullmatch, texts)):
+        ids, numbers = np.unique(np.array([int(text.partition(".")[0]) for text in texts]), return_inverse=True)
+    else:
+        ids = np.array(sorted(texts), object)
+        places = dict(zip(ids.tolist(), range(len(ids)), strict=True))
+        numbers = np.fromiter(map(places.__getitem__, texts), np.int32, len(texts))
+    of_code = np.zeros(len(column.texts), np.int32)
+    of_code[seen] = numbers
+    return ids, of_code[codes]
 
 
 def _numbered(ids):

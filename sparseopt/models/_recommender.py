@@ -82,7 +82,7 @@ class Recommender(Model):
         Parameters
         ----------
         X : scipy sparse array, shape (n_users, n_items)
-            As the class describes.
+            As the class describes. `sparseopt.datasets.read_ratings(path).matrix()` makes one from a file.
         callback : None or callable
             Called after every batch with a `sparseopt.models.Progress`. A true result ends the training.
 
@@ -95,6 +95,7 @@ class Recommender(Model):
         TypeError, ValueError, IndexError
             If X or a parameter of the model is not as described.
         """
+        _check_callback(callback)
         X = self._checked(X)
         self._check_settings(X)
         self._start(X)
@@ -122,6 +123,7 @@ class Recommender(Model):
         TypeError, ValueError, IndexError
             As in `fit`, and if X has fewer rows or columns than the model has users or items.
         """
+        _check_callback(callback)
         X = self._checked(X)
         self._check_settings(X)
         if not hasattr(self, "optimizer_"):
@@ -214,6 +216,30 @@ class Recommender(Model):
         rows, cosines = nearest(vectors, vectors[row], n, [row])
         return rows[0], cosines[0]
 
+    def _own(self, items, name, values):
+        """Return the items of someone who was not trained on, and one value for each item or None, both checked."""
+        self._check_fitted()
+        items = self._numbers("items", items)
+        different, counts = np.unique(items, return_counts=True)
+        if not len(items) or len(different) < len(items):
+            what = f"has {different[counts > 1][0]} twice" if len(items) else "is empty"
+            raise ValueError(f"items {what}; it must have at least one item, and each item once")
+        if values is not None:
+            values = np.asarray(values)
+            if values.shape != items.shape or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+                raise ValueError(f"{name} is {shown(values)}; it must be None or {len(items)} finite numbers, one for "
+                                 "each item")
+            values = values.astype(np.float64)
+        return items, values
+
+    def _best(self, scores, items, n):
+        """Return the n items with the highest scores, and the scores, without some items."""
+        _check_count("n", n, self._shape[1])
+        scores[items] = -np.inf
+        found, scores = (rows[0] for rows in highest(scores[None].astype(np.float32), n))
+        found[np.isneginf(scores)] = -1
+        return found, scores
+
     @property
     def _shape(self):
         tables = self.optimizer_.params
@@ -277,6 +303,19 @@ def highest(scores, n):
     found = np.take_along_axis(scores, columns, 1)
     order = np.lexsort((columns, -found), axis=1)
     return np.take_along_axis(columns, order, 1), np.take_along_axis(found, order, 1)
+
+
+def not_sparse(X):
+    """The error for an X that is no sparse matrix."""
+    return TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy sparse array "
+                     "(n_users, n_items). datasets.read_ratings(path).matrix() makes one from a file; np.unique(ids, "
+                     "return_inverse=True) numbers the users and items of a table")
+
+
+def _check_callback(callback):
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback is a {type(callback).__name__}; it must be None or callable. A recommender has no "
+                        "y: the ratings are the entries of X")
 
 
 def _check_count(name, value, most):

@@ -4,13 +4,14 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import scipy.optimize
 import scipy.sparse as sp
 
 from .. import embedding
 from .._text import shown
 from ..gradients import RowGradient, _numbers, checked
 from ._base import MakeOptimizer, Progress, Schedule, Seed
-from ._recommender import Recommender
+from ._recommender import Recommender, not_sparse
 
 _ALL = 1 << 14              # up to this number of items, softmax uses all items
 # The values of parameters that are None.
@@ -177,6 +178,72 @@ class ImplicitFactorization(Recommender):
         tables = self.optimizer_.params
         return embedding.dots(tables["users"], users, tables["items"], items) + tables["item_bias"][items]
 
+    def recommend_for(self, items: npt.ArrayLike, n: int = 10,
+                      weights: npt.ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+        r"""Return n items for someone who is not in the training, from that person's items, and their scores.
+
+        The vector p of this user is the one that is best for the items as they are. It minimizes the loss of softmax
+        over all items, for every `loss` of the model. Here I has the given items:
+
+        .. math:: \min_p -\sum_{i \in I} w_i \log \frac{e^{s_i}}{e^{s_i} + \sum_{j \notin I} e^{s_j}}
+                  + \tfrac12 \lambda \sum_i w_i \|p\|^2, \qquad s_i = p \cdot q_i + b_i
+
+        The problem is convex. The model stays as it is.
+
+        Parameters
+        ----------
+        items : array of integers, shape (k,)
+            The items that the person has chosen, each once. The result has none of these.
+        n : int
+            From 1 to the number of items.
+        weights : None or array of numbers, shape (k,)
+            The weight of each item, above 0. None stands for 1 each.
+
+        Returns
+        -------
+        items : array of integers, shape (n,)
+            The highest score comes first. -1 stands at the end if fewer than n items are left.
+        scores : array of floats, shape (n,)
+            The scores as in `predict`, and -inf beside -1.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If a parameter is not as described above, if there is no such item, or if the model is not fitted.
+
+        Examples
+        --------
+        >>> import numpy as np, scipy.sparse as sp
+        >>> from sparseopt.models import ImplicitFactorization
+        >>> rng = np.random.default_rng(0)
+        >>> taste = np.arange(200)[:, None] % 2 == np.arange(50) % 2         # users like every other item
+        >>> model = ImplicitFactorization(dim=8).fit(sp.csr_array(taste & (rng.random((200, 50)) < 0.4)))
+        >>> model.recommend_for([1, 7], n=5)[0] % 2
+        array([1, 1, 1, 1, 1])
+        """
+        items, weights = self._own(items, "weights", weights)
+        weights = np.ones(len(items)) if weights is None else weights
+        if not weights.min() > 0:
+            raise ValueError(f"weights has {weights.min()}; weights must be above 0")
+        self._catch_up()
+        tables = self.optimizer_.params
+        Q, bias, decay = tables["items"], tables["item_bias"], self._setting("regularization") * weights.sum()
+
+        def loss(p):
+            scores = (Q @ p.astype(np.float32) + bias).astype(np.float64)
+            top = scores.max()
+            slope = np.exp(scores - top)
+            own = slope[items]
+            slope[items] = 0
+            both = own + slope.sum()
+            slope *= (weights / both).sum()
+            slope[items] = weights * (own / both - 1)
+            return (weights @ (np.log(both) + top - scores[items]) + decay / 2 * p @ p,
+                    (slope.astype(np.float32) @ Q).astype(np.float64) + decay * p)
+
+        p = scipy.optimize.minimize(loss, np.zeros(self.dim), jac=True, method="L-BFGS-B").x.astype(np.float32)
+        return self._best(Q @ p + bias, items, n)
+
     def _check_settings(self, X):
         self._check_one_of("loss", *_DEFAULTS)
         super()._check_settings(X)
@@ -201,8 +268,7 @@ class ImplicitFactorization(Recommender):
 
     def _checked(self, X):
         if not sp.issparse(X) or X.ndim != 2:
-            raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy "
-                            "sparse array (n_users, n_items)")
+            raise not_sparse(X)
         X = checked(X, "X").tocsr()
         with np.errstate(over="ignore"):
             data = _numbers(X.data, "X").astype(np.float32)

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from .. import _memory, embedding
 from ..gradients import RowGradient, _numbers, checked
 from ._base import MakeOptimizer, Progress, Schedule, Seed, repeats
-from ._recommender import Recommender
+from ._recommender import Recommender, not_sparse
 
 
 class MatrixFactorization(Recommender):
@@ -56,8 +56,8 @@ class MatrixFactorization(Recommender):
     optimizer_ : Optimizer
         Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim), "user_bias" (n_users,)
         and "item_bias" (n_items,).
-    mean_ : float
-        μ.
+    mean_, std_ : float
+        μ, and the standard deviation of the same ratings.
     loss_curve_ : list of float
         The mean squared error of each epoch. The error of a rating is measured before the step on its batch.
 
@@ -93,6 +93,7 @@ class MatrixFactorization(Recommender):
     _axes: ClassVar = {**Recommender._axes, "user_bias": ("user",)}
 
     mean_: float
+    std_: float
 
     def __init__(self, dim: int = 64, optimizer: str | MakeOptimizer = "Adam", lr: float | Schedule | None = None,
                  epochs: int = 20, batch_size: int = 1024, regularization: float = 0.1, weight_decay: float = 0.0,
@@ -130,6 +131,59 @@ class MatrixFactorization(Recommender):
         return (embedding.dots(tables["users"], users, tables["items"], items)
                 + tables["user_bias"][users] + tables["item_bias"][items] + np.float32(self.mean_))
 
+    def recommend_for(self, items: npt.ArrayLike, n: int = 10,
+                      ratings: npt.ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+        r"""Return n items for someone who is not in the training, from that person's ratings, and their scores.
+
+        The vector p and the bias b of this user are those that are best for the items as they are:
+
+        .. math:: \min_{p, b} \tfrac12 \sum_i (r_i - \mu - b - b_i - p \cdot q_i)^2 + \tfrac12 \lambda k (\|p\|^2 + b^2)
+
+        Here k is the number of items. The model stays as it is.
+
+        Parameters
+        ----------
+        items : array of integers, shape (k,)
+            The items that the person has rated, each once. The result has none of these.
+        n : int
+            From 1 to the number of items.
+        ratings : None or array of numbers, shape (k,)
+            The ratings of these items. None stands for items that the person likes: the mean of all ratings plus one
+            standard deviation, `mean_ + std_`.
+
+        Returns
+        -------
+        items : array of integers, shape (n,)
+            The highest score comes first. -1 stands at the end if fewer than n items are left.
+        scores : array of floats, shape (n,)
+            The predicted ratings, and -inf beside -1.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If a parameter is not as described above, if there is no such item, or if the model is not fitted.
+
+        Examples
+        --------
+        >>> import numpy as np, scipy.sparse as sp
+        >>> from sparseopt.models import MatrixFactorization
+        >>> R = sp.csr_array(np.array([[5, 1, 5, 1], [1, 5, 1, 5]] * 20, float))
+        >>> model = MatrixFactorization(dim=2, epochs=60, regularization=0.02).fit(R)
+        >>> model.recommend_for([0, 1], n=2, ratings=[5, 1])[0]
+        array([2, 3])
+        """
+        items, ratings = self._own(items, "ratings", ratings)
+        self._catch_up()
+        tables = self.optimizer_.params
+        if ratings is None:
+            ratings = np.full(len(items), self.mean_ + self.std_)
+        A = np.column_stack([tables["items"][items], np.ones(len(items))]).astype(np.float64)
+        decay = np.sqrt(self.regularization * len(items)) * np.eye(A.shape[1])
+        target = np.append(ratings - self.mean_ - tables["item_bias"][items], np.zeros(len(decay)))
+        found = np.linalg.lstsq(np.concatenate([A, decay]), target, rcond=None)[0].astype(np.float32)
+        scores = tables["items"] @ found[:-1] + tables["item_bias"] + (found[-1] + np.float32(self.mean_))
+        return self._best(scores, items, n)
+
     def score(self, X: sp.sparray | sp.spmatrix) -> float:
         """Return minus the root mean squared error of the stored ratings. Higher is better, and 0 is the best.
 
@@ -152,8 +206,7 @@ class MatrixFactorization(Recommender):
 
     def _checked(self, X):
         if not sp.issparse(X) or X.ndim != 2:
-            raise TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy "
-                            "sparse array (n_users, n_items)")
+            raise not_sparse(X)
         X = checked(X, "X").tocoo()
         with np.errstate(over="ignore"):
             X = sp.coo_array((_numbers(X.data, "X").astype(np.float32), X.coords), shape=X.shape)
@@ -173,6 +226,7 @@ class MatrixFactorization(Recommender):
     def _start(self, X):
         super()._start(X)
         self.mean_ = float(X.data.mean(dtype=np.float64))
+        self.std_ = float(X.data.std(dtype=np.float64))
 
     def _new_tables(self, n_users, n_items, rng):
         return {**super()._new_tables(n_users, n_items, rng), "user_bias": _memory.zeros(n_users)}
@@ -214,8 +268,8 @@ class MatrixFactorization(Recommender):
         return scores
 
     def _fitted(self):
-        return {**super()._fitted(), "mean": self.mean_}
+        return {**super()._fitted(), "mean": self.mean_, "std": self.std_}
 
     def _restore(self, metadata):
         super()._restore(metadata)
-        self.mean_ = metadata["mean"]
+        self.mean_, self.std_ = metadata["mean"], metadata["std"]
