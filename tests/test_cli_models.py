@@ -106,8 +106,8 @@ def test_click_models_are_trained_resumed_and_judged(clicks, tmp_path, capsys):
     assert float(re.search(r"4000 [\d.]+% ([\d.]+)", said)[1]) < first + 0.01
     said = run(capsys, "train", "clicks", clicks, *how, "--model", "fm", "--dim", 2, "--output", tmp_path / "fm")
     assert "4,000 rows" in said
-    assert "line 2: column site has" in refused(capsys, "train", "clicks", clicks, "--label", "site",
-                                                "--output", tmp_path, status=1)
+    assert "the label, column site, has 4 different values" in refused(
+        capsys, "train", "clicks", clicks, "--label", "site", "--output", tmp_path, status=1)
 
 
 def test_recommenders_are_trained_judged_and_recommend_what_was_not_seen(ratings, tmp_path, capsys):
@@ -245,8 +245,8 @@ def test_brackets_in_words_are_words(tmp_path, capsys):
 def test_a_truncated_archive_is_named(clicks, tmp_path, capsys):
     packed = gzip.compress(clicks.read_bytes())
     (tmp_path / "cut.csv.gz").write_bytes(packed[:len(packed) // 2])
-    assert "cut.csv.gz, line" in refused(capsys, "train", "clicks", tmp_path / "cut.csv.gz", "--label", "click",
-                                         "--output", tmp_path, status=1)
+    assert "cut.csv.gz: a damaged gzip file" in refused(capsys, "train", "clicks", tmp_path / "cut.csv.gz", "--label",
+                                                        "click", "--output", tmp_path, status=1)
 
 
 def test_compare_says_that_sorted_rows_cannot_be_judged(tmp_path, capsys):

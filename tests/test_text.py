@@ -75,7 +75,7 @@ X = sp.csr_array(np.eye(3, dtype=np.float32))
     lambda: LogisticRegression().partial_fit(X, ["b", "c", LONG], classes=["a", "b"]),
     lambda: so.evaluation.evaluate(None, X, X, k=LONG),
     lambda: so.evaluation.log_loss([LONG], [0.5]),
-    lambda: datasets.read_clicks("x", format=LONG),
+    lambda: datasets.read_clicks("x", file_format=LONG),
 ])
 def test_errors_quote_values_on_one_short_line(call):
     with pytest.raises((TypeError, ValueError)) as raised:

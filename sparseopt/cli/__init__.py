@@ -53,7 +53,7 @@ def _parser():
     evaluate = evaluate.add_subparsers(required=True, metavar="MODEL")
     words.add(train, commands, evaluate)
     ratings.add(train, commands, evaluate)
-    clicks.add(train, evaluate)
+    clicks.add(train, commands, evaluate)
     compare.add(commands)
     bench.add(commands)
     return parser

@@ -1,130 +1,485 @@
-"""`sparseopt train clicks` and `evaluate clicks`."""
+"""`sparseopt train clicks`, `evaluate clicks`, `predict clicks` and `weights`."""
 
+import argparse
+import signal
 import time
+from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 
-from .. import checkpoint, datasets, evaluation
+from .. import checkpoint, evaluation
+from .._text import escaped, listed
+from ..datasets import ClickReader
 from ..models import FactorizationMachineClassifier, LogisticRegression
 from ._common import UsageError, add_settings, count, existing_file, flag, given, list_of
-from ._output import Output, add_format
-from ._run import Run, add_run
+from ._output import Output, add_format, check_table_path, write_table
+from ._run import CHECKPOINT, Run, Watch, add_run, naming_the_rate
 
 _MODELS = {"linear": LogisticRegression, "fm": FactorizationMachineClassifier}
-_STREAM = "file_format", "label", "numbers", "skip", "n_features"      # the options that say how a file is read
+_FILE = "file_format", "sep", "header", "encoding"                      # how a file is packed into lines
+_READING = *_FILE, "label", "numbers", "numbers_as", "skip", "n_features", "first", "chunk"
+_SAVED = 60             # seconds between checkpoints
+_SORTED = 0.1           # a log whose label changes by less than this share of what chance gives is sorted by the label
 
 
-def add(train_commands, evaluate_commands):
+def add(train_commands, commands, evaluate_commands):
     clicks = train_commands.add_parser(
         "clicks", help="train a click model (logistic regression or a factorization machine) on a click log",
-        description="Train a click model on a log. The log is read chunk by chunk, in the order of its rows. A log "
-                    "has libsvm's format, or is a table (.csv, .tsv, .parquet) whose values are hashed; .gz is "
-                    "decompressed. A label above 0 is a click. The command prints the progressive loss: the loss of "
-                    "each row before the model trains on the row. The command writes checkpoint.safetensors (for "
-                    "--resume), run.json (a summary of the run) and loss.png.")
+        description="Train a click model on a log. The log is read chunk by chunk, in the order of its rows. A log is "
+                    "a table (text with any separator, JSON lines, Parquet) whose values are hashed, or has libsvm's "
+                    "format. Text may be packed by gzip. The command says what it takes each column for. The "
+                    "progressive loss is the loss of each row before the model trains on the row. The command writes "
+                    "checkpoint.safetensors (for --resume, evaluate, predict and weights), run.json (a summary of the "
+                    "run) and loss.png.")
     clicks.set_defaults(run=_train)
     clicks.add_argument("files", nargs="+", type=existing_file, metavar="FILE",
                         help="click logs, read one after the other")
     clicks.add_argument("--model", choices=_MODELS, default="linear", help="default: linear")
-    add_run(clicks, "clicks", "continue from this checkpoint with these files, with the settings of the checkpoint")
+    add_run(clicks, "clicks", "continue from this checkpoint, with its settings. With the same files, an interrupted "
+                              "training goes on behind its last row; with other files, from their first row")
     add_format(clicks)
     clicks.add_argument("--test", type=existing_file, metavar="FILE", help="a log to evaluate the trained model on")
-    clicks.add_argument("--epochs", type=count, default=1, metavar="N", help="passes over the files (default: 1)")
+    clicks.add_argument("--epochs", type=count, metavar="N",
+                        help="passes over the files (default: 1; for an interrupted training, as before)")
     add_reading(clicks)
+    clicks.add_argument("--names", action="store_true", default=None,
+                        help="keep the names of features in the checkpoint, for `sparseopt weights`")
     models = [LogisticRegression(), FactorizationMachineClassifier()]
     add_settings(clicks, models, epochs=None, n_features=None,
                  l1="L1 penalty, for Ftrl: small weights become exactly 0", l2="weight decay",
                  init_scale="standard deviation of the initial vectors")
 
-    evaluate = evaluate_commands.add_parser("clicks", help="measure log-loss and AUC of a click model")
+    evaluate = evaluate_commands.add_parser(
+        "clicks", help="measure log-loss, AUC and calibration of a click model",
+        description="Measure a click model on logs, read as in the training. Calibration is the mean prediction "
+                    "divided by the share of clicks: 1 is right.")
     evaluate.set_defaults(run=_evaluate)
-    evaluate.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
-    evaluate.add_argument("files", nargs="+", type=existing_file, metavar="FILE")
-    add_reading(evaluate)
+    _add_model_and_files(evaluate)
     add_format(evaluate)
+
+    predict = commands.add_parser("predict", help="write the predictions of a model for each row")
+    predict = predict.add_subparsers(required=True, metavar="MODEL").add_parser(
+        "clicks", help="write the probability of a click for each row of a log",
+        description="Write the probability of a click for each row of a log, read as in the training. The files need "
+                    "no labels.")
+    predict.set_defaults(run=_predict)
+    _add_model_and_files(predict)
+    _add_output(predict)
+
+    weights = commands.add_parser(
+        "weights", help="print the weights of a click model",
+        description="Print the weights of a click model, the largest first. Names of features need a training with "
+                    "--names; a FEATURE needs no such training.")
+    weights.set_defaults(run=_weights)
+    weights.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
+    weights.add_argument("features", nargs="*", metavar="FEATURE",
+                         help="features to print, such as site=a.com, or price for a standardized number")
+    weights.add_argument("-n", type=count, metavar="N",
+                         help="number of features to print (default: 20; with --output all)")
+    _add_output(weights)
+
+
+def _add_model_and_files(parser):
+    parser.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
+    parser.add_argument("files", nargs="+", type=existing_file, metavar="FILE")
+    _add_file(parser)
+
+
+def _add_output(parser):
+    parser.add_argument("--output", type=Path, metavar="FILE",
+                        help="write to this file (.csv, .tsv, .json, .jsonl, .parquet) instead of stdout")
+    add_format(parser)
+
+
+def _add_file(parser):
+    parser.add_argument("--file-format", choices=["csv", "jsonl", "libsvm", "parquet"],
+                        help="format of the files; csv has any separator (default: by the name, else by the content)")
+    parser.add_argument("--sep", metavar="TEXT", help="separator of the columns of a text (default: found out)")
+    parser.add_argument("--header", action=argparse.BooleanOptionalAction,
+                        help="whether the first line has the names of the columns (default: found out)")
+    parser.add_argument("--encoding", metavar="NAME", help="encoding of a text (default: utf-8)")
 
 
 def add_reading(parser):
-    parser.add_argument("--file-format", choices=["libsvm", "csv", "parquet"],
-                        help="format of the files (default: by their names)")
-    parser.add_argument("--label", metavar="COLUMN", help="column of the clicks in a table (default: the first)")
-    parser.add_argument("--numbers", type=list_of(str), metavar="COLUMN,", help="columns of numbers in a table")
+    """Add the options that say how a log is read."""
+    _add_file(parser)
+    parser.add_argument("--label", metavar="COLUMN",
+                        help="column of the clicks in a table, by name or position from 0 (default: the column called "
+                             "click, label, target or the like; else the first)")
+    parser.add_argument("--numbers", type=list_of(str), metavar="COLUMN,",
+                        help="columns of numbers in a table, by names, positions from 0 or ranges such as 1-13; auto: "
+                             "columns of more than 20 different numbers, some with a fraction (default: none)")
+    parser.add_argument("--numbers-as", choices=["standardize", "log"],
+                        help="what numbers become: standardize: divided by the standard deviation from their mean; "
+                             "log: one feature for each step of their logarithm (default: standardize)")
     parser.add_argument("--skip", type=list_of(str), metavar="COLUMN,", help="columns of a table to leave out")
     parser.add_argument("--n-features", type=count, metavar="N",
                         help="number of columns for hashed features (default: 1048576)")
+    parser.add_argument("--chunk", type=count, metavar="N",
+                        help="number of rows that are read at a time (default: 100000)")
+    parser.add_argument("--first", type=int, choices=[0, 1],
+                        help="number of the first column in libsvm's format (default: 1)")
 
 
-def reading(options, stored=None):
-    """The arguments of `read_clicks`: the options that are given, else the stored arguments."""
-    how = dict(stored or {}) | {name: getattr(options, name) for name in _STREAM if getattr(options, name) is not None}
-    return {"n_features": 2**20, **how}
+def as_arguments(options):
+    """The options of `add_reading` that are given, as arguments of a command."""
+    arguments = []
+    for name in _READING:
+        value = getattr(options, name)
+        if isinstance(value, bool):
+            arguments.append("--header" if value else "--no-header")
+        elif value is not None:
+            arguments += [flag(name), ",".join(value) if isinstance(value, list) else str(value)]
+    return arguments
 
 
-def _reader_options(how):
-    return {"format" if name == "file_format" else name: value for name, value in how.items()}
+def new_reader(options):
+    """A ClickReader as the options of `add_reading` say."""
+    how = {name: getattr(options, name) for name in (*_READING, "names") if getattr(options, name, None) is not None}
+    if how.get("numbers") == ["auto"]:
+        how["numbers"] = "auto"
+    try:
+        return ClickReader(**how)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
-def stream(files, how):
+def read_all(options, out):
+    """Return all rows of the files as one X, and y, which is True for a click. Say how the files are read."""
+    reader = new_reader(options)
+    _find(reader, options.files, out)
+    chunks = [chunk for path in options.files for chunk in reader.read(path, training=True)]
+    return sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks])
+
+
+def _find(reader, files, out):
+    known = reader.classes_ is not None
+    reader.find(*files)
+    out.say(reader.description if not known else f"read as in the training: {reader.description}")
+    if not known:
+        for one in reader.advice:
+            out.say(one)
     for path in files:
-        yield from datasets.read_clicks(path, **_reader_options(how))
+        reader.check(path)
 
 
 def _train(options):
     out, run = Output(options), Run(options, "clicks")
-    kind = _MODELS[options.model]
     if options.resume:
-        settings = given(options, kind(), _MODELS.values())
-        settings.pop("epochs", None)
-        if settings:
-            raise UsageError(f"{flag(next(iter(settings)))} does not go with --resume: the checkpoint has this setting")
-        model = kind.load(options.resume)
-        how = reading(options, model.optimizer_.metadata.get("reading"))
+        model, reader = _resumed(options)
+        stream = _Stream.of(model.optimizer_.metadata, options, out)
     else:
-        how = reading(options)
-        settings = given(options, kind(), _MODELS.values())
-        settings |= {"epochs": options.epochs, "n_features": how["n_features"]}
-        model = kind(**settings, shuffle=False)
-    begin, rows, total = time.perf_counter(), 0, 0.0
-    with out.status("") as status:
-        for epoch in range(options.epochs):
-            for X, y in stream(options.files, how):
-                model.partial_fit(X, y > 0, classes=[False, True])
-                rows += X.shape[0]
-                total += model.loss_curve_[-1] * X.shape[0]
-                status.update(f"epoch {epoch + 1}/{options.epochs}, {rows:,} rows, loss {model.loss_curve_[-1]:.4f}")
-    if not rows:
-        raise ValueError(f"{', '.join(map(str, options.files))}: there are no rows; a log must have at least one")
+        reader = new_reader(options)
+        model = _new_model(options, reader)
+        stream = _Stream(options.files, options.epochs or 1)
+    run.epochs = stream.ended
+    _find(reader, options.files, out)
+    if options.test:
+        reader.check(options.test)
+    begin = time.perf_counter()
+    stream.train(run, out, model, reader, options.test)
     seconds = time.perf_counter() - begin
-    model.save(run.path("checkpoint.safetensors"), reading=how)
-    out.say(f"{rows:,} rows, progressive loss {total / rows:.4f}, of the last chunk {model.loss_curve_[-1]:.4f}; "
-              f"{seconds:.1f} s, {rows / seconds:,.0f} rows/s with reading")
-    quality = _report(out, model, [options.test], how) if options.test else {}
+    last = stream.ended[-1]
+    out.say(f"{stream.trained:,} rows, progressive loss {last['loss']:.4f} (of the mean alone "
+            f"{last['loss_of_the_mean']:.4f}), of the last chunk {model.loss_curve_[-1]:.4f}; {seconds:.1f} s, "
+            f"{stream.trained / seconds:,.0f} rows/s with reading")
+    quality = stream.quality
+    if options.test:
+        _print_quality(out, quality)
     run.finish(out, model, "log-loss of a chunk", "chunk", quality=quality,
-               data={"files": list(map(str, options.files)), "rows": rows, "reading": how})
+               data={"files": list(map(str, options.files)), "rows": stream.trained, "reading": reader.description})
     return 0
+
+
+def _new_model(options, reader):
+    kind = _MODELS[options.model]
+    settings = given(options, kind(), _MODELS.values())
+    settings |= {"epochs": options.epochs or 1, "n_features": reader.n_features}
+    model = kind(**settings, shuffle=False)
+    try:
+        model._check_settings()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return model
+
+
+def _resumed(options):
+    kind = _MODELS[options.model]
+    settings = [*given(options, kind(), _MODELS.values()),
+                *(name for name in (*_READING, "names") if name not in _FILE and getattr(options, name) is not None)]
+    for name in settings:
+        if name != "epochs":
+            raise UsageError(f"{flag(name)} does not go with --resume: the checkpoint has this setting")
+    model, reader = _loaded(options)
+    if not isinstance(model, kind):
+        other = next(name for name, one in _MODELS.items() if isinstance(model, one))
+        raise UsageError(f"--resume: {options.resume} is a checkpoint of {type(model).__name__}; add --model {other}")
+    return model, reader
+
+
+def _loaded(options):
+    """The model and the reader of a checkpoint."""
+    path = options.resume if "resume" in options else options.checkpoint
+    kinds = {kind.__name__: kind for kind in _MODELS.values()}
+    stored = checkpoint.load(path).metadata
+    if stored.get("model_type") not in kinds:
+        raise ValueError(f"{path}: not a checkpoint of a click model")
+    model = kinds[stored["model_type"]].load(path)
+    how = {name: getattr(options, name) for name in _FILE if getattr(options, name, None) is not None}
+    try:
+        return model, ClickReader.from_state(stored, **how)
+    except ValueError as error:
+        raise ValueError(f"{path}: it does not say how the log was read: {error}") from error
+
+
+class _Stream:
+    """How far training on some files is. The checkpoint keeps this, so that a resumed training goes on behind it.
+
+    Parameters
+    ----------
+    files : list of path
+    epochs : int
+    epoch, file, row : int
+        The place of the next row: a number from 0 of an epoch, of a file, and of a row of that file.
+    rows, clicks, loss : int, int, float
+        Rows, clicks, and the sum of the losses in this epoch so far.
+    ended : list of dict
+        The results of the epochs before.
+    """
+
+    def __init__(self, files, epochs, epoch=0, file=0, row=0, rows=0, clicks=0, loss=0.0, ended=()):
+        self.files, self.epochs = files, epochs
+        self.epoch, self.file, self.row = epoch, file, row
+        self.rows, self.clicks, self.loss = rows, clicks, loss
+        self.ended = list(ended)
+        self.trained = 0
+        self.quality = {}
+        self._changes, self._compared, self._last = 0, 0, None
+
+    @classmethod
+    def of(cls, metadata, options, out):
+        """The stream that a checkpoint has, if it was interrupted in the same files; else a new one."""
+        stored = dict(metadata.get("stream", {}))
+        files = stored.pop("files", None)
+        if files is None or stored["epoch"] >= stored["epochs"]:
+            return cls(options.files, options.epochs or 1, ended=stored.get("ended", ()))
+        if files != _resolved(options.files):
+            out.say(f"the checkpoint stopped in {listed(files, show=escaped)}, file {stored['file'] + 1}, behind row "
+                    f"{stored['row']:,}; other files are given now, and are read from their first row")
+            return cls(options.files, options.epochs or 1, ended=stored["ended"])
+        stored["epochs"] = options.epochs or stored["epochs"]
+        stream = cls(options.files, **stored)
+        if stream.row or stream.file:
+            out.say(f"goes on behind row {stream.row:,} of {options.files[stream.file]}, in epoch {stream.epoch + 1} "
+                    f"of {stream.epochs}")
+        return stream
+
+    def state(self):
+        names = "epochs", "epoch", "file", "row", "rows", "clicks", "loss", "ended"
+        return {"files": _resolved(self.files), **{name: getattr(self, name) for name in names}}
+
+    def train(self, run, out, model, reader, test):
+        """Train to the end. The model is saved from time to time, and after an interrupt or an error of a file."""
+        with out.status("") as status, _Interrupts() as interrupts:
+            watch, saved = Watch(None, model), time.perf_counter()
+            self.begun = time.perf_counter()
+            while self.epoch < self.epochs:
+                path = self.files[self.file]
+                chunks = reader.read(path, training=True, start=self.row)
+                while (chunk := self._next(chunks, run, out, model, reader)) is not None:
+                    X, y = chunk
+                    with naming_the_rate(model, self.epoch):
+                        model.partial_fit(X, y, classes=[False, True],
+                                          callback=lambda report: watch.check(report.loss, self.epoch))
+                    self._add(y, model.loss_curve_[-1])
+                    status.update(f"epoch {self.epoch + 1}/{self.epochs}, {self.rows:,} rows, loss "
+                                  f"{model.loss_curve_[-1]:.4f}")
+                    if interrupts.came:
+                        run.keep(out, model, f"training goes on behind row {self.row:,} of {path}",
+                                 stream=self.state(), **reader.state())
+                        raise KeyboardInterrupt
+                    if time.perf_counter() - saved > _SAVED:
+                        self._save(run, model, reader)
+                        saved = time.perf_counter()
+                self._end_file(run, out, model, reader, test)
+
+    def _next(self, chunks, run, out, model, reader):
+        try:
+            return next(chunks, None)
+        except (OSError, ValueError):
+            if self.rows or self.epoch:
+                self._save(run, model, reader)
+                out.say(f"the rows before are trained and saved; --resume {run.path(CHECKPOINT)} with the same files "
+                        f"goes on behind row {self.row:,} of {self.files[self.file]}")
+            raise
+
+    def _save(self, run, model, reader):
+        model.save(run.path(CHECKPOINT), stream=self.state(), **reader.state())
+        run.write(model)
+
+    def _add(self, y, loss):
+        self.row += len(y)
+        self.rows += len(y)
+        self.trained += len(y)
+        self.clicks += int(y.sum())
+        self.loss += loss * len(y)
+        self._changes += int((y[1:] != y[:-1]).sum()) + (self._last is not None and bool(self._last != y[0]))
+        self._compared += len(y) - (self._last is None)
+        self._last = y[-1]
+
+    def _end_file(self, run, out, model, reader, test):
+        self.file, self.row = self.file + 1, 0
+        if self.file == len(self.files):
+            mean = self.clicks / self.rows
+            if said := order_warning(self._compared, mean, self._changes):
+                out.say(said)
+            if test:
+                self.quality = _quality(model, reader, [test])
+            self.ended.append({"epoch": len(self.ended) + 1, "rows": self.rows, "loss": self.loss / self.rows,
+                               "loss_of_the_mean": _entropy(mean), "seconds": time.perf_counter() - self.begun,
+                               **self.quality})
+            self.epoch, self.file, self.rows, self.clicks, self.loss = self.epoch + 1, 0, 0, 0, 0.0
+            self._changes, self._compared, self._last = 0, 0, None
+            self.begun = time.perf_counter()
+        self._save(run, model, reader)
+
+
+class _Interrupts:
+    """Holds Ctrl-C back until the present chunk is trained. A second Ctrl-C takes effect at once."""
+
+    def __enter__(self):
+        self.came = False
+        try:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        except ValueError:              # another thread than the main one gets no signals
+            self._before = None
+        return self
+
+    def _note(self, number, frame):
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+    def __exit__(self, *error):
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+def _resolved(files):
+    return [str(path.resolve()) for path in files]
+
+
+def order_warning(compared, mean, changes):
+    """Return a warning if the rows are sorted by the label, else None.
+
+    The label changes `changes` times over `compared` pairs of neighbouring rows; `mean` is the share of clicks.
+    """
+    expected = 2 * mean * (1 - mean) * compared
+    if expected < 20 or changes > _SORTED * expected:
+        return None
+    return (f"warning: the order of the rows tells the label, which changes {changes:,} times over all rows; in random "
+            f"order it would change about {expected:,.0f} times. The model learns the last rows best: shuffle the rows")
+
+
+def _entropy(mean):
+    """The log-loss of a model that predicts the share of clicks for each row."""
+    return float(-(mean * np.log(mean) + (1 - mean) * np.log1p(-mean))) if 0 < mean < 1 else 0.0
 
 
 def _evaluate(options):
-    stored = checkpoint.load(options.checkpoint).metadata
-    kinds = {kind.__name__: kind for kind in _MODELS.values()}
-    if stored.get("model_type") not in kinds:
-        raise ValueError(f"{options.checkpoint}: not a checkpoint of a click model")
-    model = kinds[stored["model_type"]].load(options.checkpoint)
-    _report(Output(options), model, options.files, reading(options, stored.get("reading")))
+    model, reader = _loaded(options)
+    out = Output(options)
+    _find(reader, options.files, out)
+    _print_quality(out, _quality(model, reader, options.files))
     return 0
 
 
-def _report(out, model, files, how):
-    """Print the quality on files, and return the quality as a dict."""
+def _quality(model, reader, files):
     clicks, said = [], []
-    for X, y in stream(files, how):
-        clicks.append(y > 0)
-        said.append(model.predict_proba(X)[:, 1])
+    for path in files:
+        for X, y in reader.read(path):
+            clicks.append(y)
+            said.append(model.predict_proba(X)[:, 1])
     if not clicks:
         raise ValueError(f"{', '.join(map(str, files))}: there are no rows; a log must have at least one")
     y, p = np.concatenate(clicks), np.concatenate(said)
-    columns = [("rows", ",d"), ("clicks", ".2%"), ("log-loss", ".5f"), ("of the mean alone", ".5f"), ("AUC", ".4f")]
-    row = (len(y), float(y.mean()), evaluation.log_loss(y, p), evaluation.log_loss(y, np.full(len(y), y.mean())),
-           evaluation.auc(y, p) if 0 < y.mean() < 1 else None)
-    out.table(columns, [row])
-    return dict(zip(["rows", "clicks", "log_loss", "log_loss_of_the_mean", "auc"], row, strict=True))
+    return {"test_rows": len(y), "test_clicks": float(y.mean()), "log_loss": evaluation.log_loss(y, p),
+            "log_loss_of_the_mean": _entropy(y.mean()), "auc": evaluation.auc(y, p) if 0 < y.mean() < 1 else None,
+            "calibration": float(p.mean() / y.mean()) if y.any() else None}
+
+
+def _print_quality(out, quality):
+    out.table([("rows", ",d"), ("clicks", ".2%"), ("log-loss", ".5f"), ("of the mean alone", ".5f"), ("AUC", ".4f"),
+               ("calibration", ".3f")], [list(quality.values())])
+    if quality["log_loss"] > quality["log_loss_of_the_mean"]:
+        out.say("warning: the model is worse than the mean of these rows alone. Its log-loss is higher than that of a "
+                "model that gives each row the share of clicks")
+
+
+def _predict(options):
+    if options.output:
+        check_table_path("--output", options.output)
+    model, reader = _loaded(options)
+    out = Output(options)
+    _find_unlabelled(reader, options.files, out)
+    several = len(options.files) > 1
+    columns = [*(["file"] if several else []), ("row", "d"), ("probability", ".6f")]
+
+    def rows():
+        for path in options.files:
+            row = 0
+            for X, _ in reader.read(path, labels=False):
+                for p in model.predict_proba(X)[:, 1].tolist():
+                    row += 1
+                    yield (*([str(path)] if several else []), row, p)
+    _write(options, out, columns, rows())
+    return 0
+
+
+def _find_unlabelled(reader, files, out):
+    out.say(f"read as in the training: {reader.description}")
+    for path in files:
+        reader.check(path, labels=False)
+
+
+def _write(options, out, columns, rows):
+    if options.output:
+        write_table(options.output, columns, rows)
+        out.say(f"written to {options.output}")
+    else:
+        out.table(columns, rows)
+
+
+def _weights(options):
+    if options.output:
+        check_table_path("--output", options.output)
+    if options.features and options.n:
+        raise UsageError("-n does not go with FEATURE: all features that are given are printed")
+    model, reader = _loaded(options)
+    out = Output(options)
+    weights = np.ravel(model.coef_)
+    sharing = {}
+    for name, feature in reader.names_.items():
+        sharing.setdefault(feature, []).append(name)
+    most = options.n or (len(weights) if options.output else 20)
+    if options.features:
+        found = [(name, reader.feature(name)) for name in options.features]
+        for name, feature in found:
+            if reader.names_ and name not in reader.names_:
+                out.say(f"{name} is not among the names of the training; the weight is that of feature {feature}")
+    elif reader.names_:
+        names, features = list(reader.names_), np.fromiter(reader.names_.values(), np.int64, len(reader.names_))
+        order = np.argsort(-np.abs(weights[features]), kind="stable")[:most]
+        found = [(names[i], int(features[i])) for i in order.tolist()]
+    else:
+        if not reader.is_libsvm:
+            out.say("the checkpoint has no names of features; train with --names, or give a FEATURE")
+        order = np.argsort(-np.abs(weights), kind="stable")[:most]
+        found = [(str(feature + reader.first) if reader.is_libsvm else None, feature)
+                 for feature in order[weights[order] != 0].tolist()]
+    rows = ((name, feature, float(weights[feature]),
+             listed([other for other in sharing.get(feature, []) if other != name], show=str) or None)
+            for name, feature in found)
+    _write(options, out, ["feature", ("number", "d"), ("weight", ".5f"), "shares its weight with"], rows)
+    return 0

@@ -10,7 +10,7 @@ from .. import _config, datasets, evaluation
 from ..models import GloVe, LogisticRegression, MatrixFactorization, glove
 from ..models.words import tokenize, vocabulary
 from . import _comparison, clicks, ratings
-from ._common import HELP, UsageError, check_picture, count, existing_file, flag, list_of, optimizer, positive, seed
+from ._common import HELP, UsageError, check_picture, count, existing_file, list_of, optimizer, positive, seed
 from ._comparison import Task
 from ._output import Output, add_format
 
@@ -81,9 +81,7 @@ def _words(options, out):
 
 
 def _clicks(options, out):
-    how = clicks.reading(options)
-    chunks = list(clicks.stream(options.files, how))
-    X, y = sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks]) > 0
+    X, y = clicks.read_all(options, out)
     train = int(len(y) * (1 - _HELD_OUT))           # the last rows are held out, as a model in use predicts later rows
     names = ", ".join(map(str, options.files))
     if train == len(y):
@@ -178,11 +176,9 @@ def _compare(options, name, task):
         command = ["sparseopt", "train", name, *map(str, options.files),
                    "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
                    "--epochs", str(epoch), *(["--dim", str(options.dim)] if "dim" in options else [])]
-        for option in ("model", "file_format", "label", "numbers", "skip", "n_features"):
-            value = getattr(options, option, None)
-            if value is not None:
-                command += [flag(option), ",".join(value) if isinstance(value, list) else str(value)]
-        if name == "ratings":
-            command += ratings.as_arguments(options)
+        command += clicks.as_arguments(options) if name == "clicks" else []
+        command += ratings.as_arguments(options) if name == "ratings" else []
+        if getattr(options, "model", None) is not None:
+            command += ["--model", options.model]
         out.say(f"to train with the best setting on all of the data: {shlex.join(command)}")
     return 0

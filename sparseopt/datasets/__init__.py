@@ -1,11 +1,11 @@
 """Data sets to try things on, and readers of the files that users have."""
 
-from .clicks import read_clicks, read_csv, read_libsvm, read_parquet
+from .clicks import ClickReader, read_clicks
 from .generated import ClickLog
 from .ratings import Ratings, read_ratings
 from .texts import python_documentation, read_texts
 
 __all__ = [
-    "ClickLog", "Ratings", "python_documentation", "read_clicks", "read_csv", "read_libsvm", "read_parquet",
+    "ClickLog", "ClickReader", "Ratings", "python_documentation", "read_clicks",
     "read_ratings", "read_texts",
 ]
