@@ -342,6 +342,32 @@ def test_what_is_wrong_is_named_and_leaves_the_model_as_it_was(model, settings, 
         assert_array_equal(table, copy)
 
 
+class Frame:
+    """A data frame, as far as NumPy and our models look at one."""
+
+    def __init__(self, values, columns):
+        self.values, self.columns = values, columns
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype=object)
+
+
+@pytest.mark.parametrize(("X", "error", "message"), [
+    (Frame([[1, "2"], [3, "a.com"]], ["price", "site"]), ValueError, "X has 'a.com' at row 1, column 'site'"),
+    ([["a.com", "Rome"], ["b.com", "Oslo"]], TypeError, "X has dtype <U5, with 'a.com' at row 0, column 0"),
+    (np.array([[1, "x"], [3, 4]], dtype=object), ValueError, "X has 'x' at row 0, column 1"),
+    ([{"site": "a"}, {"site": "b"}], TypeError, "X has {'site': 'a'}; it must be of numbers"),
+    (np.zeros((0, 3), "U1"), TypeError, "X has dtype <U1, with None at row 0, column 0"),
+    (["one text", "another"], TypeError, "X has dtype <U8, with 'one text'; it must be of numbers"),
+])
+def test_texts_in_x_are_named_with_what_makes_numbers_of_these(X, error, message):
+    for call in (lambda: LogisticRegression().fit(X, [0, 1]), lambda: LogisticRegression().partial_fit(X, [0, 1])):
+        with pytest.raises(error, match=message) as raised:
+            call()
+        assert "OneHotEncoder" in str(raised.value)
+        assert "FeatureHasher" in str(raised.value)
+
+
 @pytest.mark.parametrize(("given", "message"), [
     (dict(X=X[:, :3], y=Y), "X has 3 features, but LogisticRegression is expecting 4"),
     (dict(X=X, y=["yes", "maybe"] * 3), "y has .*'maybe'.*; the classes are .*'no'.* and .*'yes'"),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _WIDEST_CLASS = 1 << 20         # bytes of a class in a file
 _SCORED = 4096                  # rows that are scored at a time, which bounds the memory
+_ENCODERS = ("Such values become numbers by scikit-learn's OneHotEncoder, or by its FeatureHasher if there are many "
+             "different values")
 
 
 class Supervised(Model):
@@ -184,12 +186,10 @@ class Supervised(Model):
 
     def _checked_X(self, X, n_features):
         """Return X as CSR of float32 with all features. The check covers all of X, so no later batch can fail."""
-        if sp.issparse(X):
-            X = checked(X, "X").tocsr() if X.ndim == 2 else X
-        else:
-            X = np.asarray(X)
-            if X.dtype.kind == "O":
-                X = X.astype(np.float64)
+        if not sp.issparse(X):
+            X = _numbers(X)
+        elif X.ndim == 2:
+            X = checked(X, "X").tocsr()
         if X.ndim != 2:
             raise ValueError(f"X has shape {X.shape}; it must be (n_samples, n_features). Reshape your data: "
                              "X.reshape(1, -1) if it is one sample, X.reshape(-1, 1) if one feature")
@@ -484,6 +484,38 @@ class Compactor:
         places = place.take(indices, mode="clip")
         bounds = (X.indptr[start:stop + 1] - first).astype(np.int32, copy=False)
         return sp.csr_array((X.data[first:last], places, bounds), shape=(stop - start, len(features))), features
+
+
+def _numbers(X):
+    """Return an array or a data frame as an array. An error names the first value that is no number, and its column."""
+    names = getattr(X, "columns", None)
+    X = np.asarray(X)
+    if X.dtype.kind == "O":
+        try:
+            return X.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            place, value = _first_without_number(X, names)
+            raise type(error)(f"X has {shown(value)}{place}; it must be of numbers. {_ENCODERS} "
+                              f"({escaped(str(error), 160)})") from None
+    if X.dtype.kind in "US":
+        place, value = _first_without_number(X, names)
+        raise TypeError(f"X has dtype {X.dtype}, with {shown(value)}{place}; it must be of numbers. {_ENCODERS}")
+    return X
+
+
+def _first_without_number(X, names):
+    """Return the place of the first value that is no number, as part of a message, and the value."""
+    place, value = (0,) * X.ndim, None
+    for place in np.ndindex(X.shape):
+        value = X[place]
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            break
+    if X.ndim != 2:
+        return "", value
+    row, column = place
+    return f" at row {row}, column {column if names is None else shown(names[column])}", value
 
 
 def _weighted(losses, slopes, weight):
