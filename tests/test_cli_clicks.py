@@ -160,7 +160,7 @@ def test_a_log_sorted_by_its_label_is_trained_with_a_warning(log, tmp_path, caps
     head, *rows = log().read_text().splitlines()
     path = written(tmp_path / "sorted.csv", [head, *sorted(rows)])
     _, said = run(capsys, "train", "clicks", path, "--chunk", 500, "--output", tmp_path / "a")
-    assert "warning: the order of the rows tells the label, which changes 1 times over all rows" in said
+    assert "warning: the order of the rows tells the label. The label of 1 of 2,999 rows differs" in said
     _, said = run(capsys, "train", "clicks", log(), "--chunk", 500, "--output", tmp_path / "b")
     assert "the order of the rows" not in said
     _, said = run(capsys, "compare", "clicks", path, "--optimizers", "sgd", status=1)
@@ -241,8 +241,11 @@ def test_ctrl_c_keeps_the_work_and_a_resumed_stream_has_the_bits_of_one_that_nev
         at_chunk(patch, chunk, lambda: signal.raise_signal(signal.SIGINT))
         _, said = run(capsys, "train", "clicks", *files, *how, "--output", tmp_path / "part", status=130)
     part = tmp_path / "part" / "checkpoint.safetensors"
-    assert f"--resume {part}; training goes on behind row " in said
+    assert f"--resume {part}; training goes on behind " in said
     assert "Traceback" not in said
+    if chunk > 6:
+        assert "--epochs is 1; the checkpoint is in epoch 2 already" in run(
+            capsys, "train", "clicks", *files, "--resume", part, "--epochs", 1, status=2)[1]
     assert json.loads((tmp_path / "part" / "run.json").read_text())["ended"] == "interrupted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     _, said = run(capsys, "train", "clicks", *files, "--resume", part)
@@ -279,7 +282,7 @@ def test_a_killed_training_goes_on_behind_its_last_file(log, tmp_path, capsys):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     run(capsys, *how, tmp_path / "whole")
     _, said = run(capsys, "train", "clicks", *files, "--resume", tmp_path / "part" / "checkpoint.safetensors")
-    assert f"goes on behind row 0 of {files[1]}, in epoch 1 of 1" in said
+    assert f"training goes on behind row 0 of {files[1]}, in epoch 1 of 1" in said
     assert tables_of(tmp_path / "part" / "checkpoint.safetensors") == tables_of(
         tmp_path / "whole" / "checkpoint.safetensors")
 
@@ -304,7 +307,7 @@ def test_resuming_with_other_files_trains_on_these_from_their_first_row(log, tmp
     run(capsys, "train", "clicks", first, "--numbers", "price", "--output", tmp_path / "run")
     model = tmp_path / "run" / "checkpoint.safetensors"
     _, said = run(capsys, "train", "clicks", second, "--resume", model, "--output", tmp_path / "more")
-    assert "read as in the training: commas, header; label: click" in said
+    assert "as in the training: label: click (1 is a click, 0 is none); numbers: price" in said
     assert "1,000 rows, progressive loss" in said
     reader = ClickReader(numbers=["price"])
     expected = LogisticRegression(shuffle=False)
@@ -316,6 +319,9 @@ def test_resuming_with_other_files_trains_on_these_from_their_first_row(log, tmp
     for option in (["--label", "click"], ["--n-features", 10], ["--names"], ["--lr", 1]):
         assert f"{option[0]} does not go with --resume" in run(
             capsys, "train", "clicks", second, "--resume", model, *option, status=2)[1]
+    empty = written(tmp_path / "empty.csv", ["click,site,price"])
+    assert "empty.csv: there are no rows" in run(
+        capsys, "train", "clicks", empty, "--resume", model, "--output", tmp_path / "none", status=1)[1]
     assert "is a checkpoint of LogisticRegression; add --model linear" in run(
         capsys, "train", "clicks", second, "--resume", model, "--model", "fm", status=2)[1]
 

@@ -153,15 +153,16 @@ def read_all(options, out):
     return sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks])
 
 
-def _find(reader, files, out):
-    known = reader.classes_ is not None
-    reader.find(*files)
-    out.say(reader.description if not known else f"read as in the training: {reader.description}")
-    if not known:
-        for one in reader.advice:
+def _find(reader, files, out, labels=True):
+    """Find out how the files are read if the reader does not know, and say so. Check the heads of all files."""
+    if reader.classes_ is None:
+        reader.find(*files)
+        for one in (reader.description, *reader.advice):
             out.say(one)
+    else:                                       # the files may have another separator than the first file
+        out.say(f"as in the training: {reader.description.partition('; ')[2]}")
     for path in files:
-        reader.check(path)
+        reader.check(path, labels=labels)
 
 
 def _train(options):
@@ -177,16 +178,17 @@ def _train(options):
     _find(reader, options.files, out)
     if options.test:
         reader.check(options.test)
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), len(stream.ended)
     stream.train(run, out, model, reader, options.test)
     seconds = time.perf_counter() - begin
-    last = stream.ended[-1]
-    out.say(f"{stream.trained:,} rows, progressive loss {last['loss']:.4f} (of the mean alone "
-            f"{last['loss_of_the_mean']:.4f}), of the last chunk {model.loss_curve_[-1]:.4f}; {seconds:.1f} s, "
-            f"{stream.trained / seconds:,.0f} rows/s with reading")
+    first, last = stream.ended[before], stream.ended[-1]
+    of_last = f", of epoch {last['epoch']} {last['loss']:.4f}" if last is not first else ""
+    out.say(f"{stream.trained:,} rows, progressive loss {first['loss']:.4f} (of the mean alone "
+            f"{first['loss_of_the_mean']:.4f}){of_last}, of the last chunk {model.loss_curve_[-1]:.4f}; "
+            f"{seconds:.1f} s, {stream.trained / seconds:,.0f} rows/s with reading")
     quality = stream.quality
     if options.test:
-        _print_quality(out, quality)
+        _print_quality(out, model, quality)
     run.finish(out, model, "log-loss of a chunk", "chunk", quality=quality,
                data={"files": list(map(str, options.files)), "rows": stream.trained, "reading": reader.description})
     return 0
@@ -268,12 +270,20 @@ class _Stream:
             out.say(f"the checkpoint stopped in {listed(files, show=escaped)}, file {stored['file'] + 1}, behind row "
                     f"{stored['row']:,}; other files are given now, and are read from their first row")
             return cls(options.files, options.epochs or 1, ended=stored["ended"])
+        if options.epochs is not None and options.epochs <= stored["epoch"]:
+            raise UsageError(f"--epochs is {options.epochs}; the checkpoint is in epoch {stored['epoch'] + 1} already")
         stored["epochs"] = options.epochs or stored["epochs"]
         stream = cls(options.files, **stored)
         if stream.row or stream.file:
-            out.say(f"goes on behind row {stream.row:,} of {options.files[stream.file]}, in epoch {stream.epoch + 1} "
-                    f"of {stream.epochs}")
+            out.say(f"training goes on {stream.place}, in epoch {stream.epoch + 1} of {stream.epochs}")
         return stream
+
+    @property
+    def place(self):
+        """The place of the next row, in words."""
+        if self.file == len(self.files):
+            return f"behind the last row of {self.files[-1]}"
+        return f"behind row {self.row:,} of {self.files[self.file]}"
 
     def state(self):
         names = "epochs", "epoch", "file", "row", "rows", "clicks", "loss", "ended"
@@ -285,6 +295,11 @@ class _Stream:
             watch, saved = Watch(None, model), time.perf_counter()
             self.begun = time.perf_counter()
             while self.epoch < self.epochs:
+                self._stop_if(interrupts, run, out, model, reader)
+                if self.file == len(self.files):
+                    self._end_epoch(out, model, reader, test)
+                    self._save(run, model, reader)
+                    continue
                 path = self.files[self.file]
                 chunks = reader.read(path, training=True, start=self.row)
                 while (chunk := self._next(chunks, run, out, model, reader)) is not None:
@@ -295,14 +310,18 @@ class _Stream:
                     self._add(y, model.loss_curve_[-1])
                     status.update(f"epoch {self.epoch + 1}/{self.epochs}, {self.rows:,} rows, loss "
                                   f"{model.loss_curve_[-1]:.4f}")
-                    if interrupts.came:
-                        run.keep(out, model, f"training goes on behind row {self.row:,} of {path}",
-                                 stream=self.state(), **reader.state())
-                        raise KeyboardInterrupt
+                    self._stop_if(interrupts, run, out, model, reader)
                     if time.perf_counter() - saved > _SAVED:
                         self._save(run, model, reader)
                         saved = time.perf_counter()
-                self._end_file(run, out, model, reader, test)
+                self.file, self.row = self.file + 1, 0
+                if self.rows:
+                    self._save(run, model, reader)
+
+    def _stop_if(self, interrupts, run, out, model, reader):
+        if interrupts.came:
+            run.keep(out, model, f"training goes on {self.place}", stream=self.state(), **reader.state())
+            raise KeyboardInterrupt
 
     def _next(self, chunks, run, out, model, reader):
         try:
@@ -311,7 +330,7 @@ class _Stream:
             if self.rows or self.epoch:
                 self._save(run, model, reader)
                 out.say(f"the rows before are trained and saved; --resume {run.path(CHECKPOINT)} with the same files "
-                        f"goes on behind row {self.row:,} of {self.files[self.file]}")
+                        f"goes on {self.place}")
             raise
 
     def _save(self, run, model, reader):
@@ -328,21 +347,20 @@ class _Stream:
         self._compared += len(y) - (self._last is None)
         self._last = y[-1]
 
-    def _end_file(self, run, out, model, reader, test):
-        self.file, self.row = self.file + 1, 0
-        if self.file == len(self.files):
-            mean = self.clicks / self.rows
-            if said := order_warning(self._compared, mean, self._changes):
-                out.say(said)
-            if test:
-                self.quality = _quality(model, reader, [test])
-            self.ended.append({"epoch": len(self.ended) + 1, "rows": self.rows, "loss": self.loss / self.rows,
-                               "loss_of_the_mean": _entropy(mean), "seconds": time.perf_counter() - self.begun,
-                               **self.quality})
-            self.epoch, self.file, self.rows, self.clicks, self.loss = self.epoch + 1, 0, 0, 0, 0.0
-            self._changes, self._compared, self._last = 0, 0, None
-            self.begun = time.perf_counter()
-        self._save(run, model, reader)
+    def _end_epoch(self, out, model, reader, test):
+        if not self.rows:
+            raise ValueError(f"{listed(self.files, show=str)}: there are no rows; a log must have at least one")
+        mean = self.clicks / self.rows
+        if said := order_warning(self._compared, mean, self._changes):
+            out.say(said)
+        if test:
+            self.quality = _quality(model, reader, [test])
+        self.ended.append({"epoch": len(self.ended) + 1, "rows": self.rows, "loss": self.loss / self.rows,
+                           "loss_of_the_mean": _entropy(mean), "seconds": time.perf_counter() - self.begun,
+                           **self.quality})
+        self.epoch, self.file, self.rows, self.clicks, self.loss = self.epoch + 1, 0, 0, 0, 0.0
+        self._changes, self._compared, self._last = 0, 0, None
+        self.begun = time.perf_counter()
 
 
 class _Interrupts:
@@ -378,8 +396,9 @@ def order_warning(compared, mean, changes):
     expected = 2 * mean * (1 - mean) * compared
     if expected < 20 or changes > _SORTED * expected:
         return None
-    return (f"warning: the order of the rows tells the label, which changes {changes:,} times over all rows; in random "
-            f"order it would change about {expected:,.0f} times. The model learns the last rows best: shuffle the rows")
+    return (f"warning: the order of the rows tells the label. The label of {changes:,} of {compared:,} rows differs "
+            f"from that of the row before; in random order it would be about {expected:,.0f}. The model learns the "
+            "last rows best: shuffle the rows")
 
 
 def _entropy(mean):
@@ -391,7 +410,7 @@ def _evaluate(options):
     model, reader = _loaded(options)
     out = Output(options)
     _find(reader, options.files, out)
-    _print_quality(out, _quality(model, reader, options.files))
+    _print_quality(out, model, _quality(model, reader, options.files))
     return 0
 
 
@@ -409,12 +428,13 @@ def _quality(model, reader, files):
             "calibration": float(p.mean() / y.mean()) if y.any() else None}
 
 
-def _print_quality(out, quality):
+def _print_quality(out, model, quality):
     out.table([("rows", ",d"), ("clicks", ".2%"), ("log-loss", ".5f"), ("of the mean alone", ".5f"), ("AUC", ".4f"),
                ("calibration", ".3f")], [list(quality.values())])
     if quality["log_loss"] > quality["log_loss_of_the_mean"]:
-        out.say("warning: the model is worse than the mean of these rows alone. Its log-loss is higher than that of a "
-                "model that gives each row the share of clicks")
+        out.say("warning: the model is worse than the mean of these rows alone: its log-loss is higher than that of a "
+                f"model that gives each row the share of clicks. It has taken {model.optimizer_.steps:,} steps. A "
+                "small log needs more steps: more --epochs, or a smaller --batch-size")
 
 
 def _predict(options):
@@ -422,7 +442,7 @@ def _predict(options):
         check_table_path("--output", options.output)
     model, reader = _loaded(options)
     out = Output(options)
-    _find_unlabelled(reader, options.files, out)
+    _find(reader, options.files, out, labels=False)
     several = len(options.files) > 1
     columns = [*(["file"] if several else []), ("row", "d"), ("probability", ".6f")]
 
@@ -435,12 +455,6 @@ def _predict(options):
                     yield (*([str(path)] if several else []), row, p)
     _write(options, out, columns, rows())
     return 0
-
-
-def _find_unlabelled(reader, files, out):
-    out.say(f"read as in the training: {reader.description}")
-    for path in files:
-        reader.check(path, labels=False)
 
 
 def _write(options, out, columns, rows):
