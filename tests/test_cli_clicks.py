@@ -192,6 +192,7 @@ def test_the_quality_on_the_test_file_is_in_the_summary(log, tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "status", "said"), [
     (["--encoding", "utf-99"], 2, "encoding (--encoding) is 'utf-99'"),
+    (["--sep", ""], 2, "sep (--sep) is ''"),
     (["--l1", "1", "--optimizer", "adam"], 2, "only Ftrl has an l1 penalty"),
     (["--numbers-as", "bins"], 2, "argument --numbers-as: invalid choice"),
     (["--n-features", "0"], 2, "argument --n-features: 0 is not allowed"),

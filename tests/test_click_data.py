@@ -257,6 +257,7 @@ def test_latin_1_is_read_if_it_is_named(tmp_path):
     ({"numbers": "price"}, ValueError, "numbers is the string 'price'; it must be a list of columns or 'auto'"),
     ({"label": 1.5}, TypeError, "label is 1.5"),
     ({"header": "no"}, ValueError, "header is 'no'"),
+    ({"sep": ""}, ValueError, "sep .* is ''"),
     ({"encoding": "latin-99"}, ValueError, "encoding .* is 'latin-99'"),
     ({"names": 1}, TypeError, "names is 1"),
     ({"delimiter": ","}, TypeError, "delimiter"),
@@ -298,6 +299,22 @@ def test_a_format_that_the_name_does_not_say_is_found_in_the_file(name, text, co
     _, y = whole(reader, written(tmp_path, name, text))
     assert reader.columns_ == columns
     assert y.sum() == 1
+
+
+def test_a_first_line_that_numbers_the_columns_is_no_row(tmp_path):
+    path = written(tmp_path, "a.csv", "0,1,2\n1,a,b\n0,c,d\n0,c,d\n")
+    assert len(whole(ClickReader(), path)[1]) == 3
+    assert len(whole(ClickReader(header=False), path)[1]) == 4
+    reader = ClickReader().find(written(tmp_path, "b.csv", "1,a,b\n0,c,d\n"))
+    with pytest.raises(ValueError, match="the first line looks like names, and the first file had none"):
+        list(reader.read(path, labels=False))
+
+
+def test_a_first_row_with_gaps_is_not_taken_for_names(tmp_path):
+    path = written(tmp_path, "a.csv", "true,a,\nfalse,b,7\ntrue,b,8\n")
+    with pytest.raises(ValueError, match="'true,a,', was taken for names, and has a label like the lines below"):
+        list(ClickReader().read(path))
+    assert whole(ClickReader(header=False), path)[1].tolist() == [True, False, True]
 
 
 def test_names_that_are_there_twice_get_numbers(tmp_path):

@@ -83,8 +83,16 @@ def open_table(path, file_format, sep, header, encoding, known):
         names = list(dict.fromkeys(name for row in rows for name in row))
         return Table(names, True, "JSON lines", ", ".join(names), functools.partial(_json_blocks, path, encoding))
     layout = _tables.layout(path, sep, header, encoding, known)
+    if header is None and not layout.header and _numbers_columns(layout):
+        layout = layout._replace(header=True)
     return Table(unique(layout.names), layout.header, str(layout), layout.first,
                  functools.partial(_text_blocks, path, layout, encoding))
+
+
+def _numbers_columns(layout):
+    """Whether the first line numbers the columns from 0, as pandas names columns that have no names."""
+    cells = [cell.strip(' "') for cell in layout.first.split(layout.separator)]
+    return len(cells) > 2 and tuple(cells) == layout.names
 
 
 def unique(names):

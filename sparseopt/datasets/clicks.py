@@ -395,6 +395,9 @@ class ClickReader:
         what = f"{path}: the label, column {escaped(label, 80)}{taken},"
         more = "" if table.header else "; header=True (--header) says that the first line has names"
         self.classes_ = self._find_classes(paths, label, head, what, more)
+        if table.header and label.strip().lower() in self.classes_:
+            raise ValueError(f"{path}: the first line, {shown(table.first, 160)}, was taken for names, and has a label "
+                             "like the lines below; header (--header or --no-header) must say what it is")
         rest = len(columns) - len(numbers)
         as_ = "standardized" if self.numbers_as == "standardize" else "in steps of their logarithm"
         said = [table.said, f"label: {escaped(label, 80)}{taken} ({_said_classes(self.classes_)})",
