@@ -73,7 +73,7 @@ def count_words(file):
 
     words = (token for text in datasets.python_documentation() for token in tokenize(text))
     tokens = list(itertools.islice(words, 100_000))
-    sp.save_npz(file, glove.cooccurrence(tokens, vocabulary(tokens, 5)[0], 10))
+    sp.save_npz(file, glove.cooccurrence([tokens], vocabulary(tokens, 5)[0], 10))
 
 
 def main():

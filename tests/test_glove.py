@@ -8,14 +8,14 @@ from numpy.testing import assert_allclose
 import sparseopt as so
 from sparseopt import datasets
 from sparseopt.models import GloVe, glove
-from sparseopt.models.words import tokenize, vocabulary
+from sparseopt.models.words import sentences, tokenize, vocabulary
 
 
 @pytest.fixture(scope="module")
 def text():
-    tokens = tokenize("\n".join(datasets.python_documentation()[:150]))
-    words, _ = vocabulary(tokens)
-    return words, glove.cooccurrence(tokens, words, window=5)
+    found = sentences("\n".join(datasets.python_documentation()[:150]))
+    words, _ = vocabulary(token for sentence in found for token in sentence)
+    return words, glove.cooccurrence(found, words, window=5)
 
 
 def test_pythons_documentation_is_as_large_as_the_readme_says():
@@ -29,7 +29,7 @@ def test_pythons_documentation_is_as_large_as_the_readme_says():
 
 def test_a_pair_counts_one_over_its_distance_in_both_directions():
     tokens = ["a", "b", "c", "a", "x", "b"]
-    counts = glove.cooccurrence(tokens, ["a", "b", "c"], window=3).toarray()
+    counts = glove.cooccurrence([tokens, ["c"]], ["a", "b", "c"], window=3).toarray()
     expected = np.zeros((3, 3))
     kept = [{"a": 0, "b": 1, "c": 2}[t] for t in tokens if t != "x"]
     for i, left in enumerate(kept):
@@ -68,23 +68,23 @@ def test_every_optimizer_learns_at_its_rate(optimizer, text):
 
 def test_neighbours_of_words_make_sense(text):
     words, X = text
-    model = GloVe(dim=50, epochs=15).fit(X)
+    model = GloVe(dim=50, epochs=15).fit(X, words=words)
 
     def near(word, n=15):
-        return [words[row] for row in model.nearest(words.index(word), n)[0]]
+        return [word for word, _ in model.most_similar(word, n=n)]
 
     assert {"methods", "instance", "class", "call"} & set(near("method"))
     assert {"arguments", "keyword", "positional"} & set(near("argument"))
 
 
 def test_resumed_training_gives_the_bits_of_training_that_never_stopped(text, tmp_path):
-    words, X = text
+    _, X = text
     whole = GloVe(dim=8, epochs=4, optimizer="adam", random_state=3).fit(X)
     model = GloVe(dim=8, epochs=2, optimizer="adam", random_state=3).fit(X)
-    model.save(tmp_path / "first", words=words)
+    model.save(tmp_path / "first", language="en")
     GloVe.load(tmp_path / "first").save(tmp_path / "checkpoint")        # what a user kept in it stays
     model = GloVe.load(tmp_path / "checkpoint")
-    assert model.optimizer_.metadata["words"] == words
+    assert model.optimizer_.metadata["language"] == "en"
     model.partial_fit(X).partial_fit(X)
     assert model.vectors_.tobytes() == whole.vectors_.tobytes()
     assert model.loss_curve_ == whole.loss_curve_

@@ -11,7 +11,7 @@ from references import WITHOUT_REPLAY
 import sparseopt as so
 from sparseopt import datasets, evaluation
 from sparseopt.models import ImplicitFactorization, MatrixFactorization
-from sparseopt.models._recommender import grown
+from sparseopt.models._growing import grown
 
 MOVIELENS = Path(__file__).parents[1].parent / "shared" / "data" / "movielens-latest-small" / "ratings.csv"
 LOSSES = "softmax", "bpr", "warp"

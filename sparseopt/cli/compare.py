@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from .. import _config, datasets, evaluation
 from ..models import GloVe, LogisticRegression, MatrixFactorization, glove
-from ..models.words import tokenize, vocabulary
+from ..models.words import sentences, vocabulary
 from . import _comparison, clicks, ratings
 from ._common import HELP, UsageError, check_picture, count, existing_file, list_of, optimizer, positive, seed
 from ._comparison import Task
@@ -59,9 +59,9 @@ def add(commands):
 
 def _words(options, out):
     texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
-    tokens = [token for text in texts for token in tokenize(text)]
-    words, _ = vocabulary(tokens)
-    X = sp.triu(glove.cooccurrence(tokens, words)).tocoo()
+    text = [sentence for text in texts for sentence in sentences(text)]
+    words, _ = vocabulary(word for sentence in text for word in sentence)
+    X = sp.triu(glove.cooccurrence(text, words)).tocoo()
     rows, columns = X.coords
     held_out = np.random.default_rng(options.seed).random(X.nnz) < _HELD_OUT        # of a pair, both orders or none
 

@@ -11,7 +11,6 @@ from ..models.words import (
     nearest,
     read_vectors,
     sentences,
-    tokenize,
     vocabulary,
     word_analogies,
     word_similarity,
@@ -89,11 +88,8 @@ def _train(options):
 
     with out.status("reading"):
         texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
-        if kind is GloVe:
-            tokens = [token for text in texts for token in tokenize(text)]
-        else:
-            text = [sentence for text in texts for sentence in sentences(text)]
-            tokens = [token for sentence in text for token in sentence]
+        text = [sentence for text in texts for sentence in sentences(text)]
+        tokens = [token for sentence in text for token in sentence]
         words, _ = vocabulary(tokens, min_count)
     out.say(f"{source}: {len(tokens):,} words, {len(words):,} different ones seen {min_count} times or more")
     if len(words) < 2:
@@ -104,9 +100,9 @@ def _train(options):
                          "text and the same --min-count")
     if kind is GloVe:
         with out.status("counting pairs"):
-            X = glove.cooccurrence(tokens, words, window)
+            X = glove.cooccurrence(text, words, window)
         out.say(f"{X.nnz:,} pairs within {window} words of each other")
-        run.train(out, model, lambda show: model.partial_fit(X, show), "pairs", words=words, window=window)
+        run.train(out, model, lambda show: model.partial_fit(X, show, words), "pairs", window=window)
     else:
         run.train(out, model, lambda show: model.partial_fit(text, show), "words")
     write_vectors(run.path("vectors.txt"), words, model.vectors_)

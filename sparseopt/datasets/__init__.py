@@ -3,9 +3,9 @@
 from .clicks import ClickReader, read_clicks
 from .generated import ClickLog
 from .ratings import Ratings, read_ratings
-from .texts import python_documentation, read_texts
+from .texts import LineSentences, python_documentation, read_texts
 
 __all__ = [
-    "ClickLog", "ClickReader", "Ratings", "python_documentation", "read_clicks",
-    "read_ratings", "read_texts",
+    "ClickLog", "ClickReader", "LineSentences", "Ratings", "python_documentation", "read_clicks", "read_ratings",
+    "read_texts",
 ]

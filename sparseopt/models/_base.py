@@ -133,6 +133,11 @@ class Model:
         if getattr(self, name) not in allowed:
             raise ValueError(f"{name} is {shown(getattr(self, name))}; it must be one of {listed(allowed)}")
 
+    def _check_callback(self, callback):
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is {shown(callback)}; it must be None or a callable. A {type(self).__name__} is "
+                            "fitted to X alone, without y")
+
     def _rng(self, *more):
         """Return a random generator. Different integers in `more` give independent streams."""
         seed = self.random_state

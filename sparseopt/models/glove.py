@@ -7,63 +7,101 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _memory, embedding
+from .._checks import at_least, flag
+from .._text import shown
 from ..gradients import MatmulGradient, RowGradient, _numbers, checked
-from ._base import Callback, MakeOptimizer, Progress, Schedule, Seed, repeats, selection
-from .words import WordVectors
+from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed, repeats, selection
+from ._growing import grown
+from ._sentences import Numbers, count_words, new_words
+from .words import WordVectors, frequent, numbered
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11
 
+_COUNTED = 1 << 17          # words whose pairs are counted at a time
+# What GloVe trains on.
+Text = sp.sparray | sp.spmatrix | Iterable[Iterable[str]]
 
-def cooccurrence(tokens: Iterable[str], words: Sequence[str], window: int = 10) -> sp.csr_array:
-    """Return how often words occur near each other. A pair at distance d counts 1/d, in both directions.
+
+def cooccurrence(X: Iterable[Iterable[str]], words: Sequence[str], window: int = 10) -> sp.csr_array:
+    """Return how often words occur near each other in sentences. A pair at distance d counts 1/d, in both directions.
+
+    The text is counted in blocks. Memory grows with the number of different pairs, not with the text.
 
     Parameters
     ----------
-    tokens : iterable of str
-        The text. Tokens that are not in `words` are removed before distances are counted.
+    X : iterable of lists of str
+        The sentences. Words that are not in `words` are removed before distances are counted.
     words : sequence of str
         The vocabulary, in the order of rows and columns.
     window : int
-        The largest distance.
+        The largest distance, 1 or more.
 
     Returns
     -------
     scipy.sparse.csr_array of float32, shape (len(words), len(words))
         A symmetric matrix.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not as described above, or no word of X is in `words`.
+
     Examples
     --------
     >>> from sparseopt.models.glove import cooccurrence
-    >>> cooccurrence("a b a c".split(), ["a", "b", "c"], window=2).toarray()
+    >>> cooccurrence(["a b a c".split(), ["c", "c"]], ["a", "b", "c"], window=2).toarray()
     array([[1. , 2. , 1. ],
            [2. , 0. , 0.5],
-           [1. , 0.5, 0. ]], dtype=float32)
+           [1. , 0.5, 2. ]], dtype=float32)
     """
-    number = {word: i for i, word in enumerate(words)}
-    numbers = np.array([number[token] for token in tokens if token in number], dtype=np.int32)
-    shape = len(words), len(words)
-    counts = sp.csr_array(shape, dtype=np.float32)
-    for distance in range(1, min(window, len(numbers) - 1) + 1):
-        left, right = numbers[:-distance], numbers[distance:]
-        each = np.full(len(left), 1 / distance, np.float32)
-        counts = counts + sp.coo_array((each, (left, right)), shape=shape).tocsr()
+    window = at_least("window", window, 1)
+    with Numbers(X, numbered(words)) as text:
+        counts = _counts(text, len(words), window)
     return (counts + counts.T).tocsr()
 
 
-class GloVe(WordVectors):
+def _counts(text, n_words, window):
+    """Return the matrix of pairs whose first word comes first in the text."""
+    sums = []               # of more and more places; each is much larger than the next
+    words, sentence = np.empty(0, np.int32), np.empty(0, np.int64)
+    for block, block_sentence in text.blocks():
+        for start in range(0, len(block), _COUNTED):
+            past = len(words)               # these words are the last of the block before
+            words = np.append(words, block[start:start + _COUNTED])
+            sentence = np.append(sentence, block_sentence[start:start + _COUNTED])
+            lefts, rights, weights = [], [], []
+            for distance in range(1, window + 1):
+                right = np.arange(max(past, distance), len(words))
+                right = right[sentence[right] == sentence[right - distance]]
+                lefts.append(words[right - distance])
+                rights.append(words[right])
+                weights.append(np.full(len(right), 1 / distance, np.float32))
+            pairs = np.concatenate(lefts), np.concatenate(rights)
+            sums.append(sp.coo_array((np.concatenate(weights), pairs), shape=(n_words, n_words)).tocsr())
+            while len(sums) > 1 and sums[-2].nnz < 2 * sums[-1].nnz:        # so that each pair is added few times
+                sums[-2:] = [sums[-2] + sums[-1]]
+            words, sentence = words[-window:], sentence[-window:]
+    return sum(sums[:-1][::-1], sums[-1])
+
+
+class GloVe(WordVectors, Model):
     r"""Word vectors whose dot products are the logarithms of co-occurrence counts.
 
     .. math:: \min \sum_{ij} f(X_{ij}) \left(w_i \cdot \tilde w_j + b_i + \tilde b_j - \log X_{ij}\right)^2, \qquad
               f(x) = \min\left(1, (x / x_\text{max})^\alpha\right)
 
     The sum runs over the stored entries of X. A step on a batch of entries touches only the vectors of the batch's
-    words.
+    words. `fit` takes X, or the sentences in which `cooccurrence` counts X.
 
     Parameters
     ----------
     dim : int
         The length of a vector, 1 or more.
+    window : int
+        The largest distance of a pair in a sentence, 1 or more.
+    min_count : int
+        Words of sentences that occur fewer times are ignored. 1 or more.
     optimizer : str or callable
         The name of an optimizer of this library. Or a callable that takes a dict of tables and returns an optimizer:
         `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
@@ -95,6 +133,9 @@ class GloVe(WordVectors):
         (n_words,).
     vectors_ : array, shape (n_words, dim)
         The sums of the two vectors of each word, as in the paper.
+    words_ : list of str
+        The words, the most frequent first. Words that `partial_fit` adds come after these. A model of a matrix without
+        `words` has no such attribute, and no access by word.
     loss_curve_ : list of float
         The mean weighted squared error of each epoch. The error of an entry is measured before the step on its batch.
 
@@ -105,16 +146,15 @@ class GloVe(WordVectors):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from sparseopt import datasets
     >>> from sparseopt.models import GloVe
-    >>> from sparseopt.models.glove import cooccurrence
-    >>> from sparseopt.models.words import tokenize, vocabulary
-    >>> tokens = tokenize(" ".join(datasets.python_documentation()[:100]))
-    >>> words, _ = vocabulary(tokens)
-    >>> model = GloVe(dim=16, epochs=5).fit(cooccurrence(tokens, words))
+    >>> from sparseopt.models.words import sentences
+    >>> text = [sentence for page in datasets.python_documentation()[:100] for sentence in sentences(page)]
+    >>> model = GloVe(dim=16, epochs=5).fit(text)
     >>> model.loss_curve_[-1] < 0.7 * model.loss_curve_[0]
     True
+    >>> "class" in model, model["class"].shape
+    (True, (16,))
 
     References
     ----------
@@ -129,10 +169,13 @@ class GloVe(WordVectors):
                        "word_bias": ("word",), "context_bias": ("word",)}
     _dense = True               # this model allows missed="dense"
 
-    def __init__(self, dim: int = 100, optimizer: str | MakeOptimizer = "Adagrad", lr: float | Schedule | None = None,
-                 epochs: int = 30, batch_size: int = 4096, x_max: float = 10.0, alpha: float = 0.75,
+    def __init__(self, dim: int = 100, window: int = 10, min_count: int = 5,
+                 optimizer: str | MakeOptimizer = "Adagrad", lr: float | Schedule | None = None, epochs: int = 30,
+                 batch_size: int = 4096, x_max: float = 10.0, alpha: float = 0.75,
                  missed: Literal["skip", "replay", "dense"] = "skip", random_state: Seed | None = 0) -> None:
         self.dim = dim
+        self.window = window
+        self.min_count = min_count
         self.optimizer = optimizer
         self.lr = lr
         self.epochs = epochs
@@ -142,15 +185,18 @@ class GloVe(WordVectors):
         self.missed = missed
         self.random_state = random_state
 
-    def fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> "Self":
-        """Train new vectors for the words of a co-occurrence matrix.
+    def fit(self, X: Text, callback: Callback | None = None, words: Sequence[str] | None = None) -> "Self":
+        """Train new vectors for the words of sentences, or of a co-occurrence matrix.
 
         Parameters
         ----------
-        X : scipy sparse array, shape (n_words, n_words)
-            Counts, finite and 0 or more. Entries of 0 are ignored. Several entries of one pair add up.
+        X : iterable of lists of str, or scipy sparse array of shape (n_words, n_words)
+            Sentences, which are read twice: a list, or `sparseopt.datasets.LineSentences` for text files. Or counts,
+            finite and 0 or more. Entries of 0 are ignored. Several entries of one pair add up.
         callback : None or callable
             Called after every batch with a `sparseopt.models.Progress`. A true result ends the training.
+        words : None or sequence of str
+            The words of the rows of a matrix, each once.
 
         Returns
         -------
@@ -159,23 +205,31 @@ class GloVe(WordVectors):
         Raises
         ------
         TypeError, ValueError, IndexError
-            If X or a parameter of the model is not as described.
+            If a parameter, or one of the model, is not as described. A generator is refused: it can be read only once.
         """
-        X = _checked(X)
         self._check_settings()
-        self._start(X.shape[0])
+        self._check_callback(callback)
+        X = self._start(X, words)
         for _ in range(self.epochs):
             if self._epoch(X, callback):
                 break
         return self
 
-    def partial_fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> "Self":
-        """Train the present vectors for one more epoch on a matrix.
+    def partial_fit(self, X: Text, callback: Callback | None = None, words: Sequence[str] | None = None,
+                    grow: bool = False) -> "Self":
+        """Train the present vectors for one more epoch on sentences, or on a matrix.
+
+        The pairs of sentences are counted in each call. For several epochs, count once with `cooccurrence`.
 
         Parameters
         ----------
         X, callback
             As in `fit`.
+        words : None or sequence of str
+            The words of the rows of a matrix. If the model has words, these must be the same.
+        grow : bool
+            Whether words that have no vector, and that sentences have `min_count` times or more, get new vectors.
+            Otherwise these words are ignored, and a warning says how many.
 
         Returns
         -------
@@ -184,35 +238,80 @@ class GloVe(WordVectors):
         Raises
         ------
         TypeError, ValueError, IndexError
-            As in `fit`, and if X has another number of words than the model.
+            As in `fit`, and if X does not fit the words of the model.
         """
-        X = _checked(X)
         self._check_settings()
-        if not hasattr(self, "optimizer_"):
-            self._start(X.shape[0])
-        n_words = len(self.optimizer_.params["words"])
-        if X.shape[0] != n_words:
-            raise ValueError(f"X has shape {X.shape}; the model has vectors of {n_words} words, so X must have shape "
-                             f"{(n_words, n_words)}")
+        self._check_callback(callback)
+        flag("grow", grow)
+        X = self._continue(X, words, grow) if hasattr(self, "optimizer_") else self._start(X, words)
         self._epoch(X, callback)
         return self
 
     def _check_settings(self):
-        self._check_integers(dim=1, epochs=0, batch_size=1)
+        self._check_integers(dim=1, window=1, min_count=1, epochs=0, batch_size=1)
         self._check_numbers("x_max", "alpha")
         self._rng(0)                                    # raises if random_state is no seed
 
-    def _start(self, n_words):
-        rng = self._rng()
-        half = 0.5 / self.dim
-        tables = {
-            "words": _memory.uniform((n_words, self.dim), low=-half, high=half, seed=rng),
-            "contexts": _memory.uniform((n_words, self.dim), low=-half, high=half, seed=rng),
+    def _start(self, X, words):
+        """Begin a new model, and return the matrix. An error leaves the old model as it is."""
+        if _is_matrix(X):
+            X = _checked(X)
+            known = {} if words is None else _named(words, X.shape[0])
+        else:
+            _check_no_words(words)
+            words, _ = frequent(count_words(X), self.min_count)
+            if len(words) < 2:
+                raise ValueError(f"X has {len(words)} different words that occur {self.min_count} times or more "
+                                 "(min_count); there must be at least 2")
+            known = _named(words, len(words))
+            X = _checked(cooccurrence(X, words, self.window))
+        optimizer = self._make_optimizer(self._new_tables(X.shape[0], self.dim, self._rng()))
+        for name in ("words_", "_number"):
+            vars(self).pop(name, None)
+        vars(self).update(known, optimizer_=optimizer, loss_curve_=[])
+        return X
+
+    def _continue(self, X, words, grow):
+        """Return the matrix of a text. With `grow`, add its new words first. An error leaves the model as it was."""
+        if _is_matrix(X):
+            if grow:
+                raise ValueError("grow is True and X is a matrix; new words need sentences")
+            X = self._fitting(X)
+            if words is not None:
+                known = _named(words, X.shape[0])
+                if getattr(self, "words_", known["words_"]) != known["words_"]:
+                    raise ValueError("words has other words than the model, or another order; words must be words_")
+                vars(self).update(known)
+            return X
+        _check_no_words(words)
+        number = self._numbers_of_words()
+        new = new_words(count_words(X), number, self.min_count, grow)
+        if not grow or not new:
+            return self._fitting(cooccurrence(X, self.words_, self.window))
+        known = _named(self.words_ + new, len(number) + len(new))
+        X = _checked(cooccurrence(X, known["words_"], self.window))
+        dim = self.optimizer_.params["words"].shape[1]
+        optimizer = grown(self.optimizer_, self._new_tables(X.shape[0], dim, self._rng(len(number), len(new))))
+        vars(self).update(known, optimizer_=optimizer)
+        return X
+
+    def _fitting(self, X):
+        """Return a checked matrix for the words of the model."""
+        X = _checked(X)
+        n_words = len(self.optimizer_.params["words"])
+        if X.shape[0] != n_words:
+            raise ValueError(f"X has shape {X.shape}; the model has vectors of {n_words} words, so X must have shape "
+                             f"{(n_words, n_words)}")
+        return X
+
+    def _new_tables(self, n_words, dim, rng):
+        half = 0.5 / dim
+        return {
+            "words": _memory.uniform((n_words, dim), low=-half, high=half, seed=rng),
+            "contexts": _memory.uniform((n_words, dim), low=-half, high=half, seed=rng),
             "word_bias": _memory.zeros(n_words),
             "context_bias": _memory.zeros(n_words),
         }
-        self.optimizer_ = self._make_optimizer(tables)
-        self.loss_curve_ = []
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
@@ -250,13 +349,13 @@ class GloVe(WordVectors):
         self.optimizer_.step(gradients)
         return float(slope @ error)
 
-    def score(self, X: sp.sparray | sp.spmatrix) -> float:
+    def score(self, X: Text) -> float:
         """Return minus the mean weighted squared error over the entries of X. Higher is better, and 0 is the best.
 
         Parameters
         ----------
-        X : scipy sparse array, shape (n_words, n_words)
-            Counts, for instance from another text.
+        X : iterable of lists of str, or scipy sparse array of shape (n_words, n_words)
+            Sentences or counts, for instance of another text.
 
         Raises
         ------
@@ -264,13 +363,12 @@ class GloVe(WordVectors):
             If the model is not fitted, X is not as in `fit`, or X has another number of words than the model.
         """
         self._check_fitted()
-        X = _checked(X)
+        if not _is_matrix(X):
+            self._numbers_of_words()
+            X = cooccurrence(X, self.words_, self.window)
+        X = self._fitting(X)
         self._catch_up()
         tables, total = self.optimizer_.params, 0.0
-        if X.shape[0] != len(tables["words"]):
-            n_words = len(tables["words"])
-            raise ValueError(f"X has shape {X.shape}; the model has vectors of {n_words} words, so X must have shape "
-                             f"{(n_words, n_words)}")
         rows, columns = X.coords
         for start in range(0, X.nnz, 65536):
             i, j, x = (array[start:start + 65536] for array in (rows, columns, X.data))
@@ -284,6 +382,40 @@ class GloVe(WordVectors):
         self._check_fitted()
         self._catch_up()
         return self.optimizer_.params["words"] + self.optimizer_.params["contexts"]
+
+    def _rows(self, rows):
+        rows = np.array(rows, np.int64)
+        self._catch_up({"words": rows, "contexts": rows})
+        tables = self.optimizer_.params
+        return embedding.gather(tables["words"], rows) + embedding.gather(tables["contexts"], rows)
+
+    def _fitted(self):
+        return {**super()._fitted(), **({"words": self.words_} if hasattr(self, "words_") else {})}
+
+    def _restore(self, metadata):
+        super()._restore(metadata)
+        if "words" in metadata:
+            vars(self).update(_named(list(metadata["words"]), len(self.optimizer_.params["words"])))
+
+
+def _is_matrix(X):
+    return sp.issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind not in "OUS")
+
+
+def _named(words, n_words):
+    """Return the attributes of a model whose rows have these words."""
+    if isinstance(words, str) or len(words) != n_words:
+        raise ValueError(f"words is {shown(words)}, {len(words)} in all, for {n_words} rows; there must be a word for "
+                         "each row")
+    number = numbered(words)
+    if len(number) != n_words:
+        raise ValueError(f"words has {len(number)} different words for {n_words} rows; each word must be there once")
+    return {"words_": list(words), "_number": number}
+
+
+def _check_no_words(words):
+    if words is not None:
+        raise ValueError(f"words is {shown(words)} and X has sentences, whose words are counted; words must be None")
 
 
 def _checked(X):

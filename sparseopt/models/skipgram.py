@@ -8,10 +8,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _memory, embedding, schedules
-from .._text import shown
+from .._checks import flag
 from ..gradients import MatmulGradient, RowGradient
-from ._base import Callback, MakeOptimizer, Progress, Schedule, Seed
-from .words import WordVectors, vocabulary
+from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed
+from ._growing import grown
+from ._sentences import Numbers, count_words, new_words
+from .words import WordVectors, frequent, numbered
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 _TOGETHER = 8192            # the least number of words whose pairs are formed and shuffled together
 
 
-class SkipGram(WordVectors):
+class SkipGram(WordVectors, Model):
     r"""Word vectors w from skip-gram with negative sampling.
 
     The dot products of w are large with the context vectors c of nearby words, and small with the vectors c of random
@@ -72,9 +74,9 @@ class SkipGram(WordVectors):
     vectors_ : array, shape (n_words, dim)
         The vectors w.
     words_ : list of str
-        The words, the most frequent first.
+        The words, the most frequent first. Words that `partial_fit` adds come after these.
     counts_ : array of int, shape (n_words,)
-        How often each word occurs in the text that `fit` got.
+        How often each word occurs in the text of `fit`. `partial_fit` with grow=True adds the counts of its text.
     loss_curve_ : list of float
         The mean loss of a pair in each epoch. The loss is measured before the step on its batch.
 
@@ -92,6 +94,8 @@ class SkipGram(WordVectors):
     >>> model = SkipGram(dim=16, epochs=3).fit(text)
     >>> model.loss_curve_[-1] < model.loss_curve_[0]
     True
+    >>> "class" in model, model["class"].shape
+    (True, (16,))
 
     References
     ----------
@@ -123,10 +127,12 @@ class SkipGram(WordVectors):
     def fit(self, X: Iterable[Iterable[str]], callback: Callback | None = None) -> "Self":
         """Train new vectors for the words of a text.
 
+        The numbers of the words go to a temporary file, 4 bytes for each word. Memory does not grow with the text.
+
         Parameters
         ----------
         X : iterable of lists of str
-            The sentences. X is read twice, so a generator is not possible.
+            The sentences, which are read twice: a list, or `sparseopt.datasets.LineSentences` for text files.
         callback : None or callable
             Called after every batch with a `sparseopt.models.Progress`. A true result ends the training.
 
@@ -137,22 +143,27 @@ class SkipGram(WordVectors):
         Raises
         ------
         TypeError, ValueError
-            If X or a parameter of the model is not as described.
+            If X or a parameter of the model is not as described. A generator is refused: it can be read only once.
         """
         self._check_settings()
-        text = self._start(X)
-        for _ in range(self.epochs):
-            if self._epoch(text, callback):
-                break
+        self._check_callback(callback)
+        with self._start(X) as text:
+            for _ in range(self.epochs):
+                if self._epoch(text, callback):
+                    break
         return self
 
-    def partial_fit(self, X: Iterable[Iterable[str]], callback: Callback | None = None) -> "Self":
-        """Train the present vectors for one more epoch, on the same text or on another. Unknown words are ignored.
+    def partial_fit(self, X: Iterable[Iterable[str]], callback: Callback | None = None, grow: bool = False) -> "Self":
+        """Train the present vectors for one more epoch, on the same text or on another.
 
         Parameters
         ----------
         X, callback
             As in `fit`.
+        grow : bool
+            Whether words that have no vector, and that X has `min_count` times or more, get new vectors. Otherwise
+            these words are ignored, and a warning says how many. If the rate has reached its end before, the epoch of
+            new words has a fall of its own: from the first rate to a thousandth.
 
         Returns
         -------
@@ -164,8 +175,10 @@ class SkipGram(WordVectors):
             As in `fit`, and if no word of X has a vector.
         """
         self._check_settings()
-        text = _encoded(X, self._number) if hasattr(self, "optimizer_") else self._start(X)
-        self._epoch(text, callback)
+        self._check_callback(callback)
+        flag("grow", grow)
+        with self._continue(X, grow) if hasattr(self, "optimizer_") else self._start(X) as text:
+            self._epoch(text, callback)
         return self
 
     def _check_settings(self):
@@ -178,20 +191,56 @@ class SkipGram(WordVectors):
 
         An error leaves the old model as it is.
         """
-        words, counts = vocabulary(_words(X), self.min_count)
+        words, counts = frequent(count_words(X), self.min_count)
         if len(words) < 2:
             raise ValueError(f"X has {len(words)} different words that occur {self.min_count} times or more "
                              "(min_count); there must be at least 2")
         known = self._known(words, np.array(counts))
-        text = _encoded(X, known["_number"])
-        self._planned = self.epochs * math.ceil(float(known["counts_"] @ known["_kept"]) / self.batch_size)
-        rng = self._rng()
-        half = 0.5 / self.dim
-        tables = {"words": _memory.uniform((len(words), self.dim), low=-half, high=half, seed=rng),
-                  "contexts": _memory.zeros((len(words), self.dim))}
-        optimizer = self._make_optimizer(tables)
+        self._planned = self.epochs * self._steps(known["counts_"], known["_kept"])
+        optimizer = self._make_optimizer(self._new_tables(len(words), self.dim, self._rng()))
+        text = Numbers(X, known["_number"])
         vars(self).update(known, optimizer_=optimizer, loss_curve_=[])
         return text
+
+    def _continue(self, X, grow):
+        """Return a text as numbers. With `grow`, add its new words first. An error leaves the model as it was."""
+        found = count_words(X)
+        new = new_words(found, self._number, self.min_count, grow)
+        if not grow:
+            return Numbers(X, self._number)
+        seen = np.array([found[word] for word in self.words_ + new])
+        counts = seen.copy()
+        counts[:len(self.counts_)] += self.counts_
+        known = self._known(self.words_ + new, counts)
+        optimizer = self.optimizer_
+        if new:
+            dim = optimizer.params["words"].shape[1]
+            tables = self._new_tables(len(counts), dim, self._rng(len(self.words_), len(new)))
+            optimizer = grown(optimizer, tables)
+            self._fall_again(optimizer, self._steps(seen, known["_kept"]))
+        text = Numbers(X, known["_number"])
+        vars(self).update(known, optimizer_=optimizer)
+        return text
+
+    def _fall_again(self, optimizer, steps):
+        """If a rate is near the end of its fall, give it another fall over so many steps."""
+        if callable(self.optimizer) or callable(self.lr):
+            return
+        for group in optimizer.param_groups:
+            rate = group["lr"]
+            fall = rate.parts[-1] if isinstance(rate, schedules.Chain) else rate
+            if isinstance(fall, schedules.Linear) and rate(optimizer.steps) < 0.05 * fall.lr:
+                before = schedules.Constant(fall.end), optimizer.steps
+                group["lr"] = schedules.Chain([before, schedules.Linear(fall.lr, fall.end, steps)])
+
+    def _new_tables(self, n_words, dim, rng):
+        half = 0.5 / dim
+        return {"words": _memory.uniform((n_words, dim), low=-half, high=half, seed=rng),
+                "contexts": _memory.zeros((n_words, dim))}
+
+    def _steps(self, counts, kept):
+        """Return about how many steps an epoch has."""
+        return max(1, math.ceil(float(counts @ kept) / self.batch_size))
 
     def _schedule(self, lr):
         return lr if callable(lr) else schedules.Linear(lr, end=lr / 1000, steps=max(1, self._planned))
@@ -200,33 +249,47 @@ class SkipGram(WordVectors):
         """Return the attributes of the model that follow from the words and their counts."""
         share = counts / counts.sum()
         kept = np.minimum(1, np.sqrt(self.sample / share) + self.sample / share) if self.sample else np.ones(len(share))
-        return {"words_": words, "counts_": counts, "_number": {word: i for i, word in enumerate(words)},
+        return {"words_": words, "counts_": counts, "_number": numbered(words),
                 "_negatives": embedding.Alias(counts**0.75), "_kept": kept}
 
     def _epoch(self, text, callback):
-        epoch, total, pairs = len(self.loss_curve_), 0.0, 0
+        epoch, total, pairs, read, first = len(self.loss_curve_), 0.0, 0, 0, 0
         rng = self._rng(epoch)
-        kept = np.flatnonzero(rng.random(len(text[0]), np.float32) < self._kept[text[0]])
-        words, sentence = text[0][kept], text[1][kept]
-        reach = rng.integers(1, self.window + 1, len(words), dtype=np.int32)
         together = self.batch_size * -(-_TOGETHER // self.batch_size)
-        for first in range(0, len(words), together):
-            last = min(first + together, len(words))
-            near, of = _neighbours(sentence, reach, first, last, self.window)
-            mixed = rng.permutation(len(near))
-            near, of = near[mixed], of[mixed]
-            outputs = np.empty((len(near), 1 + self.negative), np.int32)
-            outputs[:, 0] = words[first + of]
-            outputs[:, 1:] = self._negatives.draw((len(near), self.negative), rng)
-            inputs = words[near]
-            for start in range(first, last, self.batch_size):
-                done = min(start + self.batch_size, last)
-                lo, hi = (len(near) * (place - first) // (last - first) for place in (start, done))
-                total += self._step(inputs[lo:hi], outputs[lo:hi])
-                pairs += hi - lo
-                if callback and callback(Progress(self, epoch, done, len(words), total / max(pairs, 1))):
-                    self.loss_curve_.append(total / max(pairs, 1))
-                    return True
+        # Words that are not removed, from `window` places before the first that has had no step yet. `place` counts the
+        # words of the whole text.
+        words, sentence, reach, place = (np.empty(0, kind) for kind in (np.int32, np.int64, np.int32, np.int64))
+        for block, block_sentence in text.blocks():
+            kept = np.flatnonzero(rng.random(len(block), np.float32) < self._kept[block])
+            words, sentence = np.append(words, block[kept]), np.append(sentence, block_sentence[kept])
+            reach = np.append(reach, rng.integers(1, self.window + 1, len(kept), dtype=np.int32))
+            place = np.append(place, read + kept + 1)
+            read += len(block)
+            ends = read == text.n_words
+            if ends and len(place):
+                place[-1] = read                        # words after this one are removed
+            while first < len(words) if ends else first + together + self.window <= len(words):
+                last = min(first + together, len(words))
+                near, of = _neighbours(sentence, reach, first, last, self.window)
+                mixed = rng.permutation(len(near))
+                near, of = near[mixed], of[mixed]
+                outputs = np.empty((len(near), 1 + self.negative), np.int32)
+                outputs[:, 0] = words[first + of]
+                outputs[:, 1:] = self._negatives.draw((len(near), self.negative), rng)
+                inputs = words[near]
+                for start in range(first, last, self.batch_size):
+                    done = min(start + self.batch_size, last)
+                    lo, hi = (len(near) * (each - first) // (last - first) for each in (start, done))
+                    total += self._step(inputs[lo:hi], outputs[lo:hi])
+                    pairs += hi - lo
+                    if callback and callback(Progress(self, epoch, int(place[done - 1]), text.n_words,
+                                                      total / max(pairs, 1))):
+                        self.loss_curve_.append(total / max(pairs, 1))
+                        return True
+                first = last
+            past = max(0, first - self.window)
+            words, sentence, reach, place = (array[past:] for array in (words, sentence, reach, place))
+            first -= past
         self.loss_curve_.append(total / max(pairs, 1))
         return False
 
@@ -272,26 +335,10 @@ class SkipGram(WordVectors):
         self._catch_up()
         return self.optimizer_.params["words"]
 
-
-def _encoded(X, number):
-    """Return the numbers of the words of a text, without unknown words, and the number of each word's sentence."""
-    numbers, lengths = [], []
-    for sentence in X:
-        known = [number[word] for word in sentence if word in number]
-        numbers.extend(known)
-        lengths.append(len(known))
-    if not numbers:
-        raise ValueError("X has none of the words that have a vector (an iterator is empty after it is read once)")
-    return np.array(numbers, np.int32), np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-
-
-def _words(X):
-    if isinstance(X, str):
-        raise TypeError("X is a string; it must be sentences, each a list of words")
-    for sentence in X:
-        if isinstance(sentence, str):
-            raise TypeError(f"X has the string {shown(sentence)}; sentences must be lists of words")
-        yield from sentence
+    def _rows(self, rows):
+        rows = np.array(rows, np.int64)
+        self._catch_up({"words": rows})
+        return embedding.gather(self.optimizer_.params["words"], rows)
 
 
 def _neighbours(sentence, reach, start, stop, window):

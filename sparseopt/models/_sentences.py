@@ -1,0 +1,136 @@
+"""Sentences as numbers in a temporary file, so that a text may be larger than memory."""
+
+import re
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice, repeat
+
+import numpy as np
+
+from .._text import shown
+from .words import frequent
+
+_END = -1                   # stands after each sentence of the file
+_UNKNOWN = -2
+_BLOCK = 1 << 20            # numbers that are read or written at a time
+_IN_MEMORY = 1 << 26        # bytes of a text that needs no file on disk
+_MOST_WORDS = 20_000_000    # different words that are counted
+# Scripts written without spaces, each with the mean length from which its words are no words: Chinese and Japanese;
+# Thai, Lao, Burmese and Khmer.
+_UNSPACED = (("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", 4),
+             ("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]", 12))
+
+
+def count_words(X) -> Counter:
+    """Return how often each word occurs in the sentences X, or raise TypeError if X cannot be read twice.
+
+    As in word2vec's own program, the rarest words are dropped whenever there are too many different ones.
+    """
+    if hasattr(X, "__iter__") and iter(X) is X:
+        raise TypeError(f"X is a {type(X).__name__}, which can be read only once; a model reads its sentences more "
+                        "often. X must be a list, or sparseopt.datasets.LineSentences(path) for files of any size")
+    counts, dropped = Counter(), 0
+    words = chain.from_iterable(_sentences(X))
+    while block := list(islice(words, _BLOCK)):
+        counts.update(block)
+        while len(counts) > _MOST_WORDS:
+            dropped += 1
+            counts = Counter({word: count for word, count in counts.items() if count > dropped})
+    if dropped:
+        warnings.warn(f"X has more than {_MOST_WORDS:,} different words; words seen {dropped} times or fewer were "
+                      "dropped on the way, so the counts of rare words are too low", stacklevel=4)
+    for word in counts:
+        if not isinstance(word, str):
+            raise TypeError(f"X has the word {shown(word)}, a {type(word).__name__}; words must be strings")
+    _warn_unsegmented(counts)
+    return counts
+
+
+def _sentences(X):
+    if isinstance(X, str) or not hasattr(X, "__iter__"):
+        raise TypeError(f"X is {shown(X)}; it must be sentences, each a list of words")
+    for sentence in X:
+        if isinstance(sentence, str) or not hasattr(sentence, "__iter__"):
+            raise TypeError(f"X has {shown(sentence)} in the place of a sentence; sentences must be lists of words")
+        yield sentence
+
+
+def _warn_unsegmented(counts):
+    """Warn if words are rather whole sentences, as in a text of a script without spaces."""
+    for script, longest in _UNSPACED:
+        long = re.compile(script)
+        found = [(word, count) for word, count in counts.items() if not word.isascii() and long.match(word)]
+        n_words = sum(count for _, count in found)
+        length = sum(len(word) * count for word, count in found) / max(n_words, 1)
+        if length > longest and n_words > 0.01 * counts.total():
+            word = max((word for word, _ in found), key=len)
+            warnings.warn(f"{n_words:,} words such as {shown(word)} have {length:.0f} letters on average. The text "
+                          "seems to be written without spaces; a program for this language must put spaces between its "
+                          "words first", stacklevel=4)
+
+
+def new_words(counts, number, min_count, grow):
+    """Return the words that occur `min_count` times or more and have no number. Warn about these unless they join."""
+    words, found = frequent({word: count for word, count in counts.items() if word not in number}, min_count)
+    if words and not grow:
+        warnings.warn(f"{len(words):,} words of X are left out ({sum(found):,} of all {counts.total():,} places): they "
+                      f"occur {min_count} times or more and have no vector, such as {shown(words[0])}; grow=True gives "
+                      "them vectors", stacklevel=4)
+    return words
+
+
+class Numbers:
+    """The numbers of the words of sentences, without unknown words. Memory is bounded: a long text is a file on disk.
+
+    The file has no name where the system allows this, so it is gone after any exception, and at the end of the process.
+
+    Parameters
+    ----------
+    X : iterable of lists of str
+    number : dict from str to int
+    """
+
+    def __init__(self, X, number: dict[str, int]) -> None:
+        self.n_words = 0
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="sparseopt-")      # noqa: SIM115
+        try:
+            buffer = []
+            for sentence in _sentences(X):
+                buffer += map(number.get, sentence, repeat(_UNKNOWN))
+                buffer.append(_END)
+                if len(buffer) >= _BLOCK:
+                    self._write(buffer)
+                    buffer = []
+            self._write(buffer)
+            if not self.n_words:
+                raise ValueError("X has none of the words that have a vector; or its sentences are iterators, which "
+                                 "can be read only once")
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._file.close()
+
+    def _write(self, buffer):
+        numbers = np.array(buffer, np.int32)
+        numbers = numbers[numbers != _UNKNOWN]
+        self.n_words += int((numbers != _END).sum())
+        self._file.write(numbers.tobytes())
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the text in blocks: the numbers of words, and the number of the sentence of each word."""
+        self._file.seek(0)
+        ended = 0
+        while data := self._file.read(4 * _BLOCK):
+            numbers = np.frombuffer(data, np.int32)
+            word = numbers != _END
+            sentence = np.cumsum(~word)
+            sentence += ended
+            ended = int(sentence[-1])
+            yield numbers[word], sentence[word]
