@@ -77,8 +77,10 @@ def test_skip_gram_is_trained_resumed_and_judged(text, tmp_path, capsys):
                "--analogies", tmp_path / "four.txt")
     assert re.search(r"pairs.tsv Spearman's correlation -?[\d.]+ 3 4", said)
     assert re.search(r"four.txt analogies answered [\d.]+ 1 2", said)
-    assert "a checkpoint of SkipGram; add --model skipgram" in refused(
-        capsys, "train", "words", text, "--resume", tmp_path / "part" / "checkpoint.safetensors", status=1)
+    checkpoint = tmp_path / "part" / "checkpoint.safetensors"
+    assert "is a checkpoint of skipgram; without --model" in refused(
+        capsys, "train", "words", text, "--model", "glove", "--resume", checkpoint)
+    run(capsys, "train", "words", text, "--resume", checkpoint, "--epochs", 3)      # the model is the checkpoint's
 
 
 def test_settings_of_another_model_are_refused(text, clicks, ratings, tmp_path, capsys):
@@ -187,8 +189,8 @@ def test_a_resumed_skip_gram_has_its_rate_fall_until_the_new_end(text, tmp_path,
     settings = ["--model", "skipgram", "--dim", 8, "--min-count", 3, "--batch-size", 64]
     run(capsys, "train", "words", text, *settings, "--epochs", 2, "--output", tmp_path)
     ended = SkipGram.load(tmp_path / "checkpoint.safetensors").optimizer_
-    run(capsys, "train", "words", text, "--model", "skipgram", "--min-count", 3, "--epochs", 4, "--output", tmp_path,
-        "--resume", tmp_path / "checkpoint.safetensors")
+    run(capsys, "train", "words", text, "--epochs", 4, "--output", tmp_path, "--resume",
+        tmp_path / "checkpoint.safetensors")
     model = SkipGram.load(tmp_path / "checkpoint.safetensors")
     before, after = ended.param_groups[0]["lr"], model.optimizer_.param_groups[0]["lr"]
     assert after.steps == pytest.approx(2 * before.steps, abs=1)

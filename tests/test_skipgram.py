@@ -237,11 +237,6 @@ def test_an_unfitted_model_says_so():
         SkipGram().vectors_  # noqa: B018
 
 
-def test_sentences_end_at_full_stops_and_empty_lines():
-    assert sentences("One two.Three!  Four\nfive\n\nsix ... ?") == [
-        ["one", "two"], ["three"], ["four", "five"], ["six"]]
-
-
 def test_the_vocabulary_is_sorted_by_count_then_by_letters():
     assert vocabulary(["b", "a", "c", "b", "c", "d"], 1) == (["b", "c", "a", "d"], [2, 2, 1, 1])
 

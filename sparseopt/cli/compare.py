@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from .. import _config, datasets, evaluation
+from .. import _config, evaluation
 from ..models import GloVe, LogisticRegression, MatrixFactorization, glove
-from ..models.words import sentences, vocabulary
-from . import _comparison, clicks, ratings
+from ..models.words import count_words, vocabulary
+from . import _comparison, clicks, ratings, words
 from ._common import HELP, UsageError, check_picture, count, existing_file, list_of, optimizer, positive, seed
 from ._comparison import Task
 from ._output import Output, add_format
@@ -28,8 +28,11 @@ def add(commands):
     for name, task, text in _TASKS:
         parser = kinds.add_parser(name, help=text, description=f"Compare optimizers for {text}.")
         parser.set_defaults(run=lambda options, name=name, task=task: _compare(options, name, task))
-        parser.add_argument("files", nargs={"words": "*", "ratings": 1, "clicks": "+"}[name], type=existing_file,
-                            metavar="FILE", help="files of `sparseopt train`")
+        if name == "words":
+            words.add_reading(parser)
+        else:
+            parser.add_argument("files", nargs=1 if name == "ratings" else "+", type=existing_file, metavar="FILE",
+                                help="files of `sparseopt train`")
         parser.add_argument("--optimizers", type=list_of(optimizer), default=_OPTIMIZERS.split(","), metavar="NAME,",
                             help=f"{HELP['optimizer']} (default: {_OPTIMIZERS})")
         parser.add_argument("--lr", type=list_of(positive), default=[0.001, 0.01, 0.1], metavar="X,",
@@ -58,10 +61,10 @@ def add(commands):
 
 
 def _words(options, out):
-    texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
-    text = [sentence for text in texts for sentence in sentences(text)]
-    words, _ = vocabulary(word for sentence in text for word in sentence)
-    X = sp.triu(glove.cooccurrence(text, words)).tocoo()
+    with words.saying_warnings(out):
+        text = words.read(options)
+        known, _ = vocabulary(count_words(text))
+        X = sp.triu(glove.cooccurrence(text, known)).tocoo()
     rows, columns = X.coords
     held_out = np.random.default_rng(options.seed).random(X.nnz) < _HELD_OUT        # of a pair, both orders or none
 
@@ -74,7 +77,7 @@ def _words(options, out):
     def make(optimizer, lr):
         return GloVe(dim=options.dim, optimizer=optimizer, lr=lr, epochs=options.epochs, random_state=options.seed)
 
-    return Task(f"GloVe, {options.dim} dimensions, {len(words):,} words, {train.nnz:,} pairs; "
+    return Task(f"GloVe, {options.dim} dimensions, {len(known):,} words, {train.nnz:,} pairs; "
                 f"judged on {test.nnz:,} held-out pairs",
                 "weighted squared error", False, make, lambda model: model.partial_fit(train),
                 lambda model: -model.score(test), options.epochs)
@@ -176,8 +179,7 @@ def _compare(options, name, task):
         command = ["sparseopt", "train", name, *map(str, options.files),
                    "--optimizer", ranked[0].optimizer, "--lr", f"{ranked[0].lr:g}",
                    "--epochs", str(epoch), *(["--dim", str(options.dim)] if "dim" in options else [])]
-        command += clicks.as_arguments(options) if name == "clicks" else []
-        command += ratings.as_arguments(options) if name == "ratings" else []
+        command += {"words": words, "ratings": ratings, "clicks": clicks}[name].as_arguments(options)
         if getattr(options, "model", None) is not None:
             command += ["--model", options.model]
         out.say(f"to train with the best setting on all of the data: {shlex.join(command)}")

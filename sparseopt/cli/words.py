@@ -1,14 +1,22 @@
 """`sparseopt train words`, `neighbours` and `evaluate words`."""
 
+import argparse
+import codecs
+import contextlib
 import importlib.util
 import itertools
+import unicodedata
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 from .. import _config, checkpoint, datasets, schedules
 from ..models import GloVe, SkipGram, glove
 from ..models.words import (
+    close_words,
+    count_words,
     nearest,
+    numbered,
     read_vectors,
     sentences,
     vocabulary,
@@ -21,7 +29,7 @@ from ._output import Output, add_format, check_table_path, write_table
 from ._run import Run, add_run
 
 _MODELS = {"glove": GloVe, "skipgram": SkipGram}
-_WINDOW = 10            # default window of GloVe's counts, which exist before the model
+_VECTORS = "a file of vectors: GloVe's or word2vec's text format, or word2vec's binary format; also packed by gzip"
 
 
 def add(train_commands, commands, evaluate_commands):
@@ -32,9 +40,8 @@ def add(train_commands, commands, evaluate_commands):
                     "reads the text itself. The command writes vectors.txt (word2vec's text format), "
                     "checkpoint.safetensors (for --resume), run.json (a summary of the run) and loss.png.")
     words.set_defaults(run=_train)
-    words.add_argument("files", nargs="*", type=existing_file, metavar="FILE",
-                       help="plain text, UTF-8 (default: Python's documentation)")
-    words.add_argument("--model", choices=_MODELS, default="glove", help="default: glove")
+    add_reading(words)
+    words.add_argument("--model", choices=_MODELS, help="default: glove, or the model of the checkpoint")
     add_run(words, "words", "continue from this checkpoint on the same text up to --epochs, with its settings")
     add_format(words)
     words.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
@@ -43,15 +50,14 @@ def add(train_commands, commands, evaluate_commands):
     add_settings(words, [GloVe(), SkipGram()], x_max="least count of a pair with full weight",
                  negative="number of random words for each word",
                  sample="words with a higher share of the text are left out at random",
-                 window=f"largest distance of the words of a pair; with GloVe {_WINDOW}",
-                 min_count="leave out words with a lower count, with each model")
+                 window="largest distance of the words of a pair",
+                 min_count="leave out words with a lower count")
 
     neighbours = commands.add_parser(
         "neighbours", help="print the words nearest to a word",
         description="Print the words nearest to each given word, by cosine.")
     neighbours.set_defaults(run=_neighbours)
-    neighbours.add_argument("vectors", type=existing_file, metavar="VECTORS",
-                            help="a file of vectors in word2vec's text format")
+    neighbours.add_argument("vectors", type=existing_file, metavar="VECTORS", help=_VECTORS)
     neighbours.add_argument("words", nargs="+", metavar="WORD")
     neighbours.add_argument("-n", type=count, default=10, metavar="N",
                             help="number of nearest words (default: 10)")
@@ -64,8 +70,7 @@ def add(train_commands, commands, evaluate_commands):
         description="Compare word vectors with people's judgement: Spearman's rank correlation for pairs of words, "
                     "and the share of right answers to analogies (a is to b as c is to ?).")
     evaluate.set_defaults(run=_evaluate)
-    evaluate.add_argument("vectors", type=existing_file, metavar="VECTORS",
-                          help="a file of vectors in word2vec's text format")
+    evaluate.add_argument("vectors", type=existing_file, metavar="VECTORS", help=_VECTORS)
     evaluate.add_argument("--pairs", type=existing_file, action="append", metavar="FILE",
                           help="lines of two words and a number, separated by tabs "
                                "(default: gensim's wordsim353 and simlex999)")
@@ -74,89 +79,141 @@ def add(train_commands, commands, evaluate_commands):
     add_format(evaluate)
 
 
+def add_reading(parser):
+    """Add the text files, and the options that say how these are read."""
+    parser.add_argument("files", nargs="*", type=existing_file, metavar="FILE",
+                        help="plain text, also packed by gzip (default: Python's documentation)")
+    parser.add_argument("--tokens", choices=["words", "whitespace"],
+                        help="words: runs of letters in lower case, in sentences; whitespace: all that white space "
+                             "separates, numbers and ids too, one sentence a line (default: words)")
+    parser.add_argument("--encoding", type=_encoding, metavar="NAME",
+                        help="encoding of the files, such as latin-1 (default: utf-8)")
+
+
+def _encoding(text):
+    try:
+        return codecs.lookup(text).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no encoding that Python knows; such names are utf-8, latin-1, "
+                                         "utf-16 and gb18030") from None
+
+
+def read(options):
+    """The sentences of the text files. A model reads them anew in each pass."""
+    if options.files:
+        return datasets.LineSentences(options.files, options.tokens or "words", options.encoding or "utf-8")
+    for name in ("tokens", "encoding"):
+        if getattr(options, name):
+            raise UsageError(f"{flag(name)} says how files are read; there must be at least one FILE")
+    return [sentence for text in datasets.python_documentation() for sentence in sentences(text)]
+
+
+def as_arguments(options):
+    """The options of `add_reading` that are given, as arguments of a command."""
+    given = [(flag(name), getattr(options, name)) for name in ("tokens", "encoding")]
+    return [word for name, value in given if value is not None for word in (name, value)]
+
+
+@contextlib.contextmanager
+def saying_warnings(out):
+    """Say each warning about the text once, as a message for people."""
+    said = set()
+
+    def say(message, *where):
+        if str(message) not in said:
+            said.add(str(message))
+            out.say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = say
+        yield
+
+
 def _train(options):
     out, run = Output(options), Run(options, "words")
-    kind = _MODELS[options.model]
     if options.resume:
-        model, window = _resumed(options, kind)
+        model = _resumed(options)
     else:
-        model, window = _new(options, kind)
+        options.model = options.model or "glove"
+        kind = _MODELS[options.model]
+        model = kind(**given(options, kind(), _MODELS.values()))
     if options.threads:
         _config.set_num_threads(options.threads)
     source = ", ".join(path.name for path in options.files) if options.files else "Python's documentation"
-    min_count = SkipGram().min_count if options.min_count is None else options.min_count
-
-    with out.status("reading"):
-        texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
-        text = [sentence for text in texts for sentence in sentences(text)]
-        tokens = [token for sentence in text for token in sentence]
-        words, _ = vocabulary(tokens, min_count)
-    out.say(f"{source}: {len(tokens):,} words, {len(words):,} different ones seen {min_count} times or more")
-    if len(words) < 2:
-        raise ValueError(f"{source}: only {len(words)} words are seen {min_count} times or more; there must be at "
-                         "least 2, or --min-count must be lower")
-    if options.resume and (model.optimizer_.metadata["words"] if kind is GloVe else model.words_) != words:
-        raise ValueError(f"{options.resume}: trained on other words than this text has; --resume needs the same "
-                         "text and the same --min-count")
-    if kind is GloVe:
-        with out.status("counting pairs"):
-            X = glove.cooccurrence(text, words, window)
-        out.say(f"{X.nnz:,} pairs within {window} words of each other")
-        run.train(out, model, lambda show: model.partial_fit(X, show, words), "pairs", window=window)
-    else:
-        run.train(out, model, lambda show: model.partial_fit(text, show), "words")
+    how = {"tokens": options.tokens, "encoding": options.encoding} if options.files else {}
+    with saying_warnings(out):
+        with out.status("reading"):
+            X = read(options)
+            found = count_words(X)
+            words, _ = vocabulary(found, model.min_count)
+        n_words = found.total()
+        out.say(f"{source}: {n_words:,} words, {len(words):,} different ones seen {model.min_count} times or more")
+        if len(words) < 2:
+            ids = "" if options.tokens == "whitespace" else "; --tokens whitespace takes numbers and ids as words"
+            raise ValueError(f"{source}: only {len(words)} words are seen {model.min_count} times or more; there must "
+                             f"be at least 2, or --min-count must be lower{ids}")
+        if options.resume and model.words_ != words:
+            raise ValueError(f"{options.resume}: trained on other words than this text has; --resume needs the same "
+                             "text")
+        if isinstance(model, GloVe):
+            with out.status("counting pairs"):
+                pairs = glove.cooccurrence(X, words, model.window)
+            out.say(f"{pairs.nnz:,} pairs within {model.window} words of each other")
+            run.train(out, model, lambda show: model.partial_fit(pairs, show, words), "pairs", **how)
+        else:
+            with out.status("numbering words"):
+                text = model._read(X) if options.resume else model._start(X, found)
+            with text:
+                run.train(out, model, lambda show: model._epoch(text, show), "words", **how)
     write_vectors(run.path("vectors.txt"), words, model.vectors_)
     _print_neighbours(out, words, model.vectors_, options.neighbours and options.neighbours.split(","))
-    run.finish(out, model, "mean weighted squared error" if kind is GloVe else "mean loss of a pair",
-               data={"files": list(map(str, options.files)), "words": len(tokens), "different": len(words)})
+    run.finish(out, model, "mean weighted squared error" if isinstance(model, GloVe) else "mean loss of a pair",
+               data={"files": list(map(str, options.files)), **how, "words": n_words, "different": len(words)})
     return 0
 
 
-def _new(options, kind):
-    """A new model, and the window of GloVe's counts."""
-    settings = given(options, kind())
-    foreign = [name for name in SkipGram().get_params() | GloVe().get_params()
-               if getattr(options, name, None) is not None and name not in {**settings, "window": 0, "min_count": 0}]
-    if foreign:
-        raise UsageError(f"{flag(foreign[0])} does not go with --model {options.model}")
-    window = _WINDOW if options.window is None else options.window
-    return kind(**settings), window
-
-
-def _resumed(options, kind):
-    settings = [name for name in SkipGram().get_params() | GloVe().get_params()
-                if name not in ("epochs", "min_count") and getattr(options, name, None) is not None]
+def _resumed(options):
+    settings = [name for name in (*(SkipGram().get_params() | GloVe().get_params()), "tokens", "encoding")
+                if name != "epochs" and getattr(options, name, None) is not None]
     if settings:
         raise UsageError(f"{flag(settings[0])} does not go with --resume: the checkpoint has this setting")
     stored = checkpoint.load(options.resume).metadata.get("model_type")
-    if stored in ("GloVe", "SkipGram") and stored != kind.__name__:
-        raise ValueError(f"{options.resume}: a checkpoint of {stored}; add --model {stored.lower()}")
-    model = kind.load(options.resume)
-    if kind is GloVe and not {"words", "window"} <= set(model.optimizer_.metadata):
-        raise ValueError(f"{options.resume}: a checkpoint of GloVe, but not of `sparseopt train words`")
+    kinds = {kind.__name__: name for name, kind in _MODELS.items()}
+    if stored not in kinds:
+        raise ValueError(f"{options.resume}: a checkpoint, but not of `sparseopt train words`")
+    if options.model not in (None, kinds[stored]):
+        raise UsageError(f"--model is {options.model}, and {options.resume} is a checkpoint of {kinds[stored]}; "
+                         "without --model, the model is that of the checkpoint")
+    model = _MODELS[kinds[stored]].load(options.resume)
+    if not hasattr(model, "words_"):
+        raise ValueError(f"{options.resume}: a checkpoint without words, so not of `sparseopt train words`")
+    if options.files:
+        options.tokens, options.encoding = (model.optimizer_.metadata.get(name) for name in ("tokens", "encoding"))
     if options.epochs:
         for group in model.optimizer_.param_groups:     # a linear rate must reach its end in the new last epoch
             rate = group["lr"]
             if isinstance(rate, schedules.Linear):
                 group["lr"] = replace(rate, steps=max(1, round(rate.steps * options.epochs / model.epochs)))
         model.epochs = options.epochs
-    return model, model.optimizer_.metadata.get("window")
+    return model
 
 
 def _print_neighbours(out, words, vectors, wanted, n=6):
     """Print the nearest words of wanted words, and return the table; by default, of some frequent words."""
-    number = {word: i for i, word in enumerate(words)}
+    number = numbered(words)
     if wanted is None:
         wanted = [word for word in words[200:] if len(word) >= 5][:8] or words[:8]
-    wanted = [word.strip() if word.strip() in number else word.strip().lower() for word in wanted if word.strip()]
-    own = [number[word] for word in wanted if word in number]
+    asked = [_spelt(word.strip(), number) for word in wanted if word.strip()]
+    own = [number[word] for word in asked if word in number]
     found = iter(zip(*nearest(vectors, vectors[own], min(n, len(words) - 1), own), strict=True)) if own else None
     rows = []
-    for word in wanted:
+    for word in asked:
         if word in number:
             rows += [(word, words[row], float(cosine)) for row, cosine in zip(*next(found), strict=True)]
         else:
-            out.say(f"{word} is not among the words")
+            close = close_words(word, words)
+            out.say(f"{word} is not among the words" + (f"; close ones are {', '.join(close)}" if close else ""))
     columns = ["word", "neighbour", ("cosine", ".3f")]
     if out.format == "table":               # for people, a line for each word
         said = itertools.groupby(rows, key=lambda row: row[0])
@@ -165,6 +222,12 @@ def _print_neighbours(out, words, vectors, wanted, n=6):
     else:
         out.table(columns, rows)
     return columns, rows
+
+
+def _spelt(word, number):
+    """The word as it stands among the words: as given, in Unicode's form NFC, or in lower case; else as given."""
+    forms = word, unicodedata.normalize("NFC", word), unicodedata.normalize("NFC", word).lower()
+    return next((form for form in forms if form in number), word)
 
 
 def _neighbours(options):

@@ -22,6 +22,7 @@ _FRAME = re.compile(r"\*\*\* ?(START|END) OF TH[EI]S? PROJECT GUTENBERG[^\n]*")
 _NOT_DOCUMENTATION = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
 _BLOCK = 1 << 20                    # characters that are read at a time; no longer text without an end is kept together
 _LONGEST_FRAME = 1000
+_LOOKED_AT = 100_000
 _NO_TEXT = re.compile("[\udc80-\udcff]")           # how "surrogateescape" marks bytes that are no text
 
 
@@ -108,8 +109,8 @@ class LineSentences:
     Parameters
     ----------
     paths : str, path, or iterable of these
-        Regular files, also packed by gzip. A folder stands for all of its files, in the order of their names. Project
-        Gutenberg's licence is left out, as in `read_texts`.
+        Regular files, also packed by gzip. A folder stands for its files, in the order of their names, without
+        hidden ones. Project Gutenberg's licence is left out, as in `read_texts`.
     tokens : "words" or "whitespace"
         How a text becomes words and sentences.
 
@@ -152,7 +153,9 @@ class LineSentences:
         self.paths = []
         for path in [paths] if isinstance(paths, str | bytes | os.PathLike) else paths:
             path = Path(os.fsdecode(path))
-            inside = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+            inside = [path]
+            if path.is_dir():
+                inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
             self.paths += [regular(file)[0] for file in inside]
         if not self.paths:
             raise ValueError(f"paths is {shown(paths)}, without any file; there must be at least one")
@@ -163,12 +166,23 @@ class LineSentences:
     def __iter__(self) -> Iterator[list[str]]:
         for path in self.paths:
             if self.tokens == "words":
-                for text in _whole(_parts(path, self.encoding), last_end):
+                for i, text in enumerate(_whole(_parts(path, self.encoding), last_end)):
+                    if i == 0:
+                        _warn_of_ids(path, text)
                     yield from iterate_sentences(text)
             else:
                 for text in _whole(_parts(path, self.encoding), lambda text: text.rfind("\n") + 1):
                     lines = filter(None, map(str.split, text.split("\n")))
                     yield from lines if "\ufffd" not in text else _without_lost(lines)
+
+
+def _warn_of_ids(path, text):
+    parts = text[:_LOOKED_AT].split()
+    ids = [part for part in parts if any(map(str.isdigit, part))]
+    if 2 * len(ids) > len(parts):
+        warnings.warn(f"{path}: {len(ids):,} of the first {len(parts):,} parts between white space have digits, such "
+                      f"as {shown(ids[0])}. Numbers are no words, and end a word; tokens='whitespace' (--tokens "
+                      "whitespace) takes these parts as words", stacklevel=3)
 
 
 def _without_lost(lines):

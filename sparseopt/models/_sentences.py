@@ -4,13 +4,12 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice, repeat
 
 import numpy as np
 
 from .._text import shown
-from .words import frequent
 
 _END = -1                   # stands after each sentence of the file
 _UNKNOWN = -2
@@ -23,10 +22,28 @@ _UNSPACED = (("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\
              ("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]", 12))
 
 
-def count_words(X) -> Counter:
-    """Return how often each word occurs in the sentences X, or raise TypeError if X cannot be read twice.
+def count_words(X: Iterable[Iterable[str]]) -> Counter[str]:
+    """Return how often each word occurs in sentences.
 
-    As in word2vec's own program, the rarest words are dropped whenever there are too many different ones.
+    As in word2vec's own program, the rarest words are dropped whenever there are too many different ones: more than
+    twenty million. A warning says so. Another warning says if the words seem to be sentences, because the text is in a
+    script without spaces.
+
+    Parameters
+    ----------
+    X : iterable of lists of str
+        The sentences. A generator is refused, because models read X again.
+
+    Raises
+    ------
+    TypeError
+        If X is not as described.
+
+    Examples
+    --------
+    >>> from sparseopt.models.words import count_words, vocabulary
+    >>> vocabulary(count_words([["a", "rose"], ["is", "a", "rose"]]), min_count=2)
+    (['a', 'rose'], [2, 2])
     """
     if hasattr(X, "__iter__") and iter(X) is X:
         raise TypeError(f"X is a {type(X).__name__}, which can be read only once; a model reads its sentences more "
@@ -69,16 +86,6 @@ def _warn_unsegmented(counts):
             warnings.warn(f"{n_words:,} words such as {shown(word)} have {length:.0f} letters on average. The text "
                           "seems to be written without spaces; a program for this language must put spaces between its "
                           "words first", stacklevel=4)
-
-
-def new_words(counts, number, min_count, grow):
-    """Return the words that occur `min_count` times or more and have no number. Warn about these unless they join."""
-    words, found = frequent({word: count for word, count in counts.items() if word not in number}, min_count)
-    if words and not grow:
-        warnings.warn(f"{len(words):,} words of X are left out ({sum(found):,} of all {counts.total():,} places): they "
-                      f"occur {min_count} times or more and have no vector, such as {shown(words[0])}; grow=True gives "
-                      "them vectors", stacklevel=4)
-    return words
 
 
 class Numbers:

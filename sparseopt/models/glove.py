@@ -12,8 +12,8 @@ from .._text import shown
 from ..gradients import MatmulGradient, RowGradient, _numbers, checked
 from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed, repeats, selection
 from ._growing import grown
-from ._sentences import Numbers, count_words, new_words
-from .words import WordVectors, frequent, numbered
+from ._sentences import Numbers
+from .words import WordVectors, count_words, new_words, numbered, vocabulary
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11
@@ -259,7 +259,7 @@ class GloVe(WordVectors, Model):
             known = {} if words is None else _named(words, X.shape[0])
         else:
             _check_no_words(words)
-            words, _ = frequent(count_words(X), self.min_count)
+            words, _ = vocabulary(count_words(X), self.min_count)
             if len(words) < 2:
                 raise ValueError(f"X has {len(words)} different words that occur {self.min_count} times or more "
                                  "(min_count); there must be at least 2")
@@ -431,6 +431,6 @@ def _checked(X):
         X.sum_duplicates()
     stored = X.data > 0
     if not stored.any():
-        raise ValueError("X has no positive entries; there is nothing to train on")
+        raise ValueError("X has no positive entries, or no sentence with two known words; there is nothing to train on")
     rows, columns = X.coords
     return X if stored.all() else sp.coo_array((X.data[stored], (rows[stored], columns[stored])), shape=X.shape)

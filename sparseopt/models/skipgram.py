@@ -1,6 +1,7 @@
 """Word vectors that predict the words around them: skip-gram with negative sampling."""
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,8 +13,8 @@ from .._checks import flag
 from ..gradients import MatmulGradient, RowGradient
 from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed
 from ._growing import grown
-from ._sentences import Numbers, count_words, new_words
-from .words import WordVectors, frequent, numbered
+from ._sentences import Numbers
+from .words import WordVectors, count_words, new_words, numbered, vocabulary
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11
@@ -186,12 +187,12 @@ class SkipGram(WordVectors, Model):
         self._check_numbers("sample", zero=True)
         self._rng(0)                                    # raises if random_state is no seed
 
-    def _start(self, X):
+    def _start(self, X, found=None):
         """Begin a new model for the words of a text, and return the text as numbers.
 
-        An error leaves the old model as it is.
+        `found` has the counts of the words, if these are known. An error leaves the old model as it is.
         """
-        words, counts = frequent(count_words(X), self.min_count)
+        words, counts = vocabulary(count_words(X) if found is None else found, self.min_count)
         if len(words) < 2:
             raise ValueError(f"X has {len(words)} different words that occur {self.min_count} times or more "
                              "(min_count); there must be at least 2")
@@ -207,7 +208,7 @@ class SkipGram(WordVectors, Model):
         found = count_words(X)
         new = new_words(found, self._number, self.min_count, grow)
         if not grow:
-            return Numbers(X, self._number)
+            return self._read(X)
         seen = np.array([found[word] for word in self.words_ + new])
         counts = seen.copy()
         counts[:len(self.counts_)] += self.counts_
@@ -221,6 +222,10 @@ class SkipGram(WordVectors, Model):
         text = Numbers(X, known["_number"])
         vars(self).update(known, optimizer_=optimizer)
         return text
+
+    def _read(self, X):
+        """Return a text as numbers."""
+        return Numbers(X, self._number)
 
     def _fall_again(self, optimizer, steps):
         """If a rate is near the end of its fall, give it another fall over so many steps."""
@@ -290,6 +295,9 @@ class SkipGram(WordVectors, Model):
             past = max(0, first - self.window)
             words, sentence, reach, place = (array[past:] for array in (words, sentence, reach, place))
             first -= past
+        if not pairs:
+            warnings.warn(f"no pair of words was left to train on: sentences are too short, or sample={self.sample} "
+                          "removed most words of a small text; sample=0 removes none", stacklevel=3)
         self.loss_curve_.append(total / max(pairs, 1))
         return False
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 import unicodedata
+import warnings
 import zlib
 from array import array
 from collections import Counter
@@ -23,17 +24,18 @@ from .._tokens import tokenize as tokenize
 from ._base import Model
 from ._neighbours import nearest as nearest
 from ._neighbours import unit
+from ._sentences import count_words as count_words
 
 _CLOSE = 20_000             # the most frequent words, among which close words are sought
 
 
-def vocabulary(tokens: Iterable[str], min_count: int = 5) -> tuple[list[str], list[int]]:
+def vocabulary(tokens: Iterable[str] | Mapping[str, int], min_count: int = 5) -> tuple[list[str], list[int]]:
     """Return the words that occur at least `min_count` times, and their counts. The most frequent word comes first.
 
     Parameters
     ----------
-    tokens : iterable of str
-        The words of a text.
+    tokens : iterable of str, or Counter
+        The words of a text, or the result of `count_words`.
     min_count : int
 
     Returns
@@ -48,11 +50,7 @@ def vocabulary(tokens: Iterable[str], min_count: int = 5) -> tuple[list[str], li
     >>> vocabulary(["b", "a", "b", "c", "a"], min_count=2)
     (['a', 'b'], [2, 2])
     """
-    return frequent(Counter(tokens), min_count)
-
-
-def frequent(counts: Mapping[str, int], min_count: int) -> tuple[list[str], list[int]]:
-    """Return the result of `vocabulary` from the counts of all words."""
+    counts = Counter(tokens)
     words = sorted((word for word, count in counts.items() if count >= min_count),
                    key=lambda word: (-counts[word], word))
     return words, [counts[word] for word in words]
@@ -496,6 +494,16 @@ def numbered(words: Sequence[str]) -> dict[str, int]:
             raise TypeError(f"words has {shown(word)} in row {row}; words must be strings")
         number.setdefault(word, row)
     return number
+
+
+def new_words(counts, number, min_count, grow):
+    """Return the words that occur `min_count` times or more and have no number. Warn about these unless they join."""
+    words, found = vocabulary({word: count for word, count in counts.items() if word not in number}, min_count)
+    if words and not grow:
+        warnings.warn(f"{len(words):,} words of X are left out ({sum(found):,} of all {counts.total():,} places): they "
+                      f"occur {min_count} times or more and have no vector, such as {shown(words[0])}; grow=True gives "
+                      "them vectors", stacklevel=4)
+    return words
 
 
 def close_words(word: str, words: Sequence[str], n: int = 3) -> list[str]:
