@@ -203,7 +203,7 @@ def test_compare_covers_ratings_themselves(ratings, tmp_path, capsys):
                "--lr", 0.01, "--epochs", 3)
     found = [float(value) for value in re.findall(r"(?:ftrl|adam) 0.01 ([\d.]+) \d ", said)]
     assert len(found) == 2
-    assert max(found) < 2                       # a mean of all ratings alone has 1.5
+    assert max(found) < 1.6                     # the mean of all ratings alone has 1.52
     assert "1 of 2: ftrl 0.01: root mean squared error" in said
     command = re.search(r"on all of the data: sparseopt (.*)", said)[1].split()
     assert "--model explicit" in " ".join(command)
