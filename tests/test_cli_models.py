@@ -83,6 +83,51 @@ def test_skip_gram_is_trained_resumed_and_judged(text, tmp_path, capsys):
     run(capsys, "train", "words", text, "--resume", checkpoint, "--epochs", 3)      # the model is the checkpoint's
 
 
+def test_ids_between_white_space_are_trained_and_resumed_as_they_stand(tmp_path, capsys):
+    walks = tmp_path / "walks.txt"
+    walks.write_text("Item_3 Item_17 9\nItem_17 9 Item_3\n" * 40, encoding="utf-16")
+    how = ["--model", "skipgram", "--dim", 4, "--sample", 0, "--batch-size", 16]
+    read = ["--tokens", "whitespace", "--encoding", "utf-16"]
+    run(capsys, "train", "words", walks, *how, *read, "--epochs", 2, "--output", tmp_path / "walks")
+    checkpoint = tmp_path / "walks" / "checkpoint.safetensors"
+    run(capsys, "train", "words", walks, "--epochs", 3, "--resume", checkpoint)
+    model = SkipGram.load(checkpoint)
+    assert set(model.words_) == {"Item_3", "Item_17", "9"}
+    assert len(model.loss_curve_) == 3
+    for option, value in (("--tokens", "words"), ("--encoding", "utf-8"), ("--min-count", 2)):
+        assert f"{option} does not go with --resume" in refused(
+            capsys, "train", "words", walks, "--resume", checkpoint, option, value)
+    assert "--tokens says how files are read" in refused(
+        capsys, "train", "words", "--tokens", "words", "--output", tmp_path / "none")
+    assert "'latin77' is no encoding" in refused(capsys, "train", "words", walks, "--encoding", "latin77")
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_a_text_has_that_is_left_out_is_said_once(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_bytes("Das Mädchen läuft. Die Türen und das Haus.\n".encode("latin-1") * 20)
+    assert cli.main(["train", "words", str(text), "--epochs", "1", "--output", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().err.count("60 bytes are no text in utf-8") == 1
+    said = run(capsys, "train", "words", text, "--encoding", "latin-1", "--epochs", 1, "--output", tmp_path / "b")
+    assert "mädchen" in said
+    text.write_text("item_1 item_2 item_3\n" * 20)
+    said = refused(capsys, "train", "words", text, "--output", tmp_path / "c", status=1)
+    assert said.count("60 of the first 60 parts between white space have digits") == 1
+    assert "--tokens whitespace takes numbers and ids as words" in said
+
+
+def test_neighbours_names_unknown_words_and_fails_only_if_none_is_known(tmp_path, capsys):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("whale 1 0\nmädchen 1 0.1\nship 0 1\n", encoding="utf-8")     # as GloVe writes, without a header
+    assert cli.main(["neighbours", str(vectors), "whales", "Ma\u0308dchen", "-n", "1",
+                     "--output", str(tmp_path / "near.csv")]) == 0
+    said = capsys.readouterr()
+    assert said.err == "whales is not among the words; close ones are whale\n"
+    assert said.out.splitlines()[1].startswith("mädchen\twhale\t0.99")
+    assert (tmp_path / "near.csv").read_text(encoding="utf-8").splitlines()[1].startswith("mädchen,whale,0.99")
+    assert cli.main(["neighbours", str(vectors), "whales"]) == 1
+
+
 def test_settings_of_another_model_are_refused(text, clicks, ratings, tmp_path, capsys):
     for name, file, arguments, said in [
             ("words", text, ["--x-max", "5", "--model", "skipgram"], "--x-max does not go with --model skipgram"),
