@@ -14,7 +14,7 @@ from sparseopt import datasets
 from sparseopt._files import save_picture
 from sparseopt.models import GloVe
 from sparseopt.models.glove import cooccurrence
-from sparseopt.models.words import sentences, vocabulary
+from sparseopt.models.words import tokenize, vocabulary
 
 
 def main():
@@ -27,9 +27,9 @@ def main():
     parser.add_argument("--picture")
     options = parser.parse_args()
     texts = datasets.read_texts(options.files) if options.files else datasets.python_documentation()
-    text = [sentence for text in texts for sentence in sentences(text)]
-    words, _ = vocabulary(word for sentence in text for word in sentence)
-    X = cooccurrence(text, words)
+    tokens = [token for text in texts for token in tokenize(text)]
+    words, _ = vocabulary(tokens)
+    X = cooccurrence([tokens], words)
     print(f"{len(words):,} words, {X.nnz:,} pairs, {options.optimizer}, {options.batch_size} pairs a step")
     models, seconds = {}, {}
     for missed in ("dense", "replay", "skip"):
