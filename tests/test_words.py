@@ -124,6 +124,16 @@ def test_after_an_exception_the_temporary_file_is_closed(kind, stop, text, monke
     assert [file.closed for file in made] == [True, True]
 
 
+def test_a_full_disk_is_named_with_what_helps(text, monkeypatch):
+    class Full(tempfile.SpooledTemporaryFile):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
+    with pytest.raises(OSError, match=r"No space left on device: .* words needs 4 bytes .*TMPDIR"):
+        SkipGram(**SMALL).fit(text)
+
+
 @names
 def test_what_can_be_read_only_once_is_refused_with_what_can_be_read_again(kind, text):
     for X in ((sentence for sentence in text), iter(text), map(list, text)):

@@ -62,12 +62,12 @@ def python_documentation() -> list[str]:
     return texts
 
 
-def read_texts(paths: Iterable[str | os.PathLike], encoding: str = "utf-8") -> list[str]:
+def read_texts(paths: str | os.PathLike | Iterable[str | os.PathLike], encoding: str = "utf-8") -> list[str]:
     """Return the contents of text files, without the licence that Project Gutenberg puts around its books.
 
     Parameters
     ----------
-    paths : iterable of str or path
+    paths : str, path, or iterable of these
         Text files, also packed by gzip.
     encoding : str
         A name that Python knows, such as "latin-1". Bytes that are no text in this encoding become U+FFFD. A warning
@@ -98,7 +98,7 @@ def read_texts(paths: Iterable[str | os.PathLike], encoding: str = "utf-8") -> l
     ['Call me Ishmael.']
     """
     encoding = _known(encoding)
-    return ["".join(_parts(path, encoding)) for path in paths]
+    return ["".join(_parts(path, encoding)) for path in _several(paths)]
 
 
 class LineSentences:
@@ -151,8 +151,7 @@ class LineSentences:
         self.tokens = one_of("tokens", tokens, "words", "whitespace")
         self.encoding = _known(encoding)
         self.paths = []
-        for path in [paths] if isinstance(paths, str | bytes | os.PathLike) else paths:
-            path = Path(os.fsdecode(path))
+        for path in _several(paths):
             inside = [path]
             if path.is_dir():
                 inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
@@ -189,6 +188,10 @@ def _without_lost(lines):
     for words in lines:
         if words := [word for word in words if "\ufffd" not in word]:
             yield words
+
+
+def _several(paths):
+    return map(Path, map(os.fsdecode, [paths] if isinstance(paths, str | bytes | os.PathLike) else paths))
 
 
 def _known(encoding):

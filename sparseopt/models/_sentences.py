@@ -67,7 +67,8 @@ def count_words(X: Iterable[Iterable[str]]) -> Counter[str]:
 
 def _sentences(X):
     if isinstance(X, str) or not hasattr(X, "__iter__"):
-        raise TypeError(f"X is {shown(X)}; it must be sentences, each a list of words")
+        raise TypeError(f"X is {shown(X)}; it must be sentences, each a list of words, as models.words.sentences(text) "
+                        "returns them")
     for sentence in X:
         if isinstance(sentence, str) or not hasattr(sentence, "__iter__"):
             raise TypeError(f"X has {shown(sentence)} in the place of a sentence; sentences must be lists of words")
@@ -128,7 +129,12 @@ class Numbers:
         numbers = np.array(buffer, np.int32)
         numbers = numbers[numbers != _UNKNOWN]
         self.n_words += int((numbers != _END).sum())
-        self._file.write(numbers.tobytes())
+        try:
+            self._file.write(numbers.tobytes())
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            raise OSError(error.errno, f"{error.strerror}: a text of over {self.n_words:,} words needs 4 bytes for "
+                          f"each in {folder}; the environment variable TMPDIR names another folder") from None
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the text in blocks: the numbers of words, and the number of the sentence of each word."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Self  # Python 3.11
 
 _COUNTED = 1 << 17          # words whose pairs are counted at a time
-# What GloVe trains on.
+# A matrix of counts, or sentences.
 Text = sp.sparray | sp.spmatrix | Iterable[Iterable[str]]
 
 
