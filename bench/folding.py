@@ -14,7 +14,6 @@ users is held out.
 """
 
 import argparse
-import time
 
 import numpy as np
 import scipy.sparse as sp
@@ -32,19 +31,18 @@ def main():
     ratings = datasets.read_ratings(options.ratings)
     liked = ratings.chosen(4)
     print(f"{len(liked):,} pairs of {len(liked.user_ids):,} users and {len(liked.item_ids):,} items")
-    print(f"{'':22}  {'trained on':>15}  {'folded in':>15}  {'popular':>15}  {'ms a user':>9}")
+    print(f"{'':22}  {'trained on':>15}  {'folded in':>15}  {'popular':>15}")
     for loss in ("softmax", "bpr", "warp"):
         show(loss, [one(liked, seed, options.share, loss) for seed in range(options.seeds)])
     print()
-    print(f"{'':22}  {'trained on':>15}  {'folded in':>15}  {'item biases':>15}  {'ms a user':>9}")
+    print(f"{'':22}  {'trained on':>15}  {'folded in':>15}  {'item biases':>15}")
     show("RMSE of ratings", [rated(ratings, seed, options.share) for seed in range(options.seeds)])
 
 
 def show(name, found):
-    *scores, seconds = np.array(found).T
-    cells = [f"{one.mean():.4f} ± {one.std(ddof=1):.4f}" if len(one) > 1 else f"{one[0]:.4f}" for one in scores]
-    cells.append(f"{1000 * np.median(seconds):9.1f}")
-    print(f"{name:22}  " + "  ".join(f"{cell:>15}" for cell in cells[:-1]) + f"  {cells[-1]}", flush=True)
+    columns = np.array(found).T
+    cells = [f"{one.mean():.4f} ± {one.std(ddof=1):.4f}" if len(one) > 1 else f"{one[0]:.4f}" for one in columns]
+    print(f"{name:22}  " + "  ".join(f"{cell:>15}" for cell in cells), flush=True)
 
 
 def halves(ratings, seed, share):
@@ -62,9 +60,6 @@ def one(liked, seed, share, loss):
     out, others, first, last = halves(liked, seed, share)
     trained = ImplicitFactorization(loss=loss, random_state=seed).fit(others + first)
     model = ImplicitFactorization(loss=loss, random_state=seed).fit(others)
-    begin = time.perf_counter()
-    folded = ranked(last, out, lambda user: model.recommend_for(first[[user]].indices)[0])
-    seconds = (time.perf_counter() - begin) / len(out)
     counts = np.asarray(others.sum(axis=0))
 
     def popular(user):
@@ -72,8 +67,8 @@ def one(liked, seed, share, loss):
         scores[first[[user]].indices] = -1
         return np.argsort(-scores, kind="stable")[:10]
 
-    return (ranked(last, out, lambda user: trained.recommend(user, 10, first)[0]), folded, ranked(last, out, popular),
-            seconds)
+    return (ranked(last, out, lambda user: trained.recommend(user, 10, first)[0]),
+            ranked(last, out, lambda user: model.recommend_for(first[[user]].indices)[0]), ranked(last, out, popular))
 
 
 def ranked(last, users, recommend):
@@ -84,7 +79,7 @@ def rated(ratings, seed, share):
     out, others, first, last = halves(ratings, seed, share)
     trained = MatrixFactorization(random_state=seed).fit(sp.coo_array(others + first))
     model = MatrixFactorization(random_state=seed).fit(others)
-    begin, squares, plain = time.perf_counter(), [], []
+    squares, plain = [], []
     for user in out:
         known, wanted = first[[user]], last[[user]]
         items, scores = model.recommend_for(known.indices, others.shape[1], known.data)
@@ -93,9 +88,8 @@ def rated(ratings, seed, share):
         squares.append((predicted[wanted.indices] - wanted.data)**2)
         bias = model.optimizer_.params["item_bias"] + model.mean_
         plain.append((bias[wanted.indices] + (known.data - bias[known.indices]).mean() - wanted.data)**2)
-    seconds = (time.perf_counter() - begin) / len(out)
     errors = trained.predict(*last.tocoo().coords) - last.tocoo().data
-    return (np.sqrt(np.mean(errors**2)), *(np.sqrt(np.concatenate(part).mean()) for part in (squares, plain)), seconds)
+    return (np.sqrt(np.mean(errors**2)), *(np.sqrt(np.concatenate(part).mean()) for part in (squares, plain)))
 
 
 if __name__ == "__main__":

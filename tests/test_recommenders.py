@@ -448,6 +448,82 @@ def test_a_wrong_question_is_named(name, call, error, message):
         call(model, X)
 
 
+def test_ratings_of_someone_new_are_predicted_by_the_solution_of_the_normal_equations():
+    model, X = fitted("ratings", regularization=0.3, epochs=5)
+    model.fit(X)
+    assert_allclose([model.mean_, model.std_], [X.data.mean(), X.data.std()], atol=1e-5)
+    items, given = np.array([4, 30, 7, 9]), np.array([5.0, 1.0, 3.5, 4.0])
+    A = np.column_stack([tables(model)["items"][items], np.ones(4)]).astype(float)
+    for ratings, b in ((given, given), (None, np.full(4, model.mean_ + model.std_))):
+        right = A.T @ (b - model.mean_ - tables(model)["item_bias"][items])
+        x = np.linalg.solve(A.T @ A + 0.3 * 4 * np.eye(7), right)
+        expected = model.mean_ + x[6] + tables(model)["item_bias"] + tables(model)["items"] @ x[:6]
+        expected[items] = -np.inf
+        found, scores = model.recommend_for(items, 40, ratings)
+        assert set(found[36:]) == {-1}
+        assert np.isneginf(scores[36:]).all()
+        assert_allclose(scores[:36], np.sort(expected)[::-1][:36], atol=1e-5)
+        assert_allclose(expected[found[:36]], scores[:36], atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bpr", "warp"])
+@pytest.mark.parametrize("weights", [None, [1.0, 3.0, 0.5]])
+def test_the_vector_of_someone_new_is_the_best_for_the_softmax_over_all_items(loss, weights):
+    model, X = fitted(loss, regularization=0.3, epochs=5)
+    model.fit(X)
+    items, (Q, bias) = np.array([4, 30, 7]), (tables(model)[name].astype(float) for name in ("items", "item_bias"))
+    w = np.ones(3) if weights is None else np.array(weights)
+
+    def lost(params):
+        scores = Q @ params["p"] + bias
+        others = np.exp(np.delete(scores, items)).sum()
+        return -sum(w[k] * np.log(np.exp(scores[i]) / (np.exp(scores[i]) + others)) for k, i in enumerate(items)) + (
+            0.15 * w.sum() * params["p"] @ params["p"])
+
+    found, scores = model.recommend_for(items, 37, weights)
+    assert not set(found) & set(items)
+    p = np.linalg.lstsq(Q[found], scores - bias[found], rcond=None)[0]          # the vector that the scores come from
+    assert_allclose(Q[found] @ p + bias[found], scores, atol=1e-4)
+    at_best, at_zero = (np.abs(differentiated(lost, {"p": one})["p"]).max() for one in (p, np.zeros(6)))
+    assert at_best < 0.01 * at_zero             # the loss is convex
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_someone_new_is_recommended_what_people_with_the_same_items_like():
+    X = taste(n_users=200)
+    model = ImplicitFactorization(dim=8, missed="replay").fit(X)
+    before = {name: table.copy() for name, table in model.optimizer_.params.items()}
+    for parity in (0, 1):
+        assert (model.recommend_for([parity, 6 + parity, 20 + parity], 8)[0] % 2 == parity).all()
+    for name, table in tables(model).items():
+        assert_array_equal(before[name], table)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda m: m.recommend_for([]), ValueError, "items is empty; it must have at least one item"),
+    (lambda m: m.recommend_for([3, 3]), ValueError, "items has 3 twice"),
+    (lambda m: m.recommend_for([40]), IndexError, "items has .*40"),
+    (lambda m: m.recommend_for([0.5]), TypeError, "items have dtype float64"),
+    (lambda m: m.recommend_for([1, 2], 41), ValueError, "n is 41; it must be an integer from 1 to 40"),
+    (lambda m: m.recommend_for([1, 2], 3, [1.0]), ValueError, "(weights|ratings) is .*; it must be None or 2 finite"),
+    (lambda m: m.recommend_for([1, 2], 3, [1, np.nan]), ValueError, "(weights|ratings) is .*; it must be None or 2"),
+    (lambda m: m.fit(taste(), np.ones(60)), TypeError, "callback is a ndarray; .* A recommender has no y"),
+    (lambda m: m.partial_fit(taste(), np.ones(60)), TypeError, "callback is a ndarray; it must be None or callable"),
+    (lambda m: m.fit(np.array([["ann", "tea"]])), TypeError, "read_ratings.path..matrix.. makes .*np.unique"),
+])
+@pytest.mark.parametrize("name", ["ratings", "softmax"])
+def test_a_wrong_question_about_someone_new_is_named(name, call, error, message):
+    model, X = fitted(name, epochs=1)
+    model.fit(X)
+    with pytest.raises(error, match=message):
+        call(model)
+
+
+def test_weights_of_someone_new_are_above_zero():
+    with pytest.raises(ValueError, match=r"weights has 0\.0; weights must be above 0"):
+        ImplicitFactorization(dim=2, epochs=1).fit(taste()).recommend_for([1, 2], weights=[0, 1])
+
+
 def test_two_ratings_of_a_pair_are_refused():
     X = sp.coo_array(([2.0, 3.0, 4.0, 1.0, 5.0], ([0, 1, 0, 1, 0], [1, 0, 1, 1, 1])), shape=(2, 2))
     once = sp.csr_array([[0, 2.0], [3, 1]])
