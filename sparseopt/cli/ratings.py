@@ -145,29 +145,29 @@ def read(out: Output, path: Path, how: dict, kind: type, chosen: dict) -> tuple[
         if ratings.counts:
             raise ValueError(f"{path}: there are no ratings, but counts ({ratings.columns}); the model explicit "
                              "learns ratings. Leave --model out, or name their column by --columns rating=...")
-        if chosen.get("zeros") is None:
-            chosen["zeros"] = ratings.zeros_are_no_ratings()
-        if chosen["zeros"]:
-            rated = ratings.where(ratings.values != 0)
-            out.say(f"{path.name}: {len(ratings) - len(rated):,} ratings are 0, which is no rating here; they are left "
-                    "out")
+        if "unrated" not in chosen:
+            chosen["unrated"] = ratings.unrated()
+        if chosen["unrated"] is not None:
+            rated = ratings.where(ratings.values != chosen["unrated"])
+            out.say(f"{path.name}: {len(ratings) - len(rated):,} ratings are {chosen['unrated']:g}, which is no rating "
+                    "here; they are left out")
             ratings = rated
         return ratings, chosen
     if ratings.counts:
         found = ratings.chosen(chosen.get("min_rating"))
         gone = len(ratings) - len(found)
-        out.say(f"{path.name}: counts; the weight of a pair is 1 + ln(count)"
+        ones = (ratings.values == 1).all()
+        out.say(f"{path.name}: "
+                + ("each pair has the weight 1" if ones else "counts; the weight of a pair is 1 + ln(count)")
                 + (f"; {gone:,} pairs whose count is not above 0 are left out" if gone else ""))
         return found, chosen
     default = chosen.get("min_rating") is None
-    if chosen.get("zeros") is None:
-        chosen["zeros"] = default and ratings.zeros_are_no_ratings()
     if default:
-        chosen["min_rating"] = ratings.default_min_rating()
+        chosen = {"min_rating": ratings.default_min_rating(), "unrated": ratings.unrated()}
     found = ratings.chosen(**chosen)
     out.say(f"{path.name}: ratings of at least {chosen['min_rating']:g} count as chosen"
             + (f" (four fifths of the highest, {ratings.values.max():g})" if default else "")
-            + (", and ratings of 0, which are no ratings here" if chosen["zeros"] else "")
+            + (f", and {chosen['unrated']:g}, which is no rating here" if chosen.get("unrated") is not None else "")
             + f"; {len(ratings) - len(found):,} other ratings are left out (--min-rating)")
     return found, chosen
 
@@ -292,12 +292,10 @@ def _known(ratings, stored):
 
 def _seen(out, path, how, stored):
     """What users have rated, whatever the rating."""
-    seen, unknown = _known(_read(out, path, how), stored)
+    seen, _ = _known(_read(out, path, how), stored)
     if not seen.nnz:
         raise ValueError(f"{path}: there is no rating of a user and an item that the model knows; there must be at "
                          "least one")
-    if unknown:
-        out.say(f"{path.name}: {unknown:,} ratings of users or items that the model does not know are left out")
     return seen
 
 

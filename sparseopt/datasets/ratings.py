@@ -177,7 +177,7 @@ class Ratings:
         once[order], once[kept] = False, True
         return replace(replace(self, values=values)._at(once), merged=self.merged + len(order) - len(kept))
 
-    def chosen(self, min_rating: float | None = None, zeros: bool | None = None) -> "Ratings":
+    def chosen(self, min_rating: float | None = None, unrated: float | None = None) -> "Ratings":
         """Return the pairs that show that a user likes an item, with a weight each, for `ImplicitFactorization`.
 
         | values  | kept                                                    | weight                             |
@@ -189,9 +189,9 @@ class Ratings:
         ----------
         min_rating : None or float
             The least rating of a chosen item. Counts need None.
-        zeros : None or bool
-            True if a rating of 0 counts as chosen, too: the user has turned to the item, and has not rated it. None
-            stands for True if `zeros_are_no_ratings()` and min_rating is None.
+        unrated : None or float
+            A value that counts as chosen, too: the user has turned to the item, and has not rated it. If min_rating is
+            None, None stands for the result of `unrated()`.
 
         Returns
         -------
@@ -221,8 +221,9 @@ class Ratings:
         else:
             least = once.default_min_rating() if min_rating is None else min_rating
             keep, weights = once.values >= least, np.ones(len(once))
-            if zeros or (zeros is None and min_rating is None and once.zeros_are_no_ratings()):
-                keep |= once.values == 0
+            unrated = once.unrated() if unrated is None and min_rating is None else unrated
+            if unrated is not None:
+                keep |= once.values == unrated
         if not keep.any():
             raise ValueError("no count is above 0; at least one must be" if self.counts else
                              f"no rating is at least {least:g}; there must be one, or min_rating (--min-rating) must "
@@ -233,16 +234,22 @@ class Ratings:
         """Return four fifths of the highest rating: 4 where ratings go up to 5, and 8 where they go up to 10."""
         return float(np.round(0.8 * self.values.max(), 6))
 
-    def zeros_are_no_ratings(self) -> bool:
-        """Return whether 0 stands for an item that the user has not rated, as in Book-Crossing's files.
+    def unrated(self) -> float | None:
+        """Return the value that stands for an item that the user has not rated, or None if there is no such value.
 
-        All ratings are whole then, none is negative, some are above 1, and 0 comes more often than any other.
+        All ratings must be whole, and some above 1.
+
+        | value | stands for no rating if                                                   | as in         |
+        |-------|---------------------------------------------------------------------------|---------------|
+        | 0     | none is lower, and 0 comes more often than any other rating               | Book-Crossing |
+        | -1    | no other is below 1                                                       | MyAnimeList   |
         """
-        if self.counts or not (self.values == 0).any():
-            return False
         different, times = np.unique(self.values, return_counts=True)
-        return bool(different[0] == 0 and different[-1] > 1 and (different == np.round(different)).all()
-                    and times[0] > times[1:].max())
+        if self.counts or different[-1] <= 1 or len(different) < 2 or (different != np.round(different)).any():
+            return None
+        if different[0] == 0 and times[0] > times[1:].max():
+            return 0.0
+        return -1.0 if different[0] == -1 and different[1] >= 1 else None
 
     def _at(self, which):
         """The ratings at some positions, without new numbers."""
