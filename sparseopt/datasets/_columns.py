@@ -123,8 +123,7 @@ def _by_pyarrow(path, layout, encoding, positions, numbers):
         from pyarrow import compute, csv
     except ImportError:
         return None
-    texts = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
-    types = {str(at): pyarrow.string() if at in numbers else texts for at in positions}
+    types = {str(at): pyarrow.string() for at in positions}         # in dictionaries at once, it would take longer
     single = len(layout.separator) == 1
     try:
         with _tables.opened(path, encoding) as text:
@@ -144,15 +143,13 @@ def _by_pyarrow(path, layout, encoding, positions, numbers):
     found = []
     for at in positions:
         column = table[str(at)]
-        if at in numbers:
-            if len(column) and compute.all(compute.ascii_is_decimal(column)).as_py():
-                try:
-                    found.append(column.cast(pyarrow.int64()).to_numpy())
-                    continue
-                except pyarrow.ArrowInvalid:        # more digits than an int64 has
-                    pass
-            column = column.dictionary_encode()
-        found.append(_of_arrow(column.unify_dictionaries().combine_chunks()))
+        if at in numbers and len(column) and compute.all(compute.ascii_is_decimal(column)).as_py():
+            try:
+                found.append(column.cast(pyarrow.int64()).to_numpy())
+                continue
+            except pyarrow.ArrowInvalid:            # more digits than an int64 has
+                pass
+        found.append(_of_arrow(column.dictionary_encode().unify_dictionaries().combine_chunks()))
     return found
 
 
@@ -172,9 +169,12 @@ def _skipped(file, layout):
 
 def _of_arrow(column):
     """A column of pyarrow's dictionary type. A null and a NaN are empty texts."""
-    values = column.dictionary.to_pylist()
+    values, codes = column.dictionary.to_pylist(), column.indices
     texts = ["" if value is None or value != value else str(value) for value in values]
-    return _stripped(column.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False), [*texts, ""])
+    if codes.null_count:
+        codes = codes.fill_null(len(texts))
+        texts.append("")
+    return _stripped(codes.to_numpy(zero_copy_only=False), texts)
 
 
 class _Checked:

@@ -160,11 +160,11 @@ class Ratings:
         """
         how = _how(how, self.counts)
         pairs = self.users.astype(np.int64) * len(self.item_ids) + self.items
-        ordered = np.sort(pairs)
-        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        if not len(again):
+        order = np.argsort(pairs)
+        same = np.diff(pairs[order]) == 0
+        if not same.any():
             return self
-        order = np.flatnonzero(again[np.minimum(np.searchsorted(again, pairs), len(again) - 1)] == pairs)
+        order = np.sort(order[np.append(same, False) | np.append(False, same)])         # those of pairs that come again
         order = order[np.lexsort((pairs[order],) if self.times is None else (self.times[order], pairs[order]))]
         begins = np.flatnonzero(np.diff(pairs[order], prepend=-1))
         ends = np.append(begins[1:], len(order)) - 1
@@ -560,8 +560,9 @@ def _time(text):
     number = _number(text)
     if not math.isnan(number) or not text[:4].isdecimal():
         return number
-    try:
-        found = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.removesuffix("Z").removesuffix(" UTC")))
+    text = text.removesuffix("Z").removesuffix(" UTC")
+    try:                                # Python 3.10 takes only fractions of 3 or 6 digits
+        found = datetime.fromisoformat(re.sub(r"\.(\d+)", lambda digits: f".{digits[1][:6]:0<6}", text))
     except ValueError:
         return math.nan
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
