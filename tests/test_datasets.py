@@ -76,7 +76,8 @@ def test_columns_with_well_known_names_are_found_in_any_order(header, tmp_path):
         f'{i};{t};{m};{r};"a;b";{u}\n' for i, (u, m, r, t) in enumerate(ROWS))
     found = read_ratings(written(tmp_path, text))
     same(found, expected)
-    assert found.columns == f"user: {user}; item: {item}; rating: {rating}; time: {time} (semicolons, header)"
+    assert found.columns == (f"user: {user}; item: {item}; rating: {rating}; time: {time}; not used: index, note "
+                             "(semicolons, header)")
 
 
 def test_json_lines_and_parquet_give_the_same_as_text(tmp_path):
@@ -121,6 +122,7 @@ def test_columns_without_a_name_that_can_be_no_ratings_are_times_or_counts(tmp_p
             ("978300760 978302109", "user: column 0; item: column 1; time: column 2", True, [978300760, 978302109]),
             ("2001-01-01 2001-01-02", "user: column 0; item: column 1; time: column 2", True, [978307200, 978393600]),
             ("1 4000", "user: column 0; item: column 1; weight: column 2", True, None),
+            ("1,7 4000,9", "user: column 0; item: column 1; weight: column 2; time: column 3", True, [7, 9]),
             ("1 10", "user: column 0; item: column 1; rating: column 2", False, None)):
         found = read_ratings(written(tmp_path, "".join(f"1,{i},{cell}\n" for i, cell in enumerate(cells.split()))))
         assert (found.columns, found.counts) == (f"{columns} (commas, no header)", counts)
@@ -206,6 +208,8 @@ def test_rows_with_an_empty_cell_are_left_out_and_counted(tmp_path):
     ("who,what,stars\na,b,1\n", {}, "no column is known to be the user; the first line is 'who,what,stars' .*; the "
                                     r"columns are who, what, stars; columns \(--columns user=\.\.\."),
     ("1,2,3,4,5\n", {}, "two to four columns are user, item, rating and time, and the file has 5"),
+    ("1,2,978300760,3\n", {}, "column 2 is taken for the rating, and has times: dates, or"),
+    ("1,2,2001-01-01,3\n", {}, "column 2 is taken for the rating, and has times"),
     ("1,a,b,3\n", {}, r"line 1: the rating \(column 2\) is 'b'"),
     (HEAD, {"columns": {"user": "who"}}, "'who' names no column, or several; .*: userId, movieId"),
     (HEAD, {"columns": {"user": 1, "item": 1}}, "one column is taken for two things: user=movieId, item=movieId"),

@@ -48,7 +48,7 @@ def add(train_commands, commands, evaluate_commands):
     recommend.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
     recommend.add_argument("users", nargs="*", metavar="USER", help="ids of users, as in the ratings")
     recommend.add_argument("--all", action="store_true", help="recommend to all users of the training")
-    recommend.add_argument("--items", type=list_of(str), metavar="ITEM,",
+    recommend.add_argument("--items", type=list_of(str.strip), metavar="ITEM,",
                            help="recommend to someone who was not trained on, from these items; for the model explicit "
                                 "ITEM=RATING says how the item is rated")
     recommend.add_argument("--like", metavar="ITEM",

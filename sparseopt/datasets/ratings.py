@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from .._checks import flag, one_of
-from .._text import escaped, shown
+from .._text import escaped, listed, shown
 from . import _columns, _tables
 
 Duplicates = Literal["last", "first", "mean", "sum", "max"]
@@ -278,13 +278,13 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
 
     Columns are found by well-known names: userId, user_id, reviewerID, movieId, asin, ISBN, artistID, rating, overall,
     Book-Rating, plays, weight, timestamp, unixReviewTime and others. Case and signs do not matter. Without names, the
-    columns are user, item, rating and time, in this order; two to four columns. In a file without names, two columns
-    are taken for something else:
+    columns are user, item, rating and time, in this order; two to four columns. The third is taken for something else
+    in two cases:
 
-    | third column, without a fourth          | taken for      |
-    |-----------------------------------------|----------------|
-    | all numbers are 10^8 or more, or dates  | time           |
-    | whole numbers from 1 to more than 100   | weight: counts |
+    | third column without a name                        | taken for                                  |
+    |----------------------------------------------------|--------------------------------------------|
+    | all are dates, or numbers of 10^8 or more          | time; an error if there is a fourth column |
+    | all are whole numbers from 1 on, some above 100    | weight: counts                             |
 
     A column of weights is a column of counts. Without a column of ratings or of weights, each row counts 1. Ids are
     integers if all are integers, such as 7 or 7.0, without leading zeros. Else they are texts. Rows in which a cell of
@@ -344,8 +344,8 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
     numbers = [roles["time"]] if "time" in roles else []
     used = dict(zip(roles, table.columns(list(roles.values()), numbers), strict=True))
     n = len(_codes(used["user"]))
-    if not table.named and not wanted and "rating" in used and len(table.names) == 3:
-        used, roles = _retaken(used, roles)
+    if not table.named and not wanted and "rating" in used:
+        used, roles = _retaken(table, used, roles)
     if weights and "rating" in used:
         used, roles = ({"weight" if role == "rating" else role: one for role, one in kept.items()}
                        for kept in (used, roles))
@@ -445,7 +445,9 @@ class _Table:
         return _columns.text_columns(self.path, self.layout, self.encoding, positions, numbers)
 
     def said(self, roles):
-        return f"{'; '.join(f'{role}: {self.title(at)}' for role, at in roles.items())} ({self.layout or self.kind})"
+        unused = [self.title(at) for at in range(len(self.names)) if at not in roles.values()]
+        return ("; ".join(f"{role}: {self.title(at)}" for role, at in roles.items())
+                + (f"; not used: {listed(unused, show=str)}" if unused else "") + f" ({self.layout or self.kind})")
 
     def title(self, at):
         return escaped(self.names[at], 80) if self.named else f"column {at}"
@@ -505,12 +507,14 @@ def _roles(table, wanted):
     return {role: roles[role] for role in _ROLES if role in roles}
 
 
-def _retaken(used, roles):
+def _retaken(table, used, roles):
     """Columns and roles, where a third column without a name that can be no rating is taken for times or counts."""
     texts = [text for text in used["rating"].texts if text]
     numbers = np.array([_number(text) for text in texts])
     role = "rating"
     if texts and ((numbers >= _SINCE_1973).all() or (np.isnan(numbers).all() and not np.isnan(_time(texts[0])))):
+        if "time" in roles:
+            raise table.unfit("column 2 is taken for the rating, and has times: dates, or numbers of 10^8 or more")
         role = "time"
     elif texts and (numbers >= 1).all() and (numbers == np.round(numbers)).all() and numbers.max() > _MOST:
         role = "weight"
