@@ -288,6 +288,24 @@ def test_a_killed_training_goes_on_behind_its_last_file(log, tmp_path, capsys):
         tmp_path / "whole" / "checkpoint.safetensors")
 
 
+def test_a_checkpoint_comes_from_time_to_time(log, tmp_path, monkeypatch, capsys):
+    path = log(n=1900)
+    how = ["train", "clicks", path, "--numbers", "price", "--chunk", 500, "--output"]
+    run(capsys, *how, tmp_path / "whole")
+
+    def die():
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.clicks, "_SAVED", -1)             # seconds
+        at_chunk(patch, 3, die)
+        with pytest.raises(Killed):
+            run(capsys, *how, tmp_path / "part")
+    part = tmp_path / "part" / "checkpoint.safetensors"
+    assert f"training goes on behind row 1,000 of {path}" in run(capsys, "train", "clicks", path, "--resume", part)[1]
+    assert tables_of(part) == tables_of(tmp_path / "whole" / "checkpoint.safetensors")
+
+
 def test_a_wrong_line_keeps_the_rows_before_and_training_goes_on_once_it_is_mended(log, tmp_path, capsys):
     path = log(n=1200)
     lines = path.read_text().splitlines()

@@ -83,7 +83,7 @@ def add(train_commands, commands, evaluate_commands):
 def _add_model_and_files(parser):
     parser.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
     parser.add_argument("files", nargs="+", type=existing_file, metavar="FILE")
-    _add_file(parser)
+    _add_file(parser, "Columns, labels and numbers are those of the training")
 
 
 def _add_output(parser):
@@ -92,33 +92,35 @@ def _add_output(parser):
     add_format(parser)
 
 
-def _add_file(parser):
-    parser.add_argument("--file-format", choices=["csv", "jsonl", "libsvm", "parquet"],
+def _add_file(parser, about=None):
+    group = parser.add_argument_group("how files are read", about)
+    group.add_argument("--file-format", choices=["csv", "jsonl", "libsvm", "parquet"],
                         help="format of the files; csv has any separator (default: by the name, else by the content)")
-    parser.add_argument("--sep", metavar="TEXT", help="separator of the columns of a text (default: found out)")
-    parser.add_argument("--header", action=argparse.BooleanOptionalAction,
+    group.add_argument("--sep", metavar="TEXT", help="separator of the columns of a text (default: found out)")
+    group.add_argument("--header", action=argparse.BooleanOptionalAction,
                         help="whether the first line has the names of the columns (default: found out)")
-    parser.add_argument("--encoding", metavar="NAME", help="encoding of a text (default: utf-8)")
+    group.add_argument("--encoding", metavar="NAME", help="encoding of a text (default: utf-8, or that of the training)")
+    return group
 
 
 def add_reading(parser):
     """Add the options that say how a log is read."""
-    _add_file(parser)
-    parser.add_argument("--label", metavar="COLUMN",
+    group = _add_file(parser)
+    group.add_argument("--label", metavar="COLUMN",
                         help="column of the clicks in a table, by name or position from 0 (default: the column called "
                              "click, label, target or the like; else the first)")
-    parser.add_argument("--numbers", type=list_of(str), metavar="COLUMN,",
+    group.add_argument("--numbers", type=list_of(str), metavar="COLUMN,",
                         help="columns of numbers in a table, by names, positions from 0 or ranges such as 1-13; auto: "
                              "columns of more than 20 different numbers, some with a fraction (default: none)")
-    parser.add_argument("--numbers-as", choices=["standardize", "log"],
-                        help="what numbers become: standardize: divided by the standard deviation from their mean; "
+    group.add_argument("--numbers-as", choices=["standardize", "log"],
+                        help="what numbers become: standardize: their distance from the mean in standard deviations; "
                              "log: one feature for each step of their logarithm (default: standardize)")
-    parser.add_argument("--skip", type=list_of(str), metavar="COLUMN,", help="columns of a table to leave out")
-    parser.add_argument("--n-features", type=count, metavar="N",
+    group.add_argument("--skip", type=list_of(str), metavar="COLUMN,", help="columns of a table to leave out")
+    group.add_argument("--n-features", type=count, metavar="N",
                         help="number of columns for hashed features (default: 1048576)")
-    parser.add_argument("--chunk", type=count, metavar="N",
+    group.add_argument("--chunk", type=count, metavar="N",
                         help="number of rows that are read at a time (default: 100000)")
-    parser.add_argument("--first", type=int, choices=[0, 1],
+    group.add_argument("--first", type=int, choices=[0, 1],
                         help="number of the first column in libsvm's format (default: 1)")
 
 
