@@ -149,6 +149,20 @@ def test_large_numbers_are_scaled_and_the_scale_is_kept_for_other_files(log, tmp
     assert "column price looks like numbers, and is read as texts (--numbers price or auto)" in said
 
 
+def test_one_pass_over_a_small_log_is_enough_to_be_calibrated(log, tmp_path, monkeypatch, capsys):
+    train, test = log(), log("test.csv", seed=1)
+    found = {}
+    for name, small in (("small", 2**26), ("large", 0)):
+        monkeypatch.setattr(cli.clicks, "_SMALL", small)
+        printed, _ = run(capsys, "train", "clicks", train, "--numbers", "price", "--test", test, "--output",
+                         tmp_path / name)
+        found[name] = quality(printed)
+    assert found["small"]["calibration"] == pytest.approx(1, abs=0.1)
+    assert found["small"]["log-loss"] < found["large"]["log-loss"] - 0.05
+    settings = [LogisticRegression.load(tmp_path / name / "checkpoint.safetensors").batch_size for name in found]
+    assert settings == [128, 1024]
+
+
 def test_one_class_is_an_error_that_names_the_column(tmp_path, capsys):
     path = written(tmp_path / "a.csv", ["click,site", "1,a", "1,b"])
     _, said = run(capsys, "train", "clicks", path, "--output", tmp_path / "run", status=1)
@@ -329,7 +343,7 @@ def test_resuming_with_other_files_trains_on_these_from_their_first_row(log, tmp
     assert "as in the training: label: click (1 is a click, 0 is none); numbers: price" in said
     assert "1,000 rows, progressive loss" in said
     reader = ClickReader(numbers=["price"])
-    expected = LogisticRegression(shuffle=False)
+    expected = LogisticRegression(shuffle=False, batch_size=128)
     for path in (first, second):
         for X, y in reader.read(path, training=True):
             expected.partial_fit(X, y, classes=[False, True])

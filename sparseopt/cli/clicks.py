@@ -20,6 +20,7 @@ _MODELS = {"linear": LogisticRegression, "fm": FactorizationMachineClassifier}
 _FILE = "file_format", "sep", "header", "encoding"                      # how a file is packed into lines
 _READING = *_FILE, "label", "numbers", "numbers_as", "skip", "n_features", "first", "chunk"
 _SAVED = 60             # seconds between checkpoints
+_SMALL = 64 << 20       # bytes of a log of which one pass at 1,024 samples a step would be too few steps
 _SORTED = 0.1           # a log whose label changes by less than this share of what chance gives is sorted by the label
 
 
@@ -47,6 +48,7 @@ def add(train_commands, commands, evaluate_commands):
                         help="keep the names of features in the checkpoint, for `sparseopt weights`")
     models = [LogisticRegression(), FactorizationMachineClassifier()]
     add_settings(clicks, models, epochs=None, n_features=None,
+                 batch_size="samples per step; not given, it is 128 for files of less than 64 MiB together",
                  l1="L1 penalty, for Ftrl: small weights become exactly 0", l2="weight decay",
                  init_scale="standard deviation of the initial vectors")
 
@@ -95,11 +97,12 @@ def _add_output(parser):
 def _add_file(parser, about=None):
     group = parser.add_argument_group("how files are read", about)
     group.add_argument("--file-format", choices=["csv", "jsonl", "libsvm", "parquet"],
-                        help="format of the files; csv has any separator (default: by the name, else by the content)")
+                       help="format of the files; csv has any separator (default: by the name, else by the content)")
     group.add_argument("--sep", metavar="TEXT", help="separator of the columns of a text (default: found out)")
     group.add_argument("--header", action=argparse.BooleanOptionalAction,
-                        help="whether the first line has the names of the columns (default: found out)")
-    group.add_argument("--encoding", metavar="NAME", help="encoding of a text (default: utf-8, or that of the training)")
+                       help="whether the first line has the names of the columns (default: found out)")
+    group.add_argument("--encoding", metavar="NAME",
+                       help="encoding of a text (default: utf-8, or that of the training)")
     return group
 
 
@@ -107,21 +110,21 @@ def add_reading(parser):
     """Add the options that say how a log is read."""
     group = _add_file(parser)
     group.add_argument("--label", metavar="COLUMN",
-                        help="column of the clicks in a table, by name or position from 0 (default: the column called "
+                       help="column of the clicks in a table, by name or position from 0 (default: the column called "
                              "click, label, target or the like; else the first)")
     group.add_argument("--numbers", type=list_of(str), metavar="COLUMN,",
-                        help="columns of numbers in a table, by names, positions from 0 or ranges such as 1-13; auto: "
+                       help="columns of numbers in a table, by names, positions from 0 or ranges such as 1-13; auto: "
                              "columns of more than 20 different numbers, some with a fraction (default: none)")
     group.add_argument("--numbers-as", choices=["standardize", "log"],
-                        help="what numbers become: standardize: their distance from the mean in standard deviations; "
+                       help="what numbers become: standardize: their distance from the mean in standard deviations; "
                              "log: one feature for each step of their logarithm (default: standardize)")
     group.add_argument("--skip", type=list_of(str), metavar="COLUMN,", help="columns of a table to leave out")
     group.add_argument("--n-features", type=count, metavar="N",
-                        help="number of columns for hashed features (default: 1048576)")
+                       help="number of columns for hashed features (default: 1048576)")
     group.add_argument("--chunk", type=count, metavar="N",
-                        help="number of rows that are read at a time (default: 100000)")
+                       help="number of rows that are read at a time (default: 100000)")
     group.add_argument("--first", type=int, choices=[0, 1],
-                        help="number of the first column in libsvm's format (default: 1)")
+                       help="number of the first column in libsvm's format (default: 1)")
 
 
 def as_arguments(options):
@@ -200,12 +203,18 @@ def _new_model(options, reader):
     kind = _MODELS[options.model]
     settings = given(options, kind(), _MODELS.values())
     settings |= {"epochs": options.epochs or 1, "n_features": reader.n_features}
+    settings.setdefault("batch_size", default_batch_size(options.files))
     model = kind(**settings, shuffle=False)
     try:
         model._check_settings()
     except ValueError as error:
         raise UsageError(str(error)) from error
     return model
+
+
+def default_batch_size(files):
+    """The number of samples per step: a small log needs more steps, and a large log is trained faster in large ones."""
+    return 128 if sum(path.stat().st_size for path in files) < _SMALL else LogisticRegression().batch_size
 
 
 def _resumed(options):

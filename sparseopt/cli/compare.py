@@ -96,8 +96,9 @@ def _clicks(options, out):
                          "the rows are sorted by the label, shuffle the file")
 
     def make(optimizer, lr):
-        # `sparseopt train clicks` does not shuffle.
-        return LogisticRegression(optimizer=optimizer, lr=lr, epochs=options.epochs, shuffle=False)
+        # as `sparseopt train clicks` does
+        return LogisticRegression(optimizer=optimizer, lr=lr, epochs=options.epochs, shuffle=False,
+                                  batch_size=clicks.default_batch_size(options.files))
 
     return Task(f"LogisticRegression, {train:,} rows; judged on the {len(y) - train:,} rows after these",
                 "log-loss", False, make, lambda model: model.partial_fit(X[:train], y[:train]),
