@@ -388,6 +388,18 @@ def test_predictions_need_no_labels_and_go_to_any_kind_of_table(log, tmp_path, c
     assert "the column price is missing" in run(capsys, "predict", "clicks", model, wrong, status=1)[1]
 
 
+def test_a_file_whose_values_are_written_otherwise_is_said_before_it_is_judged(log, tmp_path, capsys):
+    train = log()
+    test = written(tmp_path / "test.csv", ["click,site,price", "1,A,5", "0,B,7"])
+    _, said = run(capsys, "train", "clicks", train, "--numbers", "price", "--test", test, "--output", tmp_path / "run")
+    warning = f"warning: {test}: none of the values of column site was in the first rows of the training: 'A', 'B'; "
+    assert warning in said
+    model = tmp_path / "run" / "checkpoint.safetensors"
+    for command in ("evaluate", "predict"):
+        assert warning in run(capsys, command, "clicks", model, test)[1]
+        assert "warning: " not in run(capsys, command, "clicks", model, train)[1]
+
+
 def test_weights_are_shown_by_the_names_of_features(log, tmp_path, capsys):
     run(capsys, "train", "clicks", log(), "--numbers", "price", "--names", "--epochs", 5, "--output", tmp_path / "run")
     model = tmp_path / "run" / "checkpoint.safetensors"

@@ -268,10 +268,12 @@ def test_options_of_readers_are_checked_before_a_file_is_opened(options, error, 
 
 
 @pytest.mark.parametrize(("text", "options", "message"), [
-    ("1 1:1\n0 2:1\n", {"label": "click"}, "has libsvm's format, and label is 'click'; label is for tables"),
-    ("1 1:1\n0 2:1\n", {"names": True}, "has libsvm's format, and names is True"),
-    ("1 1:1\n0 2:1\n", {"header": False}, "has libsvm's format, and header is False"),
-    ("click,a\n1,2\n0,3\n", {"first": 0}, "first is 0, and .* is a table"),
+    ("1 1:1\n0 2:1\n", {"label": "click"}, "label is 'click', and is not for files of the format libsvm"),
+    ("1 1:1\n0 2:1\n", {"names": True}, "names is True, and is not for files of the format libsvm"),
+    ("1 1:1\n0 2:1\n", {"header": False}, "header is False, and is not for files of the format libsvm"),
+    ("1 1:1\n0 2:1\n", {"encoding": "latin-1"}, "encoding is 'latin-1', and is not for files of the format libsvm"),
+    ('{"click": 1}\n{"click": 0}\n', {"sep": ","}, "sep is ',', and is not for files of the format jsonl"),
+    ("click,a\n1,2\n0,3\n", {"first": 0}, "first is 0, and is not for files of the format csv"),
     ("click,a\n1,2\n0,3\n", {"numbers": ["click"]}, "numbers has 'click', which is the label"),
     ("click,a\n1,2\n0,3\n", {"numbers": ["a"], "skip": [1]}, "numbers and skip both have 'a'"),
     ("click,a\n1,2\n0,3\n", {"skip": ["b"]}, "'b' names no column.* click, a"),
@@ -286,6 +288,8 @@ def test_positions_may_be_texts_and_ranges(tmp_path):
     path = written(tmp_path, "a", "1,2,3,4,5\n0,3,4,5,6\n")
     reader = ClickReader(label="0", numbers=["1-2", "2"], skip=["4"]).find(path)
     assert (reader.label_, reader.numbers_, reader.columns_) == ("0", ["1", "2"], ["1", "2", "3"])
+    same = ClickReader(label=np.int64(0), numbers=np.array([1, 2]), skip=[np.int32(4)]).find(path)
+    assert json.dumps(same.state()["reading"]["layout"]) == json.dumps(reader.state()["reading"]["layout"])
 
 
 @pytest.mark.parametrize(("name", "text", "columns"), [
@@ -438,6 +442,10 @@ def test_a_column_that_numbers_the_rows_is_said(tmp_path):
     assert ClickReader().find(path).advice == [
         "column id has another value in each row, which says nothing about other rows (--skip id)"]
     assert ClickReader(skip=["id"]).find(path).advice == []
+    path = written(tmp_path, "b.csv", ",click,site\n" + "".join(f"{i},{i % 2},a\n" for i in range(120)))
+    assert ClickReader().find(path).advice == [
+        "column 0 has another value in each row, which says nothing about other rows (--skip 0)"]
+    assert ClickReader(skip=["0"]).find(path).columns_ == ["site"]
 
 
 TRAINED = "click,site,city\n1,a,Rome\n0,b,Oslo\n"
@@ -470,6 +478,31 @@ def test_a_later_file_may_have_another_order_separator_and_format(text, options,
     X, clicks = whole(ClickReader.from_state(reader.state(), **options), written(tmp_path, "test", text))
     assert (X[:, :] != expected).nnz == 0
     assert_array_equal(y, clicks)
+
+
+@pytest.mark.parametrize(("text", "options", "unlike"), [
+    ("click,site,hour\n1,a,3\n0,b,4\n", {}, []),
+    ("click,site,hour\n1,a,3\n0,new,4\n", {}, []),
+    ("click,site,hour\n1,a,3.0\n0,b,4.0\n", {}, ["hour"]),
+    ("click,site,hour\n1,A,3\n0,,4\n", {}, ["site"]),
+    ("1,3,a\n0,4,b\n", {"header": False}, ["site", "hour"]),
+    ("click,site,hour\n", {}, []),
+])
+def test_columns_without_a_value_of_the_training_are_said(text, options, unlike, tmp_path):
+    reader = ClickReader().find(written(tmp_path, "train.csv", "click,site,hour\n1,a,3\n0,b,4\n"))
+    found = ClickReader.from_state(reader.state(), **options).check(written(tmp_path, "test.csv", text))
+    assert [one.partition("values of column ")[2].split()[0] for one in found] == unlike
+    if "3.0" in text:
+        assert found[0].endswith("was in the first rows of the training: '3.0', '4.0'; there '3', '4'")
+
+
+def test_an_even_column_does_not_blow_up_other_values(tmp_path):
+    path = written(tmp_path, "a.csv", "click,x\n" + "1,7.1\n0,7.1\n" * 500)
+    reader = ClickReader(numbers=["x"])
+    X, _ = whole(reader, path, training=True)
+    assert np.abs(X.data).max() < 1e-9
+    X, _ = whole(reader, written(tmp_path, "b.csv", "click,x\n1,7.2\n0,7.1\n"))
+    assert_allclose(X.data, [0.1, 0], atol=1e-6)
 
 
 def test_a_line_of_names_is_no_row_of_a_log_without_names(tmp_path):

@@ -158,8 +158,11 @@ def read_all(options, out):
     return sp.vstack([X for X, _ in chunks], format="csr"), np.concatenate([y for _, y in chunks])
 
 
-def _find(reader, files, out, labels=True):
-    """Find out how the files are read if the reader does not know, and say so. Check the heads of all files."""
+def _find(reader, files, out, judged=False, labels=True):
+    """Find out how the files are read if the reader does not know, and say so. Check the heads of all files.
+
+    If `judged` is True, the command also says where files to judge or predict are unlike those of the training.
+    """
     if reader.classes_ is None:
         reader.find(*files)
         for one in (reader.description, *reader.advice):
@@ -167,7 +170,9 @@ def _find(reader, files, out, labels=True):
     else:                                       # the files may have another separator than the first file
         out.say(f"as in the training: {reader.description.partition('; ')[2]}")
     for path in files:
-        reader.check(path, labels=labels)
+        unlike = reader.check(path, labels=labels)
+        for one in unlike if judged else []:
+            out.say(f"warning: {one}")
 
 
 def _train(options):
@@ -182,7 +187,8 @@ def _train(options):
     run.epochs = stream.ended
     _find(reader, options.files, out)
     if options.test:
-        reader.check(options.test)
+        for one in reader.check(options.test):
+            out.say(f"warning: {one}")
     begin, before = time.perf_counter(), len(stream.ended)
     stream.train(run, out, model, reader, options.test)
     seconds = time.perf_counter() - begin
@@ -420,7 +426,7 @@ def _entropy(mean):
 def _evaluate(options):
     model, reader = _loaded(options)
     out = Output(options)
-    _find(reader, options.files, out)
+    _find(reader, options.files, out, judged=True)
     _print_quality(out, model, _quality(model, reader, options.files))
     return 0
 
@@ -453,7 +459,7 @@ def _predict(options):
         check_table_path("--output", options.output)
     model, reader = _loaded(options)
     out = Output(options)
-    _find(reader, options.files, out, labels=False)
+    _find(reader, options.files, out, judged=True, labels=False)
     several = len(options.files) > 1
     columns = [*(["file"] if several else []), ("row", "d"), ("probability", ".6f")]
 

@@ -5,6 +5,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ _MISSING = b"", b"na", b"nan", b"null", b"none", b"\\n"
 _MOST_NAMES = 2**20
 _LOOKED_AT = 10_000             # rows from which columns of numbers are found
 _DISTINCT = 20                  # `numbers="auto"` takes columns of more different numbers
+_FEW = 100                      # other files are compared in columns of at most so many values
 _IDS = 100                      # from so many rows on, a column whose values are all different is said
 
 
@@ -132,8 +134,8 @@ class ClickReader:
     and a Pairwise Algorithm for Computing Sample Variances". The logarithm is that of the winners of Criteo's contest.
     """
 
-    LABELS = ("click", "clicked", "is_click", "is_clicked", "label", "target", "is_target", "y", "converted",
-              "conversion", "is_converted", "class", "outcome", "response")
+    LABELS = ("click", "clicked", "is_click", "is_clicked", "clk", "label", "target", "is_target", "y", "converted",
+              "conversion", "is_converted", "purchase", "purchased", "installed", "class", "outcome", "response")
 
     def __init__(self, label: str | int | None = None, numbers: Sequence[str | int] | Literal["auto"] = (),
                  numbers_as: Literal["standardize", "log"] = "standardize", skip: Sequence[str | int] = (),
@@ -145,7 +147,7 @@ class ClickReader:
             if isinstance(value, str) and not (name == "numbers" and value == "auto"):
                 raise ValueError(f"{name} is the string {shown(value)}; it must be a list of columns"
                                  + (" or 'auto'" if name == "numbers" else ""))
-        if label is not None and (isinstance(label, bool) or not isinstance(label, str | int)):
+        if label is not None and (isinstance(label, bool) or not isinstance(label, str | Integral)):
             raise TypeError(f"label is {shown(label)}; it must be a name, a position or None")
         if not 1 <= _checks.at_least("n_features", n_features, 1) < 2**31:
             raise ValueError(f"n_features is {shown(n_features)}; it must be from 1 to 2**31 - 1")
@@ -154,10 +156,10 @@ class ClickReader:
         if isinstance(first, bool) or first not in (0, 1):
             raise ValueError(f"first is {shown(first)}; it must be 0 or 1")
         _tables.check(sep, header, encoding)
-        self.label = label
-        self.numbers = numbers if isinstance(numbers, str) else list(numbers)
+        self.label = _plain(label)
+        self.numbers = numbers if isinstance(numbers, str) else list(map(_plain, numbers))
         self.numbers_as = _checks.one_of("numbers_as", numbers_as, "standardize", "log")
-        self.skip = list(skip)
+        self.skip = list(map(_plain, skip))
         self.n_features = int(n_features)
         self.chunk = _checks.at_least("chunk", chunk, 1)
         self.file_format = file_format
@@ -247,13 +249,20 @@ class ClickReader:
             raise ValueError("labels is False and training is True; training needs labels")
         return self._read(path, labels, training, start)
 
-    def check(self, path: str | os.PathLike, *, labels: bool = True) -> None:
-        """Raise an error if the head of a file does not fit the first file.
+    def check(self, path: str | os.PathLike, *, labels: bool = True) -> list[str]:
+        """Raise an error if a file is not built as the first file. Return what is unlike in the first 10,000 rows.
+
+        A column of few values is unlike if none of its values were in the first file: 3.0 is not 3, for instance.
 
         Parameters
         ----------
         path, labels
             As in `read`.
+
+        Returns
+        -------
+        list of str
+            A sentence for each column that is unlike.
 
         Raises
         ------
@@ -261,8 +270,17 @@ class ClickReader:
             As in `read`.
         """
         self._found("label")
-        if self._check_format(path) != "libsvm":
-            self._open(path, labels)
+        if self._check_format(path) == "libsvm":
+            return []
+        blocks, to_file = self._open(path, labels)
+        head = _first(blocks, _LOOKED_AT)
+        unlike = []
+        for name, values in self._found("values").items():
+            there = _texts(head.columns[to_file[name]][0]) if head and to_file.get(name) in head.columns else []
+            if there and not set(there) & set(values):
+                unlike.append(f"{path}: none of the values of column {escaped(name, 80)} was in the first rows of the "
+                              f"training: {listed(there, most=60)}; there {listed(values, most=60)}")
+        return unlike
 
     @property
     def is_libsvm(self) -> bool:
@@ -340,15 +358,7 @@ class ClickReader:
             raise AttributeError("this reader has read no file yet; call find or read first")
         return self._layout[what]
 
-    def _format(self, path):
-        return self.file_format or found_format(path)
-
     def _find_libsvm(self, paths):
-        for name, default in (("label", None), ("numbers", []), ("skip", []), ("sep", None), ("header", None),
-                              ("names", False)):
-            if getattr(self, name) != default:
-                raise ValueError(f"{paths[0]}: the file has libsvm's format, and {name} is "
-                                 f"{shown(getattr(self, name))}; {name} is for tables (file_format says what it is)")
         values = {}
         for path in paths:
             for _, numbers, _ in libsvm_blocks(path, self.n_features, self.chunk, self.first):
@@ -361,24 +371,13 @@ class ClickReader:
         self.classes_ = _two_classes(values, f"{listed(paths, show=str)}: the label")
         said = f"libsvm's format; {_said_classes(self.classes_)}"
         self._layout = {"format": "libsvm", "label": None, "columns": [], "numbers": [], "names": [], "header": False,
-                        "said": said, "advice": []}
+                        "said": said, "advice": [], "values": {}}
 
     def _find_table(self, paths):
-        if self.first != 1:
-            raise ValueError(f"first is {self.first}, and {paths[0]} is a table; first is for libsvm's format")
         path = paths[0]
         table = self._table(path)
         names = table.names
-        taken = ""
-        if self.label is None:
-            lower = [name.strip().lower() for name in names]
-            label = next((names[lower.index(name)] for name in self.LABELS if name in lower), None)
-            if label is None:
-                label = names[0]
-                taken = ", the first column" + (", since no column is named click, label or the like"
-                                                if table.header else "")
-        else:
-            label = names[position(path, names, self.label)]
+        label, taken = self._find_label(path, table)
         skip = self._columns(path, names, self.skip)
         numbers = [] if self.numbers == "auto" else self._columns(path, names, self.numbers)
         for what, some in (("numbers", numbers), ("skip", skip)):
@@ -386,7 +385,9 @@ class ClickReader:
                 raise ValueError(f"{path}: {what} has {shown(label)}, which is the label")
         if both := set(numbers) & set(skip):
             raise ValueError(f"{path}: numbers and skip both have {listed(sorted(both))}")
-        head = self._first_block(path, table, lambda name: name not in skip)
+        head = _first(lambda *how: table.blocks(lambda name: name not in skip, *how), _LOOKED_AT)
+        if head is None:
+            raise ValueError(f"{path}: there are no rows; a log must have at least one")
         names += [name for name in head.columns if name not in names]
         columns = [name for name in names if name != label and name not in skip]
         looks = [name for name in columns if name in head.columns and _looks_like_numbers(head.columns[name][0])]
@@ -403,13 +404,28 @@ class ClickReader:
         said = [table.said, f"label: {escaped(label, 80)}{taken} ({_said_classes(self.classes_)})",
                 *([f"numbers: {named(numbers)} ({as_})"] if numbers else []),
                 f"{rest} column{'s' * (rest != 1)} of values", *([f"left out: {named(skip)}"] if skip else [])]
-        advice = [f"column {escaped(name, 80)} looks like numbers, and is read as texts (--numbers {escaped(name, 80)} "
-                  "or auto)" for name in looks if name not in numbers]
-        advice += [f"column {escaped(name, 80)} has another value in each row, which says nothing about other rows "
-                   f"(--skip {escaped(name, 80)})" for name in columns if name not in looks and name not in numbers and
-                   name in head.columns and head.size >= _IDS and len(head.columns[name][0]) == head.size]
+        called = {name: escaped(name, 80) if name.strip() else str(place) for place, name in enumerate(names)}
+        advice = [f"column {called[name]} looks like numbers, and is read as texts (--numbers {called[name]} or auto)"
+                  for name in looks if name not in numbers]
+        values = {name: _texts(head.columns[name][0]) for name in columns if name not in numbers and
+                  name in head.columns}
+        advice += [f"column {called[name]} has another value in each row, which says nothing about other rows "
+                   f"(--skip {called[name]})" for name, texts in values.items() if name not in looks and
+                   len(texts) == head.size >= _IDS]
         self._layout = {"format": "table", "label": label, "columns": columns, "numbers": numbers, "skip": skip,
-                        "names": names, "header": table.header, "said": "; ".join(said), "advice": advice}
+                        "names": names, "header": table.header, "said": "; ".join(said), "advice": advice,
+                        "values": {name: texts for name, texts in values.items() if 0 < len(texts) <= _FEW}}
+
+    def _find_label(self, path, table):
+        """Return the name of the label, and why this column was taken, as part of a message."""
+        if self.label is not None:
+            return table.names[position(path, table.names, self.label)], ""
+        lower = [name.strip().lower() for name in table.names]
+        for name in self.LABELS:
+            if name in lower:
+                return table.names[lower.index(name)], ""
+        why = ", since no column is named click, label or the like" if table.header else ""
+        return table.names[0], f", the first column{why}"
 
     def _table(self, path):
         known = {*self.LABELS, str(self.label), *self.skip, *([] if self.numbers == "auto" else self.numbers)}
@@ -428,20 +444,10 @@ class ClickReader:
                 found.append(names[position(path, names, column)])
         return list(dict.fromkeys(found))
 
-    def _first_block(self, path, table, wanted):
-        for fast in (True, False):
-            try:
-                for block in table.blocks(wanted, _LOOKED_AT, 0, fast):
-                    return block
-            except Unfit:
-                continue
-            break
-        raise ValueError(f"{path}: there are no rows; a log must have at least one")
-
     def _find_classes(self, paths, label, head, what, more):
-        values, block = {}, head
+        values = {}
         _add_classes(values, head.columns.get(label, ([], None))[0])
-        if len(values) > 2 or (block.size < _LOOKED_AT and len(paths) == 1):
+        if len(values) > 2 or (head.size < _LOOKED_AT and len(paths) == 1):
             return _two_classes(values, what, more)
         for path in paths:                  # the label of a log sorted by it begins with one value
             if len(values) > 1:
@@ -468,7 +474,7 @@ class ClickReader:
         fast = True
         while True:
             try:
-                for block in blocks(start, fast):
+                for block in blocks(self.chunk, start, fast):
                     try:
                         X, y, statistics, names = self._features(block, labels, training, to_file)
                     except _Wrong as error:
@@ -490,6 +496,22 @@ class ClickReader:
         if libsvm != self.is_libsvm:
             raise ValueError(f"{path}: the file {'has' if libsvm else 'does not have'} libsvm's format, and the first "
                              f"file {'was a table' if libsvm else 'has'}; file_format (--file-format) says what it is")
+        return found
+
+    def _format(self, path):
+        """Return the format of a file, or raise if options are given that are not for this format."""
+        found = self.file_format or found_format(path)
+        defaults = {"sep": None, "header": None} if found != "csv" else {}
+        if found in ("libsvm", "parquet"):
+            defaults["encoding"] = "utf-8"
+        if found == "libsvm":
+            defaults |= {"label": None, "numbers": [], "skip": [], "names": False}
+        else:
+            defaults["first"] = 1
+        for name, default in defaults.items():
+            if getattr(self, name) != default:
+                raise ValueError(f"{path}: {name} is {shown(getattr(self, name))}, and is not for files of the format "
+                                 f"{found}; file_format (--file-format) says what the file is")
         return found
 
     def _clicks_of_libsvm(self, path, numbers, lines):
@@ -534,7 +556,7 @@ class ClickReader:
         def wanted(name):
             return name not in left_out and (open_ended or name in kept)
 
-        return (lambda start, fast: table.blocks(wanted, self.chunk, start, fast)), to_file
+        return (lambda size, start, fast: table.blocks(wanted, size, start, fast)), to_file
 
     def _features(self, block, labels, training, to_file):
         """Return X, y, and the statistics and names after this block."""
@@ -562,7 +584,7 @@ class ClickReader:
                     if not n and there.any():
                         raise ValueError(f"no number of column {escaped(name, 80)} has been read for training; read "
                                          "the training file first, with training=True")
-                    x = (x - mean) / (math.sqrt(squares / n) or 1.0) if n else x
+                    x = (x - mean) / _deviation(n, mean, squares) if n else x
                     places[:, i] = np.where(there, self.feature(name), -1)
                     values[:, i] = np.clip(np.where(there, x, 0), -LARGEST, LARGEST)
                     if training and there.any():
@@ -590,9 +612,10 @@ class ClickReader:
         found = [_class_of(text) for text in texts]
         for number, one in enumerate(found):
             if one not in self.classes_:
+                text = shown(texts[number].decode(errors="replace"))
                 raise _Wrong(int((codes == number).argmax()),
-                             f"column {escaped(self._layout['label'], 80)} has {shown(texts[number].decode())}; it "
-                             f"must be {_said(self.classes_[0])} or {_said(self.classes_[1])}, the values before")
+                             f"column {escaped(self._layout['label'], 80)} has {text}; it must be "
+                             f"{_said(self.classes_[0])} or {_said(self.classes_[1])}, the values before")
         return np.array([one == self.classes_[1] for one in found], bool)[codes]
 
 
@@ -637,6 +660,23 @@ def read_clicks(path: str | os.PathLike, **options: Any) -> Iterator[tuple[sp.cs
            [0. , 1. , 0. , 0. ]], dtype=float32), array([ True, False]))
     """
     return ClickReader(**options).read(path, training=True)
+
+
+def _plain(column):
+    return int(column) if isinstance(column, Integral) else column
+
+
+def _first(blocks, size):
+    """Return the first block of a table, or None."""
+    try:
+        return next(blocks(size, 0, True), None)
+    except Unfit:
+        return next(blocks(size, 0, False), None)
+
+
+def _texts(values):
+    """Return the values that are not empty."""
+    return [value.decode(errors="surrogatepass") for value in values if value]
 
 
 def _class_of(text):
@@ -706,7 +746,8 @@ def _as_numbers(name, texts, codes):
     numbers, wrong = _floats(texts)
     if wrong is not None:
         raise _Wrong(int((codes == wrong).argmax()), f"column {escaped(name, 80)} has "
-                     f"{shown(texts[wrong].decode(errors='replace'))}; it must be a finite number of float32")
+                     f"{shown(texts[wrong].decode(errors='replace'))}; it must be a finite number of float32, with a "
+                     "point before decimals")
     return numbers
 
 
@@ -728,6 +769,12 @@ def _merged(before, x):
     change = ours - mean
     return [total, mean + change * len(x) / total,
             squares + float(((x - ours) ** 2).sum()) + change * change * n * len(x) / total]
+
+
+def _deviation(n, mean, squares):
+    """Return the standard deviation; 1 if the numbers are all alike, apart from rounding errors of their mean."""
+    deviation = math.sqrt(squares / n)
+    return deviation if deviation > 1e-12 * abs(mean) else 1.0
 
 
 def _bin(x):
