@@ -579,6 +579,16 @@ def test_both_readers_of_text_give_the_same_bits_and_the_same_errors(tmp_path_fa
         assert outcome() == fast
 
 
+def test_quotes_in_rows_and_columns_that_are_not_read_count_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.clicks, "_LOOKED_AT", 2)
+    text = 'site,click\n' + "x,1\n" * 4 + '"a,7\nb",1\n"c,8\nd",0\n' + "y,0\nz,1\n"
+    path = written(tmp_path, "a.csv", text)
+    reader = ClickReader(skip=["site"], chunk=2).find(path)        # 7 and 8 are parts of sites
+    assert reader.classes_ == (0.0, 1.0)
+    assert whole(reader, path)[1].tolist() == [True] * 5 + [False, False, True]
+    assert whole(reader, path, start=6)[1].tolist() == [False, True]
+
+
 def test_plain_files_are_read_by_pyarrow_and_quoted_files_are_not(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow", reason="the fast reader needs pyarrow")
     from sparseopt.datasets import _click_files

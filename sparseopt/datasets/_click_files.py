@@ -9,6 +9,7 @@
 
 import functools
 import gzip
+import io
 import itertools
 import re
 import zlib
@@ -188,6 +189,22 @@ def _arrow(path, layout, encoding):
     return pyarrow, pyarrow.csv
 
 
+class _Unquoted(io.RawIOBase):
+    """A file whose bytes have no quotes: in a quoted cell, separators and ends of lines are text."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        data = self._file.read(size)
+        if b'"' in data:
+            raise Unfit
+        return data
+
+
 def _arrow_blocks(path, layout, wanted, size, start, pa, csv):
     names = unique(layout.names)
     used = [name for name in names if wanted(name)]
@@ -197,7 +214,8 @@ def _arrow_blocks(path, layout, wanted, size, start, pa, csv):
                 raise Unfit                         # the header comes after an empty line
             file.seek(0)
             reader = csv.open_csv(
-                file, csv.ReadOptions(column_names=names, skip_rows=int(layout.header), block_size=1 << 23),
+                _Unquoted(file) if layout.quotes else file,
+                csv.ReadOptions(column_names=names, skip_rows=int(layout.header), block_size=1 << 23),
                 csv.ParseOptions(delimiter=layout.separator, quote_char=False, double_quote=False),
                 csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=used,
                                    strings_can_be_null=False))
@@ -205,10 +223,7 @@ def _arrow_blocks(path, layout, wanted, size, start, pa, csv):
                 columns = {}
                 for name in used:
                     column = table.column(name).combine_chunks().dictionary_encode()
-                    values = column.dictionary.cast(pa.binary()).to_pylist()
-                    if layout.quotes and any(b'"' in value for value in values):
-                        raise Unfit
-                    columns[name] = values, column.indices.to_numpy()
+                    columns[name] = column.dictionary.cast(pa.binary()).to_pylist(), column.indices.to_numpy()
                 yield Block(table.num_rows, columns, None)
     except (pa.ArrowException, EOFError, zlib.error, gzip.BadGzipFile):
         raise Unfit from None
