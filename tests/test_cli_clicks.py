@@ -45,16 +45,6 @@ def written(path, lines):
     return path
 
 
-def tables_of(path):
-    """All numbers of a checkpoint, and what it says of reading and of its place."""
-    optimizer = checkpoint.load(path)
-    arrays = {name: table.tobytes() for name, table in optimizer.params.items()}
-    arrays |= {f"{name}/{key}": array.tobytes() for name, state in optimizer.state.items()
-               for key, array in state.items()}
-    known = {name: optimizer.metadata[name] for name in ("reading", "feature_names", "losses")}
-    return arrays, known
-
-
 @pytest.fixture
 def log(tmp_path):
     """A function that writes a log of a site and a price, where both tell something."""
@@ -264,7 +254,7 @@ def test_ctrl_c_keeps_the_work_and_a_resumed_stream_has_the_bits_of_one_that_nev
     assert json.loads((tmp_path / "part" / "run.json").read_text())["ended"] == "interrupted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     _, said = run(capsys, "train", "clicks", *files, "--resume", part)
-    assert tables_of(part) == tables_of(tmp_path / "whole" / "checkpoint.safetensors")
+    assert part.read_bytes() == (tmp_path / "whole" / "checkpoint.safetensors").read_bytes()
     whole, resumed = (json.loads((tmp_path / name / "run.json").read_text())["epochs"] for name in ("whole", "part"))
     for epoch, again in zip(whole, resumed, strict=True):
         assert {**epoch, "seconds": 0} == {**again, "seconds": 0}
@@ -298,8 +288,8 @@ def test_a_killed_training_goes_on_behind_its_last_file(log, tmp_path, capsys):
     run(capsys, *how, tmp_path / "whole")
     _, said = run(capsys, "train", "clicks", *files, "--resume", tmp_path / "part" / "checkpoint.safetensors")
     assert f"training goes on behind row 0 of {files[1]}, in epoch 1 of 1" in said
-    assert tables_of(tmp_path / "part" / "checkpoint.safetensors") == tables_of(
-        tmp_path / "whole" / "checkpoint.safetensors")
+    part, whole = ((tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("part", "whole"))
+    assert part == whole
 
 
 def test_a_checkpoint_comes_from_time_to_time(log, tmp_path, monkeypatch, capsys):
@@ -317,7 +307,7 @@ def test_a_checkpoint_comes_from_time_to_time(log, tmp_path, monkeypatch, capsys
             run(capsys, *how, tmp_path / "part")
     part = tmp_path / "part" / "checkpoint.safetensors"
     assert f"training goes on behind row 1,000 of {path}" in run(capsys, "train", "clicks", path, "--resume", part)[1]
-    assert tables_of(part) == tables_of(tmp_path / "whole" / "checkpoint.safetensors")
+    assert part.read_bytes() == (tmp_path / "whole" / "checkpoint.safetensors").read_bytes()
 
 
 def test_a_wrong_line_keeps_the_rows_before_and_training_goes_on_once_it_is_mended(log, tmp_path, capsys):
@@ -332,7 +322,7 @@ def test_a_wrong_line_keeps_the_rows_before_and_training_goes_on_once_it_is_mend
     written(path, lines)
     part = tmp_path / "part" / "checkpoint.safetensors"
     run(capsys, "train", "clicks", path, "--resume", part)
-    assert tables_of(part) == tables_of(tmp_path / "whole" / "checkpoint.safetensors")
+    assert part.read_bytes() == (tmp_path / "whole" / "checkpoint.safetensors").read_bytes()
 
 
 def test_resuming_with_other_files_trains_on_these_from_their_first_row(log, tmp_path, capsys):

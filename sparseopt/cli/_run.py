@@ -68,7 +68,7 @@ class Run:
             raise UsageError(f"--output: {self.folder} has the files of another run ({', '.join(there)}); choose "
                              "another folder, or replace the files with --overwrite")
         self._foreign = [] if own else [*there, PICTURE]
-        self._earlier = _epochs_of(resume.parent / SUMMARY) if resume else []
+        self.earlier = _epochs_of(resume.parent / SUMMARY) if resume else []
 
     def path(self, name: str) -> Path:
         """Make the folder, and return the path of a file in the folder. The summary at the end names the file.
@@ -108,7 +108,7 @@ class Run:
         """
         first = len(getattr(model, "loss_curve_", []))
         path = self.path(CHECKPOINT)
-        self.epochs = (self._earlier[:first] if len(self._earlier) >= first else
+        self.epochs = (self.earlier[:first] if len(self.earlier) >= first else
                        [{"epoch": i + 1, "loss": loss} for i, loss in enumerate(getattr(model, "loss_curve_", []))])
         if first >= model.epochs:
             model.save(path, **metadata)

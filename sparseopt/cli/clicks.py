@@ -184,15 +184,16 @@ def _train(options):
         reader = new_reader(options)
         model = _new_model(options, reader)
         stream = _Stream(options.files, options.epochs or 1)
-    run.epochs = stream.ended
+    ended = len(stream.ended)
+    run.epochs = run.earlier[:ended] if len(run.earlier) >= ended else list(stream.ended)
     _find(reader, options.files, out)
     if options.test:
         for one in reader.check(options.test):
             out.say(f"warning: {one}")
-    begin, before = time.perf_counter(), len(stream.ended)
+    begin = time.perf_counter()
     stream.train(run, out, model, reader, options.test)
     seconds = time.perf_counter() - begin
-    first, last = stream.ended[before], stream.ended[-1]
+    first, last = stream.ended[ended], stream.ended[-1]
     of_last = f", of epoch {last['epoch']} {last['loss']:.4f}" if last is not first else ""
     out.say(f"{stream.trained:,} rows, progressive loss {first['loss']:.4f} (of the mean alone "
             f"{first['loss_of_the_mean']:.4f}){of_last}, of the last chunk {model.loss_curve_[-1]:.4f}; "
@@ -314,7 +315,7 @@ class _Stream:
             while self.epoch < self.epochs:
                 self._stop_if(interrupts, run, out, model, reader)
                 if self.file == len(self.files):
-                    self._end_epoch(out, model, reader, test)
+                    self._end_epoch(run, out, model, reader, test)
                     self._save(run, model, reader)
                     continue
                 path = self.files[self.file]
@@ -364,7 +365,7 @@ class _Stream:
         self._compared += len(y) - (self._last is None)
         self._last = y[-1]
 
-    def _end_epoch(self, out, model, reader, test):
+    def _end_epoch(self, run, out, model, reader, test):
         if not self.rows:
             raise ValueError(f"{listed(self.files, show=str)}: there are no rows; a log must have at least one")
         mean = self.clicks / self.rows
@@ -373,8 +374,9 @@ class _Stream:
         if test:
             self.quality = _quality(model, reader, [test])
         self.ended.append({"epoch": len(self.ended) + 1, "rows": self.rows, "loss": self.loss / self.rows,
-                           "loss_of_the_mean": _entropy(mean), "seconds": time.perf_counter() - self.begun,
-                           **self.quality})
+                           "loss_of_the_mean": _entropy(mean), **self.quality})
+        # no seconds in the checkpoint: a resumed run writes the bytes of one that never stopped
+        run.epochs.append({**self.ended[-1], "seconds": time.perf_counter() - self.begun})
         self.epoch, self.file, self.rows, self.clicks, self.loss = self.epoch + 1, 0, 0, 0, 0.0
         self._changes, self._compared, self._last = 0, 0, None
         self.begun = time.perf_counter()
