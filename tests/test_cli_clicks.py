@@ -349,6 +349,20 @@ def test_resuming_with_other_files_trains_on_these_from_their_first_row(log, tmp
         capsys, "train", "clicks", second, "--resume", model, "--model", "fm", status=2)[1]
 
 
+def test_a_new_log_under_the_name_of_an_interrupted_one_is_trained_from_its_first_row(
+        log, tmp_path, monkeypatch, capsys):
+    path = log(n=1200)
+    with monkeypatch.context() as patch:
+        at_chunk(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        run(capsys, "train", "clicks", path, "--chunk", 500, "--output", tmp_path / "run", status=130)
+    model = tmp_path / "run" / "checkpoint.safetensors"
+    other = log("other.csv", 1200, seed=2)
+    for given, why in ((other, "other files are given now"), (log(n=1200, seed=1), "first lines of these files have")):
+        _, said = run(capsys, "train", "clicks", given, "--resume", model, "--output", tmp_path / given.stem)
+        assert why in said
+        assert "1,200 rows, progressive loss" in said
+
+
 def test_a_training_that_diverges_names_the_rate(log, tmp_path, capsys):
     _, said = run(capsys, "train", "clicks", log(), "--numbers", "price", "--optimizer", "sgd", "--lr", "1e6",
                   "--batch-size", 1, "--output", tmp_path / "run", status=1)

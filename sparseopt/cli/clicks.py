@@ -3,6 +3,7 @@
 import argparse
 import signal
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -281,12 +282,14 @@ class _Stream:
     def of(cls, metadata, options, out):
         """The stream that a checkpoint has, if it was interrupted in the same files; else a new one."""
         stored = dict(metadata.get("stream", {}))
-        files = stored.pop("files", None)
+        files, heads = stored.pop("files", None), stored.pop("heads", None)
         if files is None or stored["epoch"] >= stored["epochs"]:
             return cls(options.files, options.epochs or 1, ended=stored.get("ended", ()))
-        if files != _resolved(options.files):
+        if files != _resolved(options.files) or heads != _heads(options.files):
+            same = files == _resolved(options.files)
+            other = "the first lines of these files have changed" if same else "other files are given now"
             out.say(f"the checkpoint stopped in {listed(files, show=escaped)}, file {stored['file'] + 1}, behind row "
-                    f"{stored['row']:,}; other files are given now, and are read from their first row")
+                    f"{stored['row']:,}; {other}, and all rows are trained")
             return cls(options.files, options.epochs or 1, ended=stored["ended"])
         if options.epochs is not None and options.epochs <= stored["epoch"]:
             raise UsageError(f"--epochs is {options.epochs}; the checkpoint is in epoch {stored['epoch'] + 1} already")
@@ -305,7 +308,8 @@ class _Stream:
 
     def state(self):
         names = "epochs", "epoch", "file", "row", "rows", "clicks", "loss", "ended"
-        return {"files": _resolved(self.files), **{name: getattr(self, name) for name in names}}
+        return {"files": _resolved(self.files), "heads": _heads(self.files),
+                **{name: getattr(self, name) for name in names}}
 
     def train(self, run, out, model, reader, test):
         """Train to the end. The model is saved from time to time, and after an interrupt or an error of a file."""
@@ -405,6 +409,15 @@ class _Interrupts:
 
 def _resolved(files):
     return [str(path.resolve()) for path in files]
+
+
+def _heads(files):
+    """Checksums of the first bytes. A file of the same name may be the log of another day."""
+    heads = []
+    for path in files:
+        with open(path, "rb") as file:
+            heads.append(zlib.crc32(file.read(1024)))
+    return heads
 
 
 def order_warning(compared, mean, changes):
