@@ -319,6 +319,7 @@ def test_a_wrong_line_keeps_the_rows_before_and_training_goes_on_once_it_is_mend
     _, said = run(capsys, *how, "--output", tmp_path / "part", status=1)
     assert "line 1102: column price has 'cheap'" in said
     assert "goes on behind row 1,000 of" in said
+    assert json.loads((tmp_path / "part" / "run.json").read_text())["ended"] == "failed"
     written(path, lines)
     part = tmp_path / "part" / "checkpoint.safetensors"
     run(capsys, "train", "clicks", path, "--resume", part)
@@ -368,6 +369,7 @@ def test_a_training_that_diverges_names_the_rate(log, tmp_path, capsys):
                   "--batch-size", 1, "--output", tmp_path / "run", status=1)
     assert "the training diverged in epoch 1" in said
     assert "The learning rate is 1e+06" in said
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["ended"] == "failed"
 
 
 def test_predictions_need_no_labels_and_go_to_any_kind_of_table(log, tmp_path, capsys):

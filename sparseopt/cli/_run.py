@@ -132,8 +132,7 @@ class Run:
             self.keep(out, model, f"epoch {len(self.epochs) + 1} begins anew", **metadata)
             raise
         except ValueError:
-            self._ended = "failed"
-            self.write(model)
+            self.fail(model)
             raise
         seconds = time.perf_counter() - begin
         out.say(f"{len(model.loss_curve_)} epochs, loss {model.loss_curve_[0]:.4f} → {model.loss_curve_[-1]:.4f}, "
@@ -150,6 +149,11 @@ class Run:
         self.write(model)
         out.say(f"interrupted; the work so far is saved. To go on, give the same files and "
                 f"--resume {shlex.quote(str(self.folder / CHECKPOINT))}; {resumed}")
+
+    def fail(self, model: Model) -> None:
+        """Write into the summary that the training failed."""
+        self._ended = "failed"
+        self.write(model)
 
     def write(self, model: Model, **more) -> None:
         """Write the summary of the run so far."""

@@ -326,9 +326,13 @@ class _Stream:
                 chunks = reader.read(path, training=True, start=self.row)
                 while (chunk := self._next(chunks, run, out, model, reader)) is not None:
                     X, y = chunk
-                    with naming_the_rate(model, self.epoch):
-                        model.partial_fit(X, y, classes=[False, True],
-                                          callback=lambda report: watch.check(report.loss, self.epoch))
+                    try:
+                        with naming_the_rate(model, self.epoch):
+                            model.partial_fit(X, y, classes=[False, True],
+                                              callback=lambda report: watch.check(report.loss, self.epoch))
+                    except ValueError:
+                        run.fail(model)
+                        raise
                     self._add(y, model.loss_curve_[-1])
                     status.update(f"epoch {self.epoch + 1}/{self.epochs}, {self.rows:,} rows, loss "
                                   f"{model.loss_curve_[-1]:.4f}")
@@ -351,6 +355,7 @@ class _Stream:
         except (OSError, ValueError):
             if self.rows or self.epoch:
                 self._save(run, model, reader)
+                run.fail(model)
                 out.say(f"the rows before are trained and saved; --resume {run.path(CHECKPOINT)} with the same files "
                         f"goes on {self.place}")
             raise
