@@ -8,7 +8,7 @@ import gensim
 import numpy as np
 import pytest
 
-from sparseopt import __version__, cli, datasets
+from sparseopt import __version__, cli
 
 NOVELS = Path(__file__).parents[2] / "shared" / "data" / "novels"
 
@@ -49,9 +49,9 @@ def test_the_loss_curve_is_a_picture(trained):
     assert len(picture) > 5000
 
 
-def test_resuming_goes_on_to_the_bits_of_a_run_that_never_stopped(tmp_path):
+def test_resuming_goes_on_to_the_bits_of_a_run_that_never_stopped(documentation, tmp_path):
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(datasets.python_documentation()[:60]))
+    text.write_text("\n".join(documentation[:60]))
     for name, epochs, more in [("half", 3, ("--dim", 20)), ("whole", 5, ("--dim", 20)),
                                ("more", 5, ("--resume", tmp_path / "half" / "checkpoint.safetensors"))]:
         result = run("train", "words", text, "--epochs", epochs, "--output", tmp_path / name, *more, folder=tmp_path)

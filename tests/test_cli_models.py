@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from sparseopt import cli, datasets
+from sparseopt import cli
 from sparseopt.cli import _comparison
 from sparseopt.cli._comparison import Task, Trial
 from sparseopt.models import SkipGram
@@ -31,9 +31,9 @@ def refused(capsys, *arguments, status=2):
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
+def text(documentation, tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("\n\n".join(datasets.python_documentation()[:40]), encoding="utf-8")
+    path.write_text("\n\n".join(documentation[:40]), encoding="utf-8")
     return path
 
 

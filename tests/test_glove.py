@@ -12,14 +12,14 @@ from sparseopt.models.words import sentences, tokenize, vocabulary
 
 
 @pytest.fixture(scope="module")
-def text():
-    found = sentences("\n".join(datasets.python_documentation()[:150]))
+def text(documentation):
+    found = sentences("\n".join(documentation[:150]))
     words, _ = vocabulary(token for sentence in found for token in sentence)
     return words, glove.cooccurrence(found, words, window=5)
 
 
-def test_pythons_documentation_is_as_large_as_the_readme_says():
-    tokens = [token for text in datasets.python_documentation() for token in tokenize(text)]
+def test_pythons_documentation_is_as_large_as_the_readme_says(documentation):
+    tokens = [token for text in documentation for token in tokenize(text)]
     words, counts = vocabulary(tokens)
     assert len(tokens) > 250_000
     assert len(words) > 3_000

@@ -7,7 +7,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sparseopt as so
-from sparseopt import datasets
 from sparseopt.models import GloVe, SkipGram
 from sparseopt.models.glove import cooccurrence
 from sparseopt.models.skipgram import _neighbours
@@ -25,8 +24,8 @@ SMALL = {"dim": 12, "epochs": 2, "batch_size": 100, "min_count": 3}
 
 
 @pytest.fixture(scope="module")
-def text():
-    return [sentence for page in datasets.python_documentation()[:60] for sentence in sentences(page)]
+def text(documentation):
+    return [sentence for page in documentation[:60] for sentence in sentences(page)]
 
 
 def test_neighbours_are_the_words_within_reach_in_the_same_sentence():
@@ -124,9 +123,8 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(text, misse
     assert (trained[0] != trained[2]).any()
 
 
-def test_vectors_of_words_used_alike_are_near():
-    pages = datasets.python_documentation()
-    text = [sentence for page in pages for sentence in sentences(page)]
+def test_vectors_of_words_used_alike_are_near(documentation):
+    text = [sentence for page in documentation for sentence in sentences(page)]
     model = SkipGram(dim=32, epochs=5, min_count=20, optimizer="Adagrad").fit(text)
     assert (np.diff(model.loss_curve_) < 0).all()
     # of untrained vectors; with pairs in the order of the text 0.60

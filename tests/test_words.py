@@ -9,7 +9,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sparseopt as so
-from sparseopt import datasets
 from sparseopt.datasets import LineSentences
 from sparseopt.models import GloVe, SkipGram, _sentences
 from sparseopt.models.glove import cooccurrence
@@ -21,8 +20,8 @@ names = pytest.mark.parametrize("kind", [SkipGram, GloVe])
 
 
 @pytest.fixture(scope="module")
-def text():
-    return [sentence for page in datasets.python_documentation()[:30] for sentence in sentences(page)]
+def text(documentation):
+    return [sentence for page in documentation[:30] for sentence in sentences(page)]
 
 
 @pytest.fixture
