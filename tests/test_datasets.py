@@ -105,6 +105,13 @@ def test_json_lines_and_parquet_give_the_same_as_text(tmp_path):
         read_ratings(tmp_path / "ratings.parquet")
 
 
+def test_a_comma_is_a_decimal_point_between_semicolons(tmp_path):
+    found = read_ratings(written(tmp_path, "user;item;rating\n1;2;3,5\n1;3;-4\n1;4;1.5\n"))
+    assert found.values.tolist() == [3.5, -4, 1.5]
+    with pytest.raises(ValueError, match=r"the rating \(rating\) is '3,5'"):
+        read_ratings(written(tmp_path, "user\titem\trating\n1\t2\t3,5\n"))
+
+
 @pytest.mark.parametrize("times", [
     ["2001-01-01T00:00:00", "2001-01-02T00:00:00.5"], ["2001-01-01", "2001-01-02 00:00:00.500000000"],
     ["2001-01-01T02:00:00+02:00", "2001-01-02T00:00:00.500Z"], ["978307200000", "978393600500"],
@@ -204,7 +211,8 @@ def test_rows_with_an_empty_cell_are_left_out_and_counted(tmp_path):
                              r"'userId,movieId.*; columns \(--columns rating=\.\.\.\)"),
     (HEAD + "1,2,3,4\n\n1,2,nan,4\n", {}, "line 4: .* a finite number"),
     (HEAD + "1,2,1_0,4\n", {}, "line 2: .* a finite number"),
-    (HEAD + "1,2,3,yesterday\n", {}, r"line 2: the time \(timestamp\) is 'yesterday'; .* a date such as 2000-09-05"),
+    (HEAD + "1,2,3,yesterday\n", {}, r"line 2: the time \(timestamp\) is 'yesterday'; .* a date such as 2000-09-05.*"
+                                      r"or say that there is none \(time: None, or --columns time=\)"),
     ("who,what,stars\na,b,1\n", {}, "no column is known to be the user; the first line is 'who,what,stars' .*; the "
                                     r"columns are who, what, stars; columns \(--columns user=\.\.\."),
     ("1,2,3,4,5\n", {}, "two to four columns are user, item, rating and time, and the file has 5"),

@@ -27,7 +27,8 @@ _KNOWN = {
             "artistid artistmbid artmbid song songid track trackid album albumid article articleid business businessid "
             "game gameid anime animeid recipe recipeid beer beerid video videoid show showid joke jokeid place placeid "
             "venue venueid stockcode sku i",
-    "rating": "rating ratings bookrating score overall stars grade userrating movierating reviewscore reviewoverall r",
+    "rating": "rating ratings bookrating score overall stars grade userrating movierating reviewscore reviewoverall "
+              "preference liked like feedback label target value r",
     "weight": "weight weights plays play playcount nplays numplays count counts listens listencount clicks views "
               "purchases quantity qty freq frequency",
     "time": "timestamp time unixreviewtime unixtime datetime date ts createdat ratingtimestamp eventtime reviewdate "
@@ -287,7 +288,8 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
     | all are whole numbers from 1 on, some above 100    | weight: counts                             |
 
     A column of weights is a column of counts. Without a column of ratings or of weights, each row counts 1. Ids are
-    integers if all are integers, such as 7 or 7.0, without leading zeros. Else they are texts. Rows in which a cell of
+    integers if all are integers, such as 7 or 7.0, without leading zeros. Else they are texts. Ratings between
+    semicolons can have a comma as decimal point. Rows in which a cell of
     a used column is empty are left out.
 
     Parameters
@@ -361,6 +363,8 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
 
     values = np.ones(int(keep.sum()))
     for role in {"rating", "weight"} & set(used):
+        if table.layout and table.layout.separator == ";":          # which leaves the comma to the numbers: 3,5
+            used[role] = used[role]._replace(texts=[_with_point(text) for text in used[role].texts])
         values = cells(role, _numbers)
     times = cells("time", _times) if "time" in used else None
     (user_ids, users), (item_ids, items) = (_ids(used[role], keep) for role in ("user", "item"))
@@ -450,7 +454,7 @@ class _Table:
                 + (f"; not used: {listed(unused, show=str)}" if unused else "") + f" ({self.layout or self.kind})")
 
     def title(self, at):
-        return escaped(self.names[at], 80) if self.named else f"column {at}"
+        return (escaped(self.names[at], 80) if self.named else "") or f"column {at}"
 
     def unfit(self, why):
         """An error for a file whose columns do not fit."""
@@ -468,8 +472,9 @@ class _Table:
         if self.layout:
             place = f"line {_columns.line_of(self.path, self.layout, self.encoding, row)}"
         first = f"; the first line is {shown(self.first, 160)}" if self.first is not None else ""
+        none = ", or say that there is none (time: None, or --columns time=)" if role == "time" else ""
         return ValueError(f"{self.path}, {place}: the {role} ({self.title(at)}) is {shown(text)}; it must be {allowed}"
-                          f"{first}; columns (--columns {role}=...) can name another column for the {role}")
+                          f"{first}; columns (--columns {role}=...) can name another column for the {role}{none}")
 
 
 def _folded(name):
@@ -530,6 +535,10 @@ def _number(text):
         return math.nan if "_" in text else float(text)
     except ValueError:
         return math.nan
+
+
+def _with_point(text):
+    return text.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", text) else text
 
 
 def _numbers(column, keep, wrong):
