@@ -140,9 +140,19 @@ def test_columns_without_a_name_that_can_be_no_ratings_are_times_or_counts(tmp_p
 
 def test_ids_are_integers_only_if_no_text_is_lost(tmp_path):
     for ids, expected in (("7 07", ["07", "7"]), ("7 7.0", [7]), ("7 x", ["7", "x"]), ("-1 0", [-1, 0]),
-                          ("1 123456789012345678901", ["1", "123456789012345678901"]), ("é ü", ["é", "ü"])):
+                          ("1 9223372036854775808", ["1", "9223372036854775808"]),
+                          ("-1 9223372036854775808", ["-1", "9223372036854775808"]), ("é ü", ["é", "ü"])):
         found = read_ratings(written(tmp_path, "".join(f"{one},1,1\n" for one in ids.split())))
         assert found.user_ids.tolist() == expected
+
+
+def test_ids_that_are_far_apart_are_numbered_as_those_that_are_not(tmp_path):
+    for ids in ([5, -3, 10**18, 5, 7], [5, 2**63 - 1, 0, 5, 7], [5, 3, 8, 5, 7], [-4, 2, -4, 0, 1]):
+        found = read_ratings(written(tmp_path, "".join(f"{one},{i},1\n" for i, one in enumerate(ids))))
+        assert found.user_ids.tolist() == sorted(set(ids))
+        assert found.user_ids[found.users].tolist() == ids
+        some = found.where(found.users != 1)
+        assert some.user_ids[some.users].tolist() == [one for one in ids if one != sorted(set(ids))[1]]
 
 
 def test_a_long_id_does_not_make_all_others_long(tmp_path):
@@ -253,8 +263,8 @@ def test_a_column_that_does_not_exist_can_be_ruled_out(tmp_path):
 
 
 # Small files with all that goes wrong in a text, and larger pieces of what is well formed.
-CELL = st.sampled_from(["1", "b", "", "é", " x ", '"q"', '"a,b"', '"l\nm"', '"say ""no"""', "1.5", "::", ":",
-                        "5\" vinyl"])
+CELL = st.sampled_from(["1", "07", "0", "9" * 20, "é", " x ", '"q"', '"a,b"', '"l\nm"', '"say ""no"""', "1.5", "::",
+                        ":", "", "5\" vinyl"])
 TABLE = st.tuples(
     st.sampled_from([",", "\t", ";", "|", "::"]), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans(),
     st.lists(st.lists(CELL, min_size=3, max_size=3) | st.just([""]) | st.just(["1", "2"]), min_size=1, max_size=6),
@@ -276,10 +286,13 @@ def test_pyarrow_reads_the_same_cells_as_the_plain_reader_or_none(tmp_path_facto
     except ValueError:
         return
     positions = list(range(len(layout.names)))[::-1]
-    found = _columns._by_pyarrow(path, layout, encoding, positions, ())
-    if found is not None:
-        for ours, theirs in zip(_columns._plain(path, layout, encoding, positions), found, strict=True):
-            assert [ours.texts[code] for code in ours.codes] == [theirs.texts[code] for code in theirs.codes]
+    for numbers in ((), positions):
+        found = _columns._by_pyarrow(path, layout, encoding, positions, numbers)
+        if found is not None:
+            for ours, theirs in zip(_columns._plain(path, layout, encoding, positions), found, strict=True):
+                assert [ours.texts[code] for code in ours.codes] == (
+                    [str(one) for one in theirs] if isinstance(theirs, np.ndarray) else
+                    [theirs.texts[code] for code in theirs.codes])
 
 
 def test_pyarrow_reads_common_files_itself(tmp_path):

@@ -80,7 +80,7 @@ def parquet_columns(path, names):
 
 
 def text_columns(path, layout, encoding, positions, numbers=()):
-    """Columns of a delimited text, given by their positions. Those of `numbers` can be arrays of int64 instead."""
+    """Columns of a delimited text, by their positions. Those in `numbers` are arrays of int64 if nothing is lost."""
     found = _by_pyarrow(path, layout, encoding, positions, numbers)
     return _plain(path, layout, encoding, positions) if found is None else found
 
@@ -143,7 +143,7 @@ def _by_pyarrow(path, layout, encoding, positions, numbers):
     found = []
     for at in positions:
         column = table[str(at)]
-        if at in numbers and len(column) and compute.all(compute.ascii_is_decimal(column)).as_py():
+        if at in numbers and _plain_integers(column, compute):
             try:
                 found.append(column.cast(pyarrow.int64()).to_numpy())
                 continue
@@ -151,6 +151,12 @@ def _by_pyarrow(path, layout, encoding, positions, numbers):
                 pass
         found.append(_of_arrow(column.dictionary_encode().unify_dictionaries().combine_chunks()))
     return found
+
+
+def _plain_integers(column, compute):
+    """Whether all cells are digits alone, so that no text is lost: 07 is another id than 7."""
+    zero = compute.and_(compute.starts_with(column, "0"), compute.greater(compute.binary_length(column), 1))
+    return len(column) and compute.all(compute.ascii_is_decimal(column)).as_py() and not compute.any(zero).as_py()
 
 
 def _skipped(file, layout):

@@ -1,5 +1,6 @@
 """Ratings of items by users, counts of plays or purchases, and a reader of the files that hold these."""
 
+import contextlib
 import math
 import os
 import re
@@ -40,9 +41,10 @@ _TITLES = ["title", "name", "itemtitle", "movietitle", "booktitle", "songtitle",
 _ROLES = tuple(_KNOWN)
 _ALL_KNOWN = {name for names in _KNOWN.values() for name in names if len(name) > 1}
 
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.0+)?")
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.0+)?")
 _SINCE_1973 = 1e8               # seconds since 1970: no rating is so high
 _MOST = 100                     # no scale of ratings goes further
+_SPARSE = 4                     # ids that are spread wider than so many times their number are sorted
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))        # from this size on, so many of the unit make a second
 
 
@@ -161,11 +163,11 @@ class Ratings:
         """
         how = _how(how, self.counts)
         pairs = self.users.astype(np.int64) * len(self.item_ids) + self.items
-        order = np.argsort(pairs)
-        same = np.diff(pairs[order]) == 0
-        if not same.any():
+        ordered = np.sort(pairs)
+        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        if not len(again):
             return self
-        order = np.sort(order[np.append(same, False) | np.append(False, same)])         # those of pairs that come again
+        order = np.flatnonzero(again[np.minimum(np.searchsorted(again, pairs), len(again) - 1)] == pairs)
         order = order[np.lexsort((pairs[order],) if self.times is None else (self.times[order], pairs[order]))]
         begins = np.flatnonzero(np.diff(pairs[order], prepend=-1))
         ends = np.append(begins[1:], len(order)) - 1
@@ -343,7 +345,7 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
     wanted = dict(columns or {})
     table = _Table(path, sep, header, encoding)
     roles = _roles(table, wanted)
-    numbers = [roles["time"]] if "time" in roles else []
+    numbers = [roles[role] for role in ("user", "item", "time") if role in roles]
     used = dict(zip(roles, table.columns(list(roles.values()), numbers), strict=True))
     n = len(_codes(used["user"]))
     if not table.named and not wanted and "rating" in used:
@@ -584,13 +586,16 @@ def _time(text):
 def _ids(column, keep):
     """The different ids, sorted, and the number of each cell's id among these."""
     if not isinstance(column, _columns.Column):
-        ids, numbers = np.unique(column[keep].astype(np.int64), return_inverse=True)
-        return ids, numbers.astype(np.int32)
+        return _numbered(column[keep].astype(np.int64))
     codes = column.codes[keep]
     seen = np.flatnonzero(np.bincount(codes, minlength=len(column.texts)))
     texts = [column.texts[code] for code in seen.tolist()] if len(seen) < len(column.texts) else column.texts
+    integers = None
     if all(map(_INTEGER.fullmatch, texts)):
-        ids, numbers = np.unique(np.array([int(text.partition(".")[0]) for text in texts]), return_inverse=True)
+        with contextlib.suppress(OverflowError):            # some are outside int64
+            integers = np.array([int(text.partition(".")[0]) for text in texts], np.int64)
+    if integers is not None:
+        ids, numbers = _numbered(integers)
     else:
         ids = np.array(sorted(texts), object)
         places = dict(zip(ids.tolist(), range(len(ids)), strict=True))
@@ -602,5 +607,12 @@ def _ids(column, keep):
 
 def _numbered(ids):
     """The different ids, sorted, and the number of each given id among the different ids."""
-    different, numbers = np.unique(np.asarray(ids), return_inverse=True)
-    return different, numbers.astype(np.int32)
+    ids = np.asarray(ids)
+    least, most = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+    if most - least > _SPARSE * len(ids):
+        different, numbers = np.unique(ids, return_inverse=True)
+        return different, numbers.astype(np.int32)
+    there = np.zeros(most - least + 1, bool)            # a table of all ids between is faster than a sort
+    there[ids - least] = True
+    numbers = np.cumsum(there, dtype=np.int32) - 1
+    return (np.flatnonzero(there) + least).astype(ids.dtype), numbers[ids - least]
