@@ -204,6 +204,14 @@ def test_what_is_held_out_is_never_trained_on(tmp_path, capsys):
         assert "rows that repeat a pair of a user and an item: 1,200; of each pair, the last rating is kept" in said
         assert "480 ratings of 30 items by 40 users, 120 others held out" in said
         assert ("there are no times; what is held out is drawn at random" in said) == (name == "none")
+        model = tmp_path / name / "checkpoint.safetensors"
+        _, said = run(capsys, "train", "ratings", path, "--epochs", 2, "--resume", model)
+        assert "480 ratings of 30 items by 40 users, 120 others held out" in said
+        _, said = run(capsys, "train", "ratings", path, "--epochs", 3, "--held-out", 0.1, "--resume", model, status=2)
+        assert "--held-out is 0.1, and the checkpoint was trained with 0.2 held out" in said
+    path.write_text(path.read_text() + "new,new,5\n")
+    _, said = run(capsys, "train", "ratings", path, "--epochs", 3, "--resume", model, status=1)
+    assert "it has 601 ratings, and the training had 600" in said
 
 
 def test_a_model_is_resumed_and_evaluated_with_ids_and_options_as_in_training(tmp_path, capsys):

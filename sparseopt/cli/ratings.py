@@ -31,7 +31,7 @@ def add(train_commands, commands, evaluate_commands):
     ratings.add_argument("--model", choices=MODELS, default="implicit", help="default: implicit")
     ratings.add_argument("--held-out", type=share, metavar="SHARE",
                          help="hold out this share of each user's items to evaluate the model: the last ones, or "
-                              "without times some at random")
+                              "without times some at random; a resumed training keeps the share of the checkpoint")
     add_reading(ratings)
     add_min_rating(ratings)
     add_run(ratings, "ratings", "continue from this checkpoint up to --epochs, with its settings; users and items may "
@@ -200,16 +200,25 @@ def _train(options):
             raise UsageError(f"{flag(next(iter(settings), 'min_rating'))} does not go with --resume: the checkpoint "
                              "has this setting")
         model.epochs = options.epochs or model.epochs
-        how, chosen = reading(options, stored["reading"]), stored["chosen"]
+        how, chosen, held_out = reading(options, stored["reading"]), stored["chosen"], stored["held_out"]
+        if options.held_out not in (None, held_out):
+            raise UsageError(f"--held-out is {options.held_out:g}, and the checkpoint was trained with "
+                             f"{f'{held_out:g}' if held_out else 'nothing'} held out; ratings that a model was trained "
+                             "on cannot be held out later")
     else:
         model, stored = kind(**given(options, kind(), MODELS.values())), None
-        how, chosen = reading(options), {"min_rating": options.min_rating}
+        how, chosen, held_out = reading(options), {"min_rating": options.min_rating}, options.held_out
     ratings, chosen = read(out, options.file, how, kind, chosen)
-    X, test, ids = matrices(out, ratings, options.held_out, stored)
+    if stored and held_out and ratings.times is None and len(ratings) != stored["ratings"]:
+        raise ValueError(f"{options.file}: it has {len(ratings):,} ratings, and the training had "
+                         f"{stored['ratings']:,}. What was held out at random is not known for other ratings; train a "
+                         "new model")
+    X, test, ids = matrices(out, ratings, held_out, stored)
     out.say(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
             + (f", {test.nnz:,} others held out" if test is not None else ""))
     run.train(out, model, lambda show: model.partial_fit(X, show), "ratings",
-              (lambda: measures(model, X, test, 10)) if test is not None else None, reading=how, chosen=chosen, **ids)
+              (lambda: measures(model, X, test, 10)) if test is not None else None, reading=how, chosen=chosen,
+              held_out=held_out, ratings=len(ratings), **ids)
     quality = {} if test is None else measures(model, X, test, 10)
     if quality:
         _print_measures(out, test, quality)
@@ -272,7 +281,7 @@ def _loaded(path, *kinds):
     stored = checkpoint.load(path).metadata
     by_name = {kind.__name__: kind for kind in MODELS.values()}
     kind = by_name.get(stored.get("model_type"))
-    if kind is None or not {"user_ids", "item_ids", "reading", "chosen"} <= set(stored):
+    if kind is None or not {"user_ids", "item_ids", "reading", "chosen", "held_out"} <= set(stored):
         raise ValueError(f"{path}: not a checkpoint of `sparseopt train ratings`")
     if kinds and kind not in kinds:
         other = next(name for name, one in MODELS.items() if one is kind)
