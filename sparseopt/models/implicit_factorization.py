@@ -4,7 +4,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
 import scipy.sparse as sp
 
 from .. import embedding
@@ -221,6 +220,8 @@ class ImplicitFactorization(Recommender):
         >>> model.recommend_for([1, 7], n=5)[0] % 2
         array([1, 1, 1, 1, 1])
         """
+        from scipy.optimize import minimize  # importing this takes a tenth of a second
+
         items, weights = self._own(items, "weights", weights)
         weights = np.ones(len(items)) if weights is None else weights
         if not weights.min() > 0:
@@ -241,7 +242,7 @@ class ImplicitFactorization(Recommender):
             return (weights @ (np.log(both) + top - scores[items]) + decay / 2 * p @ p,
                     (slope.astype(np.float32) @ Q).astype(np.float64) + decay * p)
 
-        p = scipy.optimize.minimize(loss, np.zeros(self.dim), jac=True, method="L-BFGS-B").x.astype(np.float32)
+        p = minimize(loss, np.zeros(self.dim), jac=True, method="L-BFGS-B").x.astype(np.float32)
         return self._best(Q @ p + bias, items, n)
 
     def _check_settings(self, X):
