@@ -246,7 +246,8 @@ def test_ctrl_c_keeps_the_work_and_a_resumed_stream_has_the_bits_of_one_that_nev
         at_chunk(patch, chunk, lambda: signal.raise_signal(signal.SIGINT))
         _, said = run(capsys, "train", "clicks", *files, *how, "--output", tmp_path / "part", status=130)
     part = tmp_path / "part" / "checkpoint.safetensors"
-    assert f"--resume {part}; training goes on behind " in said
+    command = rf"sparseopt train clicks .*--resume {re.escape(str(part))}"
+    assert re.search(rf"the work so far is saved, and training goes on behind .* with: {command}", said)
     assert "Traceback" not in said
     if chunk > 6:
         assert "--epochs is 1; the checkpoint is in epoch 2 already" in run(
@@ -346,7 +347,7 @@ def test_resuming_with_other_files_trains_on_these_from_their_first_row(log, tmp
     empty = written(tmp_path / "empty.csv", ["click,site,price"])
     assert "empty.csv: there are no rows" in run(
         capsys, "train", "clicks", empty, "--resume", model, "--output", tmp_path / "none", status=1)[1]
-    assert "is a checkpoint of LogisticRegression; add --model linear" in run(
+    assert "is a checkpoint of LogisticRegression; without --model, the model is that of the" in run(
         capsys, "train", "clicks", second, "--resume", model, "--model", "fm", status=2)[1]
 
 
@@ -411,6 +412,8 @@ def test_weights_are_shown_by_the_names_of_features(log, tmp_path, capsys):
     model = tmp_path / "run" / "checkpoint.safetensors"
     coef = LogisticRegression.load(model).coef_[0]
     table = json.loads(run(capsys, "weights", model, "-n", 4, "--format", "json")[0])
+    assert (table[0]["feature"], table[0]["number"]) == ("(intercept)", None)
+    table = table[1:]
     assert [abs(row["weight"]) for row in table] == sorted((abs(row["weight"]) for row in table), reverse=True)
     assert len(table) == 4
     for row in table:
@@ -419,7 +422,8 @@ def test_weights_are_shown_by_the_names_of_features(log, tmp_path, capsys):
     run(capsys, "weights", model, "--output", tmp_path / "weights.csv")
     with open(tmp_path / "weights.csv", newline="") as file:
         everything = {row["feature"]: float(row["weight"]) for row in csv.DictReader(file)}
-    assert set(everything) == {"price", *(f"site={site}" for site in "abcdef")}
+    assert everything["(intercept)"] == LogisticRegression.load(model).intercept_[0]
+    assert set(everything) == {"(intercept)", "price", *(f"site={site}" for site in "abcdef")}
     assert everything["site=f"] > everything["site=a"]
     printed, said = run(capsys, "weights", model, "price", "site=z")
     assert [line.split("\t")[0] for line in printed.splitlines()] == ["feature", "price", "site=z"]
@@ -432,15 +436,16 @@ def test_weights_without_names_have_numbers_and_features_that_collide_are_listed
     run(capsys, "train", "clicks", path, "--skip", "price", "--output", tmp_path / "a")
     printed, said = run(capsys, "weights", tmp_path / "a" / "checkpoint.safetensors", "--format", "json")
     assert "no names of features; train with --names, or give a FEATURE" in said
-    assert {row["number"] for row in json.loads(printed)} == {zlib.crc32(b"site=%c" % c) % 2**20 for c in b"abcdef"}
-    assert {row["feature"] for row in json.loads(printed)} == {None}
+    rows = json.loads(printed)[1:]              # after the intercept
+    assert {row["number"] for row in rows} == {zlib.crc32(b"site=%c" % c) % 2**20 for c in b"abcdef"}
+    assert {row["feature"] for row in rows} == {None}
     run(capsys, "train", "clicks", path, "--skip", "price", "--names", "--n-features", 1, "--output", tmp_path / "b")
     printed, _ = run(capsys, "weights", tmp_path / "b" / "checkpoint.safetensors", "site=a", "--format", "json")
     assert sorted(json.loads(printed)[0]["shares its weight with"].split(", ")) == [f"site={site}" for site in "bcdef"]
     svm = written(tmp_path / "log", ["1 3:1 7:1", "0 3:1", "0 3:1"])
     run(capsys, "train", "clicks", svm, "--output", tmp_path / "c")
     printed, _ = run(capsys, "weights", tmp_path / "c" / "checkpoint.safetensors", "--format", "json")
-    assert {row["feature"] for row in json.loads(printed)} == {"3", "7"}
+    assert {row["feature"] for row in json.loads(printed)} == {"(intercept)", "3", "7"}
 
 
 def test_a_checkpoint_that_does_not_say_how_its_log_was_read_is_refused(tmp_path, capsys, log):

@@ -57,6 +57,13 @@ def draws(optimizers, rates, trials, seed=0):
     return [(optimizers[i % len(optimizers)], float(f"{math.exp(rng.uniform(*ends)):.3g}")) for i in range(trials)]
 
 
+def with_default(task, settings):
+    """These settings after the default setting of the model, which stands there once."""
+    model = type(task.make("SGD", None))()
+    default = model.optimizer.lower(), model._default_rate(model.optimizer)
+    return [default, *((optimizer, lr) for optimizer, lr in settings if (optimizer.lower(), lr) != default)]
+
+
 def run(task, settings):
     """Train with each setting (optimizer, lr), and yield a Trial for each."""
     for optimizer, lr in settings:

@@ -45,7 +45,7 @@ class Run:
     options : Namespace
         With the options of `add_run`.
     default : str
-        The folder if no option names one.
+        The name of the model in the command, and of the folder if no option names one.
 
     Raises
     ------
@@ -57,6 +57,8 @@ class Run:
         resume = options.resume
         self.folder = options.output or (resume.parent if resume else Path(default))
         self._command = options.command
+        files = options.files if "files" in options else [options.file]
+        self._resume = ["sparseopt", "train", default, *map(str, files), "--resume", str(self.folder / CHECKPOINT)]
         self._ended = "running"
         self._begun = time.perf_counter()
         self.epochs: list[dict] = []
@@ -147,8 +149,7 @@ class Run:
             out.say("interrupted before the first step; nothing is saved")
             return
         self.write(model)
-        out.say(f"interrupted; the work so far is saved. To go on, give the same files and "
-                f"--resume {shlex.quote(str(self.folder / CHECKPOINT))}; {resumed}")
+        out.say(f"interrupted; the work so far is saved, and {resumed} with: {shlex.join(self._resume)}")
 
     def fail(self, model: Model) -> None:
         """Write into the summary that the training failed."""
@@ -207,7 +208,8 @@ def naming_the_rate(model: Model, epoch: int) -> Iterator[None]:
         with np.errstate(all="ignore"):         # NumPy's warnings come before the error that says more
             yield
     except NonfiniteError as error:
-        raise ValueError(_diverged(model, epoch, str(error))) from error
+        why = str(error).partition("; it must be")[0]       # what follows is advice for programs
+        raise ValueError(_diverged(model, epoch, why)) from error
 
 
 def _diverged(model, epoch, why):

@@ -37,7 +37,7 @@ def add(train_commands, commands, evaluate_commands):
     clicks.set_defaults(run=_train)
     clicks.add_argument("files", nargs="+", type=existing_file, metavar="FILE",
                         help="click logs, read one after the other")
-    clicks.add_argument("--model", choices=_MODELS, default="linear", help="default: linear")
+    clicks.add_argument("--model", choices=_MODELS, help="default: linear; with --resume, that of the checkpoint")
     add_run(clicks, "clicks", "continue from this checkpoint, with its settings. With the same files, an interrupted "
                               "training goes on behind its last row; with other files, from their first row")
     add_format(clicks)
@@ -72,8 +72,8 @@ def add(train_commands, commands, evaluate_commands):
 
     weights = commands.add_parser(
         "weights", help="print the weights of a click model",
-        description="Print the weights of a click model, the largest first. Names of features need a training with "
-                    "--names; a FEATURE needs no such training.")
+        description="Print the weights of a click model: the intercept, then the weights from the furthest from 0 to "
+                    "the nearest. Names of features need a training with --names; a FEATURE needs no such training.")
     weights.set_defaults(run=_weights)
     weights.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
     weights.add_argument("features", nargs="*", metavar="FEATURE",
@@ -182,6 +182,7 @@ def _train(options):
         model, reader = _resumed(options)
         stream = _Stream.of(model.optimizer_.metadata, options, out)
     else:
+        options.model = options.model or "linear"
         reader = new_reader(options)
         model = _new_model(options, reader)
         stream = _Stream(options.files, options.epochs or 1)
@@ -226,16 +227,14 @@ def default_batch_size(files):
 
 
 def _resumed(options):
-    kind = _MODELS[options.model]
-    settings = [*given(options, kind(), _MODELS.values()),
-                *(name for name in (*_READING, "names") if name not in _FILE and getattr(options, name) is not None)]
-    for name in settings:
-        if name != "epochs":
+    settings = dict.fromkeys(name for kind in _MODELS.values() for name in kind().get_params())
+    for name in (*settings, *(name for name in (*_READING, "names") if name not in _FILE)):
+        if name != "epochs" and getattr(options, name, None) is not None:
             raise UsageError(f"{flag(name)} does not go with --resume: the checkpoint has this setting")
     model, reader = _loaded(options)
-    if not isinstance(model, kind):
-        other = next(name for name, one in _MODELS.items() if isinstance(model, one))
-        raise UsageError(f"--resume: {options.resume} is a checkpoint of {type(model).__name__}; add --model {other}")
+    if options.model and not isinstance(model, _MODELS[options.model]):
+        raise UsageError(f"--model is {options.model}, and {options.resume} is a checkpoint of {type(model).__name__}; "
+                         "without --model, the model is that of the checkpoint")
     return model, reader
 
 
@@ -529,8 +528,10 @@ def _weights(options):
         order = np.argsort(-np.abs(weights), kind="stable")[:most]
         found = [(str(feature + reader.first) if reader.is_libsvm else None, feature)
                  for feature in order[weights[order] != 0].tolist()]
-    rows = ((name, feature, float(weights[feature]),
+    rows = [(name, feature, float(weights[feature]),
              listed([other for other in sharing.get(feature, []) if other != name], show=str) or None)
-            for name, feature in found)
+            for name, feature in found]
+    if not options.features:
+        rows.insert(0, ("(intercept)", None, float(np.ravel(model.intercept_)[0]), None))
     _write(options, out, ["feature", ("number", "d"), ("weight", ".5f"), "shares its weight with"], rows)
     return 0

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _config, evaluation
-from ..models import GloVe, LogisticRegression, MatrixFactorization, glove
+from ..models import GloVe, ImplicitFactorization, LogisticRegression, MatrixFactorization, glove
 from ..models.words import count_words, vocabulary
 from . import _comparison, clicks, ratings, words
 from ._common import HELP, UsageError, check_picture, count, existing_file, list_of, optimizer, positive, seed
@@ -23,7 +23,8 @@ def add(commands):
         "compare", help="compare optimizers and learning rates on your data",
         description="Train a model with several optimizers and learning rates, each from the same start, and evaluate "
                     "each on held-out data. The command prints a line after each trial, then a table with the best "
-                    "setting first, and the command that trains with the best setting.")
+                    "setting first, and the command that trains with the best setting. The model's default setting is "
+                    "among the trials.")
     kinds = compare.add_subparsers(required=True, metavar="MODEL")
     for name, task, text in _TASKS:
         parser = kinds.add_parser(name, help=text, description=f"Compare optimizers for {text}.")
@@ -41,7 +42,9 @@ def add(commands):
                             help="grid: each optimizer at each rate; random: random rates between the least and the "
                                  "largest (default: grid)")
         parser.add_argument("--trials", type=count, metavar="N", help="trials of a random search (default: 30)")
-        parser.add_argument("--epochs", type=count, default=5, metavar="N", help="epochs of each trial (default: 5)")
+        epochs = ImplicitFactorization().epochs if name == "ratings" else 5
+        parser.add_argument("--epochs", type=count, default=epochs, metavar="N",
+                            help=f"epochs of each trial (default: {epochs})")
         if name == "ratings":
             parser.add_argument("--model", choices=["implicit", "explicit"], default="implicit",
                                 help="as in `sparseopt train ratings` (default: implicit)")
@@ -50,7 +53,9 @@ def add(commands):
         if name == "clicks":
             clicks.add_reading(parser)
         else:
-            parser.add_argument("--dim", type=count, default=32, metavar="N", help="length of a vector (default: 32)")
+            dim = ImplicitFactorization().dim if name == "ratings" else 32
+            parser.add_argument("--dim", type=count, default=dim, metavar="N",
+                                help=f"length of a vector (default: {dim})")
         if name == "words":     # click models and softmax use one thread
             parser.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
         random = "random seed of a random search" if name == "clicks" else "random seed"
@@ -154,6 +159,7 @@ def _compare(options, name, task):
         task = task(options, out)
     settings = (_comparison.grid(options.optimizers, options.lr) if options.search == "grid" else
                 _comparison.draws(options.optimizers, options.lr, options.trials or 30, options.seed))
+    settings = _comparison.with_default(task, settings)
     out.say(task.title)
     trials = []
     with out.status("") as status:
@@ -164,13 +170,14 @@ def _compare(options, name, task):
             ended = f"{task.quality} {best:.4f} after epoch {epoch}" if epoch else trials[-1].failed
             out.say(f"{i} of {len(settings)}: {rule} {lr:g}: {ended}")
     ranked = _comparison.ranked(task, trials)
-    columns = ["optimizer", ("lr", "g"), (task.quality, ".4f"), ("epoch", "d"), "at the end", ("steps", ",d"),
-               ("seconds", ".1f")]
+    columns = ["optimizer", ("lr", "g"), (task.quality, ".4f"), ("epoch", "d"), ("at the end", ".4f"), ("steps", ",d"),
+               ("seconds", ".1f"), "note"]
     rows = []
     for trial in ranked:
         best, epoch = trial.best(task)
-        rows.append((trial.optimizer, trial.lr, best, epoch or None, trial.failed or f"{trial.quality[-1]:.4f}",
-                     trial.steps[-1] if trial.steps else None, trial.seconds[-1] if trial.seconds else None))
+        last = [values[-1] if values else None for values in (trial.quality, trial.steps, trial.seconds)]
+        note = trial.failed or ("default" if (trial.optimizer, trial.lr) == settings[0] else "")
+        rows.append((trial.optimizer, trial.lr, best, epoch or None, *last, note))
     out.table(columns, rows)
     if options.picture:
         _comparison.draw(task, trials, options.picture)

@@ -29,7 +29,8 @@ from ._output import Output, add_format, check_table_path, write_table
 from ._run import Run, add_run
 
 _MODELS = {"glove": GloVe, "skipgram": SkipGram}
-_VECTORS = "a file of vectors: GloVe's or word2vec's text format, or word2vec's binary format; also packed by gzip"
+_VECTORS = ("a file of vectors: GloVe's or word2vec's text format, or word2vec's binary format, also packed by gzip; "
+            "or a checkpoint (.safetensors) of `sparseopt train words`")
 
 
 def add(train_commands, commands, evaluate_commands):
@@ -62,7 +63,7 @@ def add(train_commands, commands, evaluate_commands):
     neighbours.add_argument("-n", type=count, default=10, metavar="N",
                             help="number of nearest words (default: 10)")
     neighbours.add_argument("--output", type=Path, metavar="FILE",
-                            help="write the table to this file: .csv, .tsv, .json, .jsonl or .parquet")
+                            help="write the table to this file instead: .csv, .tsv, .json, .jsonl or .parquet")
     add_format(neighbours)
 
     evaluate = evaluate_commands.add_parser(
@@ -167,7 +168,7 @@ def _train(options):
             with text:
                 run.train(out, model, lambda show: model._epoch(text, show), "words", **how)
     write_vectors(run.path("vectors.txt"), words, model.vectors_)
-    _print_neighbours(out, words, model.vectors_, options.neighbours and options.neighbours.split(","))
+    _print(out, *_neighbours_of(out, words, model.vectors_, options.neighbours and options.neighbours.split(",")))
     run.finish(out, model, "mean weighted squared error" if isinstance(model, GloVe) else "mean loss of a pair",
                data={"files": list(map(str, options.files)), **how, "words": n_words, "different": len(words)})
     return 0
@@ -178,16 +179,10 @@ def _resumed(options):
                 if name != "epochs" and getattr(options, name, None) is not None]
     if settings:
         raise UsageError(f"{flag(settings[0])} does not go with --resume: the checkpoint has this setting")
-    stored = checkpoint.load(options.resume).metadata.get("model_type")
-    kinds = {kind.__name__: name for name, kind in _MODELS.items()}
-    if stored not in kinds:
-        raise ValueError(f"{options.resume}: a checkpoint, but not of `sparseopt train words`")
-    if options.model not in (None, kinds[stored]):
-        raise UsageError(f"--model is {options.model}, and {options.resume} is a checkpoint of {kinds[stored]}; "
+    model = _loaded(options.resume)
+    if options.model and not isinstance(model, _MODELS[options.model]):
+        raise UsageError(f"--model is {options.model}, and {options.resume} is a checkpoint of {type(model).__name__}; "
                          "without --model, the model is that of the checkpoint")
-    model = _MODELS[kinds[stored]].load(options.resume)
-    if not hasattr(model, "words_"):
-        raise ValueError(f"{options.resume}: a checkpoint without words, so not of `sparseopt train words`")
     if options.files:
         options.tokens, options.encoding = (model.optimizer_.metadata.get(name) for name in ("tokens", "encoding"))
     if options.epochs:
@@ -199,8 +194,8 @@ def _resumed(options):
     return model
 
 
-def _print_neighbours(out, words, vectors, wanted, n=6):
-    """Print the nearest words of wanted words, and return the table; by default, of some frequent words."""
+def _neighbours_of(out, words, vectors, wanted, n=6):
+    """The table of the nearest words of wanted words; by default, of some frequent words."""
     number = numbered(words)
     if wanted is None:
         wanted = [word for word in words[200:] if len(word) >= 5][:8] or words[:8]
@@ -214,14 +209,16 @@ def _print_neighbours(out, words, vectors, wanted, n=6):
         else:
             close = close_words(word, words)
             out.say(f"{word} is not among the words" + (f"; close ones are {', '.join(close)}" if close else ""))
-    columns = ["word", "neighbour", ("cosine", ".3f")]
+    return ["word", "neighbour", ("cosine", ".3f")], rows
+
+
+def _print(out, columns, rows):
     if out.format == "table":               # for people, a line for each word
         said = itertools.groupby(rows, key=lambda row: row[0])
         out.table(["word", "nearest"], [(word, ", ".join(f"{near} {cosine:.2f}" for _, near, cosine in some))
                                         for word, some in said])
     else:
         out.table(columns, rows)
-    return columns, rows
 
 
 def _spelt(word, number):
@@ -234,11 +231,34 @@ def _neighbours(options):
     out = Output(options)
     if options.output:
         check_table_path("--output", options.output)
-    words, vectors = read_vectors(options.vectors)
-    columns, rows = _print_neighbours(out, words, vectors, options.words, options.n)
+    words, vectors = _vectors(options.vectors)
+    columns, rows = _neighbours_of(out, words, vectors, options.words, options.n)
     if options.output:
         write_table(options.output, columns, rows)
+        out.say(f"written: {options.output}")
+    else:
+        _print(out, columns, rows)
     return 0 if rows else 1
+
+
+def _vectors(path):
+    """The words and vectors of a file of vectors, or of a checkpoint of `sparseopt train words`."""
+    if path.suffix != ".safetensors":
+        return read_vectors(path)
+    model = _loaded(path)
+    return model.words_, model.vectors_
+
+
+def _loaded(path):
+    """The model in a checkpoint of `sparseopt train words`."""
+    kinds = {kind.__name__: kind for kind in _MODELS.values()}
+    stored = checkpoint.load(path).metadata.get("model_type")
+    if stored not in kinds:
+        raise ValueError(f"{path}: a checkpoint, but not of `sparseopt train words`")
+    model = kinds[stored].load(path)
+    if not hasattr(model, "words_"):
+        raise ValueError(f"{path}: a checkpoint without words, so not of `sparseopt train words`")
+    return model
 
 
 def _evaluate(options):
@@ -251,13 +271,13 @@ def _evaluate(options):
 
         pairs = [Path(datapath(name)) for name in ("wordsim353.tsv", "simlex999.txt")]
         analogies = [Path(datapath("questions-words.txt"))]
-    words, vectors = read_vectors(options.vectors)
+    words, vectors = _vectors(options.vectors)
     rows = []
     for path in pairs or []:
         correlation, known, total = word_similarity(words, vectors, path)
         rows.append((path.name, "Spearman's correlation", correlation, known, total))
     for path in analogies or []:
         correct, known, total = word_analogies(words, vectors, path)
-        rows.append((path.name, "analogies answered", correct / max(known, 1), known, total))
+        rows.append((path.name, "analogies answered", correct / known if known else None, known, total))
     out.table(["file", "measure", ("value", ".3f"), ("known", ",d"), ("of", ",d")], rows)
     return 0
