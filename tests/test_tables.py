@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from sparseopt.datasets import _tables
+from sparseopt.datasets import ClickReader, _tables, read_ratings
 
 KNOWN = {"user", "artist"}.__contains__
 
@@ -85,3 +85,59 @@ def test_json_lines_are_rows_of_names(tmp_path):
         path.write_bytes(wrong)
         with pytest.raises(ValueError, match="line 1: expected a JSON object, all of it on one line; the line is"):
             list(_tables.json_rows(path))
+
+
+def parquet_file(path, columns, names=None):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table(columns) if names is None else pyarrow.Table.from_arrays(columns, names)
+    parquet.write_table(table, path)
+    return path
+
+
+def clicks_of(path):
+    reader = ClickReader(names=True)
+    return [y.tolist() for _, y in reader.read(path, training=True)], list(reader.names_)
+
+
+def test_times_of_parquet_may_have_nanoseconds(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    for some, seconds in (([10**18, 10**18 + 2_000_000_001], [1e9, 1e9 + 2]), ([10**18 + 1, None], [1e9])):
+        times = pyarrow.array(some, pyarrow.timestamp("ns"))
+        path = parquet_file(tmp_path / "a.parquet", {"user": [1, 2], "item": [3, 4], "click": [0, 1], "time": times})
+        assert read_ratings(path).times.tolist() == seconds
+        assert "time=2001-09-09 01:46:40" in clicks_of(path)[1]
+
+
+def test_columns_of_parquet_that_cannot_be_read_are_named(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    ids = [pyarrow.array([1, 2]), pyarrow.array([0, 1]), pyarrow.array([3, 4])]
+    double = parquet_file(tmp_path / "double.parquet", [ids[0], *ids], ["user", "user", "click", "item"])
+    bad = [(double, "several columns are named user; each name must be there once")]
+    for kind, array in (("binary, with bytes that are no UTF-8", pyarrow.array([b"\xff", b"a"])),
+                        (r"fixed_size_binary\[2\]", pyarrow.array([b"aa", b"bb"], pyarrow.binary(2)))):
+        path = parquet_file(tmp_path / f"{kind[:5]}.parquet", {"user": array, "item": ids[2], "click": ids[1]})
+        bad.append((path, f"the column user is of {kind}; it must be of texts"))
+    for path, message in bad:
+        for read in (read_ratings, clicks_of):
+            with pytest.raises(ValueError, match=rf"\.parquet: {message}"):
+                read(path)
+    empty = parquet_file(tmp_path / "empty.parquet", {"user": [], "item": [], "click": []})
+    with pytest.raises(ValueError, match="has no ratings"):
+        read_ratings(empty)
+
+
+def test_nan_is_a_missing_value_in_json_and_parquet(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"user": 7.0, "item": 1, "click": 1}\n{"user": NaN, "item": 2, "click": 0}\n')
+    columns = {"user": [7.0, float("nan")], "item": [1, 2], "click": [1, 0]}
+    for one in (path, parquet_file(tmp_path / "a.parquet", columns)):
+        ratings = read_ratings(one)
+        assert (ratings.user_ids.tolist(), ratings.left_out) == ([7], 1)
+        assert clicks_of(one) == ([[True, False]], ["user=7.0", "item=1", "item=2"])
+
+
+def test_a_header_after_an_empty_line_is_no_row_whatever_ends_a_line(tmp_path):
+    for end in ("\n", "\r", "\r\n"):
+        (tmp_path / "a.csv").write_bytes(end.join(["", "click,site", "1,a", "0,b", ""]).encode())
+        assert clicks_of(tmp_path / "a.csv") == ([[True, False]], ["site=a", "site=b"])

@@ -164,7 +164,7 @@ def _json_text(path, line, name, value):
     if isinstance(value, list | dict):
         raise ValueError(f"{path}, line {line}: {escaped(name, 80)} is {shown(value)}; it must be a text, a number, "
                          "true, false or null")
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)
 
 
 def _binary(path):
@@ -210,7 +210,7 @@ def _arrow_blocks(path, layout, wanted, size, start, pa, csv):
     used = [name for name in names if wanted(name)]
     try:
         with _binary(path) as file:
-            if not file.readline().strip(b"\xef\xbb\xbf \t\r\n"):
+            if file.read(1024).lstrip(b"\xef\xbb\xbf \t")[:1] in b"\r\n":
                 raise Unfit                         # the header comes after an empty line
             file.seek(0)
             reader = csv.open_csv(
@@ -255,16 +255,13 @@ def _parquet_blocks(path, wanted, size, start=0, fast=True):
         for table in _sliced(pa, file.iter_batches(columns=used), size, start):
             columns = {}
             for name in used:
-                column = table.column(name)
+                column = _tables.of_parquet(path, table, name)
                 if pa.types.is_dictionary(column.type):
                     column = column.cast(column.type.value_type)
-                if pa.types.is_nested(column.type):
-                    raise ValueError(f"{path}: column {escaped(name, 80)} has the type {column.type}; it must be of "
-                                     "texts, numbers, times or booleans")
                 column = column.combine_chunks().dictionary_encode(null_encoding="encode")
-                values = column.dictionary.to_pylist()
-                columns[name] = (["" if value is None else str(value) for value in values], column.indices.to_numpy())
-                columns[name] = [value.encode() for value in columns[name][0]], columns[name][1]
+                values = ["" if value is None or value != value else str(value)
+                          for value in column.dictionary.to_pylist()]
+                columns[name] = [value.encode() for value in values], column.indices.to_numpy()
             yield Block(table.num_rows, columns, lambda row, first=start + 1: f"row {first + row}")
             start += table.num_rows
 

@@ -38,7 +38,7 @@ def json_names(path, encoding):
 
 
 def json_columns(path, encoding, names):
-    """Columns of JSON lines. A null and a missing value are an empty text."""
+    """Columns of JSON lines. A null, a NaN and a missing value are an empty text."""
     def cells():
         for number, row in _tables.json_rows(path, encoding):
             values = [row.get(name) for name in names]
@@ -46,7 +46,7 @@ def json_columns(path, encoding, names):
                 if isinstance(value, dict | list):
                     raise ValueError(f"{path}, line {number}: {shown(name)} is {shown(value)}; it must be a text or a "
                                      "number")
-            yield ["" if value is None else value if isinstance(value, str) else
+            yield ["" if value is None or value != value else value if isinstance(value, str) else
                    str(int(value) if isinstance(value, bool) else value) for value in values]
     return _coded(cells(), len(names))
 
@@ -60,14 +60,11 @@ def parquet_columns(path, names):
         table = file.read(names)
     found = []
     for name in names:
-        column, kind = table[name], table.schema.field(name).type
-        if pyarrow.types.is_nested(kind):
-            raise ValueError(f"{path}: the column {shown(name)} is of {kind}; it must be of texts or numbers")
+        column = _tables.of_parquet(path, table, name)
+        kind = column.type
         if pyarrow.types.is_boolean(kind):
             column = column.cast(pyarrow.int8())
-        elif pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
-            column = column.cast(pyarrow.string())
-        if not pyarrow.types.is_dictionary(column.type):
+        if not pyarrow.types.is_dictionary(kind):
             if pyarrow.types.is_timestamp(kind) and not column.null_count:
                 found.append(column.cast(pyarrow.timestamp("us")).cast(pyarrow.int64()).to_numpy() / 1e6)
                 continue

@@ -255,6 +255,29 @@ def open_parquet(path):
         raise ValueError(f"{path}: not a Parquet file: {escaped(str(error), 160)}") from None
 
 
+def of_parquet(path, table, name):
+    """A column of a table of pyarrow: of numbers, texts, dates, booleans, or times in microseconds at the finest."""
+    import pyarrow
+    from pyarrow import types
+
+    if table.schema.names.count(name) > 1:
+        raise ValueError(f"{path}: several columns are named {escaped(name, 80)}; each name must be there once")
+    column = table.column(name)
+    kind = column.type
+    try:
+        if types.is_binary(kind) or types.is_large_binary(kind) or types.is_null(kind):
+            return column.cast(pyarrow.string())
+        if types.is_timestamp(kind) and kind.unit == "ns":      # datetime has no nanoseconds
+            return column.cast(pyarrow.timestamp("us", kind.tz), safe=False)
+    except pyarrow.ArrowInvalid:
+        kind = f"{kind}, with bytes that are no UTF-8"
+    else:
+        if not (types.is_nested(kind) or types.is_fixed_size_binary(kind)):
+            return column
+    raise ValueError(f"{path}: the column {escaped(name, 80)} is of {kind}; it must be of texts, numbers, times or "
+                     "booleans")
+
+
 def named(columns):
     """The names of columns, as an error shows them."""
     return listed(columns, show=lambda name: escaped(name, 80))
