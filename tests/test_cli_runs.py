@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -168,3 +169,27 @@ def test_a_closed_pipe_is_no_traceback(ratings, tmp_path):
     process.stderr.close()
     process.wait()
     assert b"Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell's way to close a stream")
+def test_closed_streams_lose_their_lines_and_nothing_else(ratings, tmp_path):
+    command = f'"{sys.executable}" -m sparseopt.cli train ratings "{ratings}" --epochs 1 --held-out 0.2 --output '
+    how = {"shell": True, "capture_output": True, "text": True, "cwd": tmp_path}
+    quiet = subprocess.run(f'{command} "{tmp_path / "a"}" 2>&-', **how)
+    assert quiet.returncode == 0
+    assert quiet.stdout.startswith("ratings held out\tmeasure\tvalue\n")
+    mute = subprocess.run(f'{command} "{tmp_path / "b"}" >&-', **how)
+    assert mute.returncode == 0
+    assert "Traceback" not in mute.stderr
+
+
+def test_names_of_files_need_not_be_utf_8(ratings, tmp_path, capsys):
+    strange = tmp_path / os.fsdecode(b"r\xff.csv")
+    try:
+        ratings.rename(strange)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    assert cli.main(["train", "ratings", str(strange), "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["file"] == str(strange)
+    _output.write_table(tmp_path / "a.json", ["item"], [["\udcff"]])
+    assert json.loads((tmp_path / "a.json").read_text()) == [{"item": "\udcff"}]

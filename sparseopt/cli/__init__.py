@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     | 2      | an option or argument is wrong; no data was read (argparse raises SystemExit(2)) |
     | 130    | Ctrl-C; a training has saved its work so far                                     |
     """
+    for name in ("stdout", "stderr"):           # a stream that the caller has closed is None, and print takes the other
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))     # noqa: SIM115
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(arguments)
     options.command = shlex.join(["sparseopt", *arguments])

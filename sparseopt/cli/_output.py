@@ -179,7 +179,7 @@ def write_table(path: Path, columns: Sequence[Column], rows: Iterable[Sequence])
         if path.suffix == ".parquet":
             _write_parquet(file, names, rows)
             return
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         if path.suffix in (".csv", ".tsv"):
             writer = csv.writer(text, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n")
             writer.writerow(names)

@@ -166,7 +166,8 @@ class Run:
                          "scipy": scipy.__version__},
         }
         with replacing(self.path(SUMMARY)) as file:
-            file.write(json.dumps(_finite(summary), indent=1, ensure_ascii=False).encode())
+            # The name of a file may have bytes that are no UTF-8; JSON has escapes for these.
+            file.write(json.dumps(_finite(summary), indent=1, ensure_ascii=False).encode(errors="backslashreplace"))
 
     def finish(self, out: Output, model: Model, ylabel: str, xlabel: str = "epoch", data: dict | None = None,
                quality: dict | None = None) -> None:
