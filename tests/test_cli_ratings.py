@@ -254,3 +254,18 @@ def test_compare_takes_the_same_options_and_prints_these_again(tmp_path, capsys)
     said = " ".join(command)
     assert "--min-rating 5.0 --columns user=2,item=1,rating=0 --no-header" in said
     run(capsys, *command, "--output", tmp_path / "model")
+
+
+def test_ratings_to_judge_that_were_seen_are_said_and_options_without_effect_are_refused(tmp_path, capsys):
+    path, new = tmp_path / "ratings.csv", tmp_path / "new.csv"
+    path.write_bytes(LAYOUTS["ratings.csv"])
+    new.write_bytes(b"".join(LAYOUTS["ratings.csv"].splitlines(keepends=True)[:21]))
+    run(capsys, "train", "ratings", path, "--epochs", "1", "--output", tmp_path / "m")
+    _, said = run(capsys, "evaluate", "ratings", tmp_path / "m" / "checkpoint.safetensors", new, "--seen", path)
+    judged = sum(rating > 3 for _, _, rating, _ in RATED[:20])
+    assert f"warning: {judged} of the {judged} ratings of new.csv are in --seen, too" in said
+    run(capsys, "train", "ratings", path, "--model", "explicit", "--epochs", "1", "--output", tmp_path / "e")
+    for option in (["--seen", path], ["-k", 5]):
+        command = "evaluate", "ratings", tmp_path / "e" / "checkpoint.safetensors", new, *option
+        _, said = run(capsys, *command, status=2)
+        assert f"{option[0]} does not go with a model explicit" in said

@@ -69,7 +69,7 @@ def add(train_commands, commands, evaluate_commands):
     evaluate.add_argument("file", type=existing_file, metavar="FILE", help="ratings that the model was not trained on")
     evaluate.add_argument("--seen", type=existing_file, metavar="FILE",
                           help="ratings that the model was trained on, whose items are not recommended")
-    evaluate.add_argument("-k", type=count, default=10, metavar="K", help="number of items to recommend (default: 10)")
+    evaluate.add_argument("-k", type=count, metavar="K", help="number of items to recommend (default: 10)")
     add_reading(evaluate, "The options below are for the files (default: as in training)")
     add_format(evaluate)
 
@@ -311,6 +311,9 @@ def _seen(out, path, how, stored):
 def _evaluate(options):
     out = Output(options)
     model, stored = _loaded(options.checkpoint)
+    for option, value in (("--seen", options.seen), ("-k", options.k)):
+        if value and isinstance(model, MatrixFactorization):
+            raise UsageError(f"{option} does not go with a model explicit, which is measured by its ratings alone")
     how = reading(options, stored["reading"])
     ratings, _ = read(out, options.file, how, type(model), stored["chosen"])
     test, unknown = _known(ratings, stored)
@@ -320,7 +323,11 @@ def _evaluate(options):
     if unknown:
         out.say(f"{options.file.name}: {unknown:,} ratings of users or items that the model does not know are left out")
     seen = _seen(out, options.seen, how, stored) if options.seen else sp.csr_array(test.shape, dtype=np.float32)
-    _print_measures(out, test, measures(model, seen, test, options.k))
+    both = len(np.intersect1d(*(np.ravel_multi_index(X.tocoo().coords, X.shape) for X in (seen, test))))
+    if both:
+        out.say(f"warning: {both:,} of the {test.nnz:,} ratings of {options.file.name} are in --seen, too; their items "
+                "are not recommended, so all measures are too low")
+    _print_measures(out, test, measures(model, seen, test, options.k or 10))
     return 0
 
 
