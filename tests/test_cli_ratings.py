@@ -209,9 +209,12 @@ def test_what_is_held_out_is_never_trained_on(tmp_path, capsys):
         assert "480 ratings of 30 items by 40 users, 120 others held out" in said
         _, said = run(capsys, "train", "ratings", path, "--epochs", 3, "--held-out", 0.1, "--resume", model, status=2)
         assert "--held-out is 0.1, and the checkpoint was trained with 0.2 held out" in said
-    path.write_text(path.read_text() + "new,new,5\n")
-    _, said = run(capsys, "train", "ratings", path, "--epochs", 3, "--resume", model, status=1)
-    assert "it has 601 ratings, and the training had 600" in said
+    header, *lines = path.read_text().splitlines()
+    for changed in ([header, *lines, "new,new,5"], [header, *sorted(lines)],
+                    [header + ",time", *(f"{line},{time}" for time, line in enumerate(lines))]):
+        path.write_text("\n".join(changed))
+        _, said = run(capsys, "train", "ratings", path, "--epochs", 3, "--resume", model, status=1)
+        assert "what was held out at random is known only for the ratings of the training" in said
 
 
 def test_a_model_is_resumed_and_evaluated_with_ids_and_options_as_in_training(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """`sparseopt train ratings`, `recommend` and `evaluate ratings`."""
 
 import argparse
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -209,16 +210,16 @@ def _train(options):
         model, stored = kind(**given(options, kind(), MODELS.values())), None
         how, chosen, held_out = reading(options), {"min_rating": options.min_rating}, options.held_out
     ratings, chosen = read(out, options.file, how, kind, chosen)
-    if stored and held_out and ratings.times is None and len(ratings) != stored["ratings"]:
-        raise ValueError(f"{options.file}: it has {len(ratings):,} ratings, and the training had "
-                         f"{stored['ratings']:,}. What was held out at random is not known for other ratings; train a "
-                         "new model")
     X, test, ids = matrices(out, ratings, held_out, stored)
+    at_random = _checksum(test) if held_out and ratings.times is None else None
+    if stored and at_random != stored["at_random"]:
+        raise ValueError(f"{options.file}: what was held out at random is known only for the ratings of the training, "
+                         "in the same order and with times only if these had times; train a new model")
     out.say(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
             + (f", {test.nnz:,} others held out" if test is not None else ""))
     run.train(out, model, lambda show: model.partial_fit(X, show), "ratings",
               (lambda: measures(model, X, test, 10)) if test is not None else None, reading=how, chosen=chosen,
-              held_out=held_out, ratings=len(ratings), **ids)
+              held_out=held_out, at_random=at_random, **ids)
     quality = {} if test is None else measures(model, X, test, 10)
     if quality:
         _print_measures(out, test, quality)
@@ -247,6 +248,12 @@ def matrices(out: Output, ratings: datasets.Ratings, held_out: float | None, sto
     X, *test = (sp.coo_array((ratings.values[part].astype(np.float32), (users[part], items[part])), shape=shape).tocsr()
                 for part in parts)
     return X, test[0] if test else None, {"user_ids": user_ids, "item_ids": item_ids}
+
+
+def _checksum(test):
+    """A number that tells the pairs of a matrix from other pairs."""
+    test.sort_indices()
+    return zlib.crc32(test.indices.astype("<i8").tobytes(), zlib.crc32(test.indptr.astype("<i8").tobytes()))
 
 
 def _renumbered(numbers, ids, known):
