@@ -336,7 +336,8 @@ def test_files_of_vectors_give_back_the_same_bits(name, tmp_path):
 
 @pytest.mark.parametrize("content", [
     "the 1 2\nof 3 4\n", "2 2\nthe  1 2\nof  3 4\n", "2 2\nthe 1 2 \nof 3 4 \n", "the\t1\t2\r\nof\t3\t4\r\n",
-    "\nthe 1 2\n\nof 3 4", "2 2\nthe 1e0 +2\nof 3. 4",
+    "\nthe 1 2\n\nof 3 4", "2 2\nthe 1e0 +2\nof 3. 4", "2 2\nthe 1 2\nof 3 4\n\n", "\ufeff2 2\nthe 1 2\nof 3 4\n",
+    "\ufeffthe 1 2\nof 3 4\n",
 ])
 def test_text_files_of_vectors_are_read_with_or_without_a_header(tmp_path, content):
     (tmp_path / "vectors").write_bytes(content.encode())

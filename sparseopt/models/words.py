@@ -154,6 +154,8 @@ def read_vectors(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
 
 
 def _read_vectors(path, file):
+    if file.peek(3).startswith(codecs.BOM_UTF8):
+        file.read(3)                # a mark of the byte order is no part of the first word
     head = file.peek(1).partition(b"\n")
     fields = _fields(head[0])
     n = dim = None
@@ -170,7 +172,7 @@ def _read_vectors(path, file):
     words, values = [], array("f")
     for number, line in enumerate(file, number + 1):         # noqa: B020
         fields = _fields(line)
-        if not fields and n is None:
+        if not fields and n in (None, len(words)):      # an empty line at the end
             continue
         dim = len(fields) - 1 if dim is None else dim
         try:
