@@ -122,6 +122,23 @@ def test_a_resumed_run_writes_beside_its_checkpoint_and_keeps_the_quality_of_all
     capsys.readouterr()
 
 
+def test_a_copy_beside_the_checkpoint_is_resumed_without_loss_of_the_checkpoint(ratings, tmp_path, capsys):
+    def resumed(*options):
+        return cli.main(["train", "ratings", str(ratings), "--epochs", "3", "--resume", str(copy), *options])
+
+    folder = tmp_path / "run"
+    assert cli.main(["train", "ratings", str(ratings), "--epochs", "2", "--output", str(folder)]) == 0
+    last, copy = folder / "checkpoint.safetensors", folder / "copy.safetensors"
+    copy.write_bytes(last.read_bytes())
+    assert resumed() == 2
+    assert "has the files of another run" in capsys.readouterr().err
+    assert last.read_bytes() == copy.read_bytes()
+    assert resumed("--overwrite") == 0
+    assert len(json.loads((folder / "run.json").read_text())["epochs"]) == 3
+    last.unlink()
+    assert resumed() == 0
+
+
 def test_an_interrupt_keeps_the_work_and_ends_with_130(ratings, tmp_path, capsys, monkeypatch):
     calls = []
 

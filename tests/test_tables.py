@@ -25,6 +25,9 @@ def laid_out(folder, text, name="table.txt", **how):
      [["1", "A", "x|y"], ["2", "B, the", "z"]]),
     ("\ufeffuser,artist\na,b\n\n \nc,d\n", ",", True, ["user", "artist"], [["a", "b"], ["c", "d"]]),
     ("a,b\nc,d\n", ",", False, "01", [["a", "b"], ["c", "d"]]),
+    (",0,1\n0,7,8\n", ",", True, ["", "0", "1"], [["0", "7", "8"]]),
+    ("0,1,2,3\n7,8,5,9\n", ",", True, "0123", [["7", "8", "5", "9"]]),
+    ("0,1,2\n7,8,5\n", ",", False, "012", [["0", "1", "2"], ["7", "8", "5"]]),
     ("a,when\nx,2000-09-05T06:53:25\n", ",", True, ["a", "when"], [["x", "2000-09-05T06:53:25"]]),
     ("a,b\nx,\ny,1\n", ",", True, ["a", "b"], [["x", ""], ["y", "1"]]),
     ("1\ta\n2\tb\n", "\t", False, "01", [["1", "a"], ["2", "b"]]),
@@ -135,6 +138,13 @@ def test_nan_is_a_missing_value_in_json_and_parquet(tmp_path):
         ratings = read_ratings(one)
         assert (ratings.user_ids.tolist(), ratings.left_out) == ([7], 1)
         assert clicks_of(one) == ([[True, False]], ["user=7.0", "item=1", "item=2"])
+
+
+def test_a_rating_that_only_later_rows_of_json_have_is_found(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"user": 7, "item": 1}\n' * 500 + '{"user": 7, "item": 2, "rating": 3}\n')
+    ratings = read_ratings(path)
+    assert (ratings.values.tolist(), ratings.counts, ratings.left_out) == ([3], False, 500)
 
 
 def test_a_header_after_an_empty_line_is_no_row_whatever_ends_a_line(tmp_path):

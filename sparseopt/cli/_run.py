@@ -64,7 +64,8 @@ class Run:
         self.epochs: list[dict] = []
         self.written: list[str] = []
         check_folder("--output", self.folder)
-        own = resume and self.folder.resolve() == resume.parent.resolve()
+        own = resume and self.folder.resolve() == resume.parent.resolve() and (
+            resume.resolve() == (self.folder / CHECKPOINT).resolve() or not (self.folder / CHECKPOINT).exists())
         there = [name for name in (CHECKPOINT, SUMMARY) if (self.folder / name).exists()]
         if there and not own and not options.overwrite:
             raise UsageError(f"--output: {self.folder} has the files of another run ({', '.join(there)}); choose "

@@ -102,7 +102,8 @@ def layout(path, sep=None, header=None, encoding="utf-8", known=lambda name: Fal
         the same number of cells as the first line; of several the one with the most cells, then the first.
     header : None or bool
         True if the first line has names. With None, the first line has names if no cell of it is a number or a date,
-        and one of these holds: `known` is true of a cell; or all cells below another are numbers or dates.
+        and one of these holds: `known` is true of a cell; or all cells below another are numbers or dates. The first
+        line has names as well if these are the numbers of four columns or more, from 0, or of those after an empty one.
     encoding : str
     known : callable
         From a text to a bool: True if the text is a well-known name of a column.
@@ -137,7 +138,8 @@ def layout(path, sep=None, header=None, encoding="utf-8", known=lambda name: Fal
     first = table[0]
     if header is None:
         columns = zip(*(cells for cells in table[1:] if len(cells) == len(first)), strict=True)
-        header = not any(map(_is_number, first)) and (any(map(known, first)) or any(map(_of_numbers, columns)))
+        header = _numbers_columns(first) or (
+            not any(map(_is_number, first)) and (any(map(known, first)) or any(map(_of_numbers, columns))))
     names = tuple(cell.strip() for cell in first) if header else tuple(map(str, range(len(first))))
     return Layout(separator, quotes, header, names, lines[0])
 
@@ -175,6 +177,13 @@ def _split(lines, separator, quotes, strict=True):
     for cells in reader:
         if len(cells) > 1 or (cells and cells[0].strip()):
             yield reader.line_num, cells
+
+
+def _numbers_columns(first):
+    """Whether the first line numbers the columns, as pandas does; its index of the rows has an empty name."""
+    cells = [cell.strip() for cell in first]
+    numbers = cells[1:] if not cells[0] else cells
+    return (not cells[0] or len(cells) > 3) and numbers == list(map(str, range(len(numbers))))
 
 
 def _is_number(text):
