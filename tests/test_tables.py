@@ -151,3 +151,10 @@ def test_a_header_after_an_empty_line_is_no_row_whatever_ends_a_line(tmp_path):
     for end in ("\n", "\r", "\r\n"):
         (tmp_path / "a.csv").write_bytes(end.join(["", "click,site", "1,a", "0,b", ""]).encode())
         assert clicks_of(tmp_path / "a.csv") == ([[True, False]], ["site=a", "site=b"])
+
+
+def test_an_encoding_without_its_mark_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"user,click\n1,0\n")
+    with pytest.raises(ValueError, match=r"a\.csv: its bytes are no utf-16 .*--encoding"):
+        _tables.layout(path, encoding="utf-16")

@@ -62,6 +62,9 @@ def opened(path, encoding="utf-8"):
             raise ValueError(f"{path}{_undecodable(path, packed, known)}: its bytes are no {encoding} "
                              f"({escaped(error.reason, 80)}); encoding (--encoding) must be the encoding of the "
                              "file, such as latin-1 or cp1252") from None
+        except UnicodeError as error:           # of UTF-16, for instance, that has no mark of the byte order
+            raise ValueError(f"{path}: its bytes are no {encoding} ({escaped(str(error), 80)}); encoding (--encoding) "
+                             "must be the encoding of the file") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: a damaged gzip file: {escaped(str(error), 160)}") from None
 
@@ -216,7 +219,7 @@ def rows(path, layout, encoding="utf-8", strict=True):
                                      f"({layout}): {shown(layout.separator.join(cells), 160)}; the first line is "
                                      f"{shown(layout.first, 160)}; sep (--sep) can name another separator")
                 yield number, cells
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise
         except csv.Error as error:
             hint = "" if "limit" in str(error) else "; a cell that begins with a quote must end with one"
