@@ -110,6 +110,9 @@ def test_a_comma_is_a_decimal_point_between_semicolons(tmp_path):
     assert found.values.tolist() == [3.5, -4, 1.5]
     with pytest.raises(ValueError, match=r"the rating \(rating\) is '3,5'"):
         read_ratings(written(tmp_path, "user\titem\trating\n1\t2\t3,5\n"))
+    assert read_ratings(written(tmp_path, "user;item;weight\n1;2;0,25\n1;3;1,0005\n")).values.tolist() == [0.25, 1.0005]
+    with pytest.raises(ValueError, match=r"the weight \(plays\) is '1,234'"):
+        read_ratings(written(tmp_path, "user;item;plays\n1;2;1,234\n"))
 
 
 @pytest.mark.parametrize("times", [

@@ -366,7 +366,7 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
     values = np.ones(int(keep.sum()))
     for role in {"rating", "weight"} & set(used):
         if table.layout and table.layout.separator == ";":          # which leaves the comma to the numbers: 3,5
-            used[role] = used[role]._replace(texts=[_with_point(text) for text in used[role].texts])
+            used[role] = used[role]._replace(texts=[_with_point(text, role) for text in used[role].texts])
         values = cells(role, _numbers)
     times = cells("time", _times) if "time" in used else None
     (user_ids, users), (item_ids, items) = (_ids(used[role], keep) for role in ("user", "item"))
@@ -539,8 +539,10 @@ def _number(text):
         return math.nan
 
 
-def _with_point(text):
-    return text.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", text) else text
+def _with_point(text, role):
+    """A number with a point for its comma. The comma of a count of 1,234 stays: thousands may stand before it."""
+    decimals = r"(?!\d{3}$)\d+" if role == "weight" else r"\d+"
+    return text.replace(",", ".") if re.fullmatch(rf"-?\d+,{decimals}", text) else text
 
 
 def _numbers(column, keep, wrong):
