@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from sparseopt.datasets import Ratings, _columns, _tables, read_ratings
+from sparseopt.datasets.ratings import read_titles
 
 HEAD = "userId,movieId,rating,timestamp\n"
 FIELDS = "users", "items", "values", "times", "user_ids", "item_ids"
@@ -325,3 +326,9 @@ def test_ratings_are_the_same_with_and_without_pyarrow(tmp_path_factory, lines):
         assert found[0] == found[1]
     else:
         same(*found)
+
+
+def test_names_of_users_are_no_titles(tmp_path):
+    with pytest.raises(ValueError, match=r"no column is known to be the item, and the first is userId; titles"):
+        read_titles(written(tmp_path, "userId,name\n1,Ada\n2,Bo\n"))
+    assert read_titles(written(tmp_path, "userId,itemId,title\n1,7,Film\n2,8,Song\n")) == {"7": "Film", "8": "Song"}

@@ -405,6 +405,9 @@ def read_titles(path, encoding="utf-8"):
     table = _Table(path, None, None, encoding, _TITLES)
     folded = [_folded(name) for name in table.names] if table.named else []
     ids = next((folded.index(name) for name in _KNOWN["item"] if name in folded), 0)
+    if folded and folded[ids] in _KNOWN["user"]:
+        raise ValueError(f"{path}: no column is known to be the item, and the first is {table.title(0)}; titles "
+                         "(--titles) need a column of items, such as itemId")
     title = next((folded.index(name) for name in _TITLES if name in folded and folded.index(name) != ids),
                  1 if ids == 0 else 0)
     if table.layout:
