@@ -108,13 +108,15 @@ def test_a_resumed_run_writes_beside_its_checkpoint_and_keeps_the_quality_of_all
     folder = tmp_path / "run"
     train = ["train", "ratings", str(ratings), "--model", "explicit", "--dim", "2"]
     assert cli.main([*train, "--epochs", "2", "--output", str(folder)]) == 0
+    capsys.readouterr()
     first = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert first["ended"] == "finished"
     assert first["settings"]["dim"] == 2
     assert first["command"].startswith("sparseopt train ratings")
     assert {"sparseopt", "numpy", "scipy", "python"} <= set(first["versions"])
-    assert cli.main(["train", "ratings", str(ratings), "--model", "explicit", "--epochs", "3",
+    assert cli.main(["train", "ratings", str(ratings), "--model", "explicit", "--epochs", "3", "--format", "json",
                      "--resume", str(folder / "checkpoint.safetensors")]) == 0
+    assert json.loads(capsys.readouterr().out) == []            # there is no table without held-out ratings
     again = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert again["epochs"][:2] == first["epochs"]
     assert [epoch["epoch"] for epoch in again["epochs"]] == [1, 2, 3]

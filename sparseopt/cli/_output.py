@@ -45,6 +45,7 @@ class Output:
                 stream.reconfigure(errors="backslashreplace")
         wanted = getattr(options, "format", None) or ("table" if sys.stdout.isatty() else "plain")
         self.format = "plain" if wanted == "table" and _console(sys.stdout) is None else wanted
+        self._printed = False
 
     def say(self, text: str) -> None:
         """Print a message for people on stderr. Programs that read stdout do not see the message."""
@@ -56,6 +57,7 @@ class Output:
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence], grouped: bool = False) -> None:
         """Print a table. `grouped` says that rows with the same first value stand together."""
+        self._printed = True
         if self.format == "json":
             json.dump([_object(columns, row) for row in rows], sys.stdout, indent=1,
                       ensure_ascii=not (sys.stdout.encoding or "").lower().startswith("utf"))
@@ -66,6 +68,11 @@ class Output:
                 print("\t".join(escaped(cell) for cell in _cells(columns, row, thousands=False)))
         else:
             self._draw(columns, rows, grouped)
+
+    def end(self) -> None:
+        """Print an empty array if there was no table and programs expect JSON."""
+        if self.format == "json" and not self._printed:
+            self.table([], [])
 
     def _draw(self, columns, rows, grouped):
         from rich.table import Table

@@ -180,6 +180,7 @@ class Run:
         self.write(model, data=data or {}, quality=quality or {})
         if importlib.util.find_spec("matplotlib"):
             _draw_loss(self.path(PICTURE), model, xlabel, ylabel)
+        out.end()
         out.say(f"written to {self.folder}: {', '.join(self.written)}")
 
 
