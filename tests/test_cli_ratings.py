@@ -272,3 +272,40 @@ def test_ratings_to_judge_that_were_seen_are_said_and_options_without_effect_are
         command = "evaluate", "ratings", tmp_path / "e" / "checkpoint.safetensors", new, *option
         _, said = run(capsys, *command, status=2)
         assert f"{option[0]} does not go with a model explicit" in said
+
+
+def test_beside_each_measure_stands_that_of_what_is_popular_or_of_the_mean(tmp_path, capsys):
+    path, _, out, said = trained(tmp_path, capsys, "ratings_Books.csv", "--held-out", 0.2, "--epochs", 15)
+    found = {row[1]: [float(value) for value in row[2:]] for row in table(out)[1:]}
+    assert table(out)[0] == ["ratings held out", "measure", "value", "by popularity"]
+    liked, held_out = [(u, i, t) for u, i, r, t in RATED if r >= 4], {}
+    for user in range(40):
+        own = sorted((t, i) for u, i, t in liked if u == user)
+        held_out[user] = [i for _, i in own[len(own) - int(len(own) * 0.2):]]
+    train = [(u, i) for u, i, _ in liked if i not in held_out[u]]
+    popular = sorted(range(30), key=lambda item: -sum(i == item for _, i in train))
+    recalls = [np.mean([i in [p for p in popular if (user, p) not in train][:10] for i in own])
+               for user, own in held_out.items() if own]
+    assert found["recall at 10"][1] == pytest.approx(np.mean(recalls), abs=1e-4)
+    assert found["ndcg at 10"][0] > found["ndcg at 10"][1]
+    assert "warning" not in said
+    summary = json.loads((tmp_path / "model" / "run.json").read_text())
+    assert summary["quality"]["recall at 10, by popularity"] == pytest.approx(np.mean(recalls))
+    assert not any("popularity" in name for name in summary["epochs"][0])
+
+    _, model, out, said = trained(tmp_path, capsys, "ratings_Books.csv", "--held-out", 0.2, "--model", "explicit",
+                                  "--epochs", 1, "--lr", 3, "--overwrite")
+    mine, of_mean = map(float, table(out)[1][2:])
+    assert table(out)[0][-1] == "of the mean alone"
+    assert mine > of_mean
+    assert "warning: the mean of all ratings predicts better than this model (root mean squared error: " in said
+    train, test = [], []
+    for user in range(40):
+        own = [r for _, r in sorted((t, r) for u, _, r, t in RATED if u == user)]
+        train, test = train + own[:12], test + own[12:]
+    assert of_mean == pytest.approx(np.sqrt(np.mean((np.mean(train) - test) ** 2)), abs=1e-4)
+
+    _, model, _, _ = trained(tmp_path, capsys, "ratings_Books.csv", "--overwrite")
+    assert {row[3] for row in table(run(capsys, "evaluate", "ratings", model, path)[0])[1:]} == {"-"}
+    out, _ = run(capsys, "evaluate", "ratings", model, path, "--seen", path)
+    assert all(float(row[3]) >= 0 for row in table(out)[1:])

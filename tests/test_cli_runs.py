@@ -196,7 +196,7 @@ def test_closed_streams_lose_their_lines_and_nothing_else(ratings, tmp_path):
     how = {"shell": True, "capture_output": True, "text": True, "cwd": tmp_path}
     quiet = subprocess.run(f'{command} "{tmp_path / "a"}" 2>&-', **how)
     assert quiet.returncode == 0
-    assert quiet.stdout.startswith("ratings held out\tmeasure\tvalue\n")
+    assert quiet.stdout.startswith("ratings held out\tmeasure\tvalue\tby popularity\n")
     mute = subprocess.run(f'{command} "{tmp_path / "b"}" >&-', **how)
     assert mute.returncode == 0
     assert "Traceback" not in mute.stderr

@@ -16,6 +16,7 @@ from ._run import Run, add_run
 MODELS = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
 # Options that say how files are read, with the values that they have if they are not given.
 _READING = {"columns": None, "sep": None, "header": None, "encoding": "utf-8", "weights": False, "duplicates": None}
+_RMSE = "root mean squared error"
 _AT_ONCE = 4096                 # users whose recommendations are computed together
 
 
@@ -220,10 +221,11 @@ def _train(options):
     run.train(out, model, lambda show: model.partial_fit(X, show), "ratings",
               (lambda: measures(model, X, test, 10)) if test is not None else None, reading=how, chosen=chosen,
               held_out=held_out, at_random=at_random, **ids)
-    quality = {} if test is None else measures(model, X, test, 10)
+    quality, beside = ({}, {}) if test is None else (measures(model, X, test, 10), _baseline(model, X, test, 10))
     if quality:
-        _print_measures(out, test, quality)
-    run.finish(out, model, "mean loss of a rating", quality=quality,
+        _print_measures(out, model, test, quality, beside)
+    run.finish(out, model, "mean loss of a rating",
+               quality=quality | {f"{name}, {_baseline_name(model)}": value for name, value in beside.items()},
                data={"file": str(options.file), "columns": ratings.columns, "ratings": X.nnz, "users": X.shape[0],
                      "items": X.shape[1]})
     return 0
@@ -334,21 +336,58 @@ def _evaluate(options):
     if both:
         out.say(f"warning: {both:,} of the {test.nnz:,} ratings of {options.file.name} are in --seen, too; their items "
                 "are not recommended, so all measures are too low")
-    _print_measures(out, test, measures(model, seen, test, options.k or 10))
+    k = options.k or 10
+    _print_measures(out, model, test, measures(model, seen, test, k),
+                    _baseline(model, seen if options.seen else None, test, k))
     return 0
 
 
 def measures(model, X, test, k):
     """The quality of a model on held-out ratings, as a dict. X has the ratings that it was trained on."""
     if isinstance(model, MatrixFactorization):
-        return {"root mean squared error": -model.score(test)}
-    found = evaluation.evaluate(model, X, test, min(k, test.shape[1]))
+        return {_RMSE: -model.score(test)}
+    return _at(k, evaluation.evaluate(model, X, test, min(k, test.shape[1])))
+
+
+def _at(k, found):
     return {f"{name} at {k}": float(value) for name, value in found.items()}
 
 
-def _print_measures(out, test, found):
-    out.table([("ratings held out", ",d"), "measure", ("value", ".4f")],
-              [(test.nnz, name, value) for name, value in found.items()])
+def _baseline(model, X, test, k):
+    """The measures of a prediction that knows nothing of a user. Without X nobody knows what is popular."""
+    if isinstance(model, MatrixFactorization):
+        return {_RMSE: float(np.sqrt(np.mean((test.data - model.mean_) ** 2)))}
+    return {} if X is None else _at(k, evaluation.evaluate(_Popular(X), X, test, min(k, test.shape[1])))
+
+
+def _baseline_name(model):
+    return "of the mean alone" if isinstance(model, MatrixFactorization) else "by popularity"
+
+
+class _Popular:
+    """Recommends to everybody the items that most users of the training have."""
+
+    def __init__(self, X):
+        self._order = np.argsort(-np.bincount(X.indices, minlength=X.shape[1]), kind="stable")
+
+    def recommend(self, users, n, seen):
+        items = np.full((len(users), n), -1)
+        for row, user in enumerate(users.tolist()):
+            own = seen.indices[seen.indptr[user]:seen.indptr[user + 1]]
+            best = self._order[:n + len(own)]
+            best = best[~np.isin(best, own)][:n]
+            items[row, :len(best)] = best
+        return items, None
+
+
+def _print_measures(out, model, test, found, beside):
+    out.table([("ratings held out", ",d"), "measure", ("value", ".4f"), (_baseline_name(model), ".4f")],
+              [(test.nnz, name, value, beside.get(name)) for name, value in found.items()])
+    name, less = (_RMSE, 1) if isinstance(model, MatrixFactorization) else (next(n for n in found if "ndcg" in n), -1)
+    if name in beside and less * (found[name] - beside[name]) > 0:
+        what = ("the mean of all ratings predicts" if less > 0 else "what is popular would suit these users")
+        out.say(f"warning: {what} better than this model ({name}: {beside[name]:.4f} against {found[name]:.4f}); more "
+                "--epochs, another --regularization or another --lr may help")
 
 
 def _recommend(options):
