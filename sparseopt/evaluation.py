@@ -224,7 +224,8 @@ def ranking_metrics(recommended: npt.ArrayLike, test: sp.sparray | sp.spmatrix) 
               \text{map} = \operatorname*{mean}_u \frac1m \sum_r \frac{h_r}{r} \sum_{s \le r} h_s
 
     AUC is the share of pairs of a test item and another item that are in the right order. Items that are not
-    recommended count as ordered at random. All metrics but recall are computed as the package `implicit` does.
+    recommended count as ordered at random. So AUC at k is near one half unless k is near the number of items; it is not
+    the AUC of a ranking of all items. All metrics but recall are computed as the package `implicit` does.
 
     Parameters
     ----------

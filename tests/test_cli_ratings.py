@@ -278,6 +278,7 @@ def test_beside_each_measure_stands_that_of_what_is_popular_or_of_the_mean(tmp_p
     path, _, out, said = trained(tmp_path, capsys, "ratings_Books.csv", "--held-out", 0.2, "--epochs", 15)
     found = {row[1]: [float(value) for value in row[2:]] for row in table(out)[1:]}
     assert table(out)[0] == ["ratings held out", "measure", "value", "by popularity"]
+    assert list(found) == ["precision at 10", "recall at 10", "ndcg at 10", "map at 10"]
     liked, held_out = [(u, i, t) for u, i, r, t in RATED if r >= 4], {}
     for user in range(40):
         own = sorted((t, i) for u, i, t in liked if u == user)

@@ -65,7 +65,15 @@ def add(train_commands, commands, evaluate_commands):
     add_reading(recommend, "The options below are for FILE of --seen (default: as in training)")
     add_format(recommend)
 
-    evaluate = evaluate_commands.add_parser("ratings", help="measure how well a recommender predicts ratings")
+    evaluate = evaluate_commands.add_parser(
+        "ratings", help="measure how well a recommender predicts ratings",
+        description="Measure how well a recommender predicts ratings. For the model implicit, a hit is a held-out item "
+                    "among the K recommended items. precision: hits, divided by the most that are possible (K, or "
+                    "fewer where a user has fewer held-out items); recall: the mean share of a user's held-out items "
+                    "that are hits; ndcg: hits weighted by their rank, divided by the best possible; map: the mean "
+                    "precision at the rank of each hit. For the model explicit: the root mean squared error of the "
+                    "ratings. The last column has the same measure of what is most popular in --seen, or of the mean "
+                    "of the training's ratings alone.")
     evaluate.set_defaults(run=_evaluate)
     evaluate.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
     evaluate.add_argument("file", type=existing_file, metavar="FILE", help="ratings that the model was not trained on")
@@ -350,7 +358,8 @@ def measures(model, X, test, k):
 
 
 def _at(k, found):
-    return {f"{name} at {k}": float(value) for name, value in found.items()}
+    """Measures as the command names them. AUC at k takes most pairs as ordered at random, so it says little."""
+    return {f"{name} at {k}": float(value) for name, value in found.items() if name != "auc"}
 
 
 def _baseline(model, X, test, k):
