@@ -308,5 +308,17 @@ def test_beside_each_measure_stands_that_of_what_is_popular_or_of_the_mean(tmp_p
 
     _, model, _, _ = trained(tmp_path, capsys, "ratings_Books.csv", "--overwrite")
     assert {row[3] for row in table(run(capsys, "evaluate", "ratings", model, path)[0])[1:]} == {"-"}
-    out, _ = run(capsys, "evaluate", "ratings", model, path, "--seen", path)
+    out, _ = run(capsys, "evaluate", "ratings", model, path, "--seen", path, "-k", 3)
+    assert table(out)[1][1] == "precision at 3"
     assert all(float(row[3]) >= 0 for row in table(out)[1:])
+
+
+def test_without_the_file_of_the_training_the_command_says_that_its_items_may_come(tmp_path, capsys):
+    path, model, _, _ = trained(tmp_path, capsys, "u.data", "--epochs", 1)
+    for command, hint in ((["recommend", model, "7"], "items that a user had in the training may come again; --seen"),
+                          (["recommend", model, "--all"], "items that a user had in the training may come again"),
+                          (["evaluate", "ratings", model, path], "without --seen, items of the training take places")):
+        assert hint in run(capsys, *command)[1]
+        assert hint not in run(capsys, *command, "--seen", path)[1]
+    assert "--seen" not in run(capsys, "recommend", model, "--like", "7")[1] + run(capsys, "recommend", model,
+                                                                                   "--items", "7")[1]

@@ -327,11 +327,15 @@ def _seen(out, path, how, stored):
 
 def _evaluate(options):
     out = Output(options)
+    reading(options)
     model, stored = _loaded(options.checkpoint)
     for option, value in (("--seen", options.seen), ("-k", options.k)):
         if value and isinstance(model, MatrixFactorization):
             raise UsageError(f"{option} does not go with a model explicit, which is measured by its ratings alone")
     how = reading(options, stored["reading"])
+    if not options.seen and not isinstance(model, MatrixFactorization):
+        out.say("without --seen, items of the training take places among the recommended ones; --seen FILE leaves "
+                "out the items that users have in FILE")
     ratings, _ = read(out, options.file, how, type(model), stored["chosen"])
     test, unknown = _known(ratings, stored)
     if not test.nnz:
@@ -418,6 +422,9 @@ def _recommend(options):
         raise ValueError(f"--titles: {options.titles} has no id of an item that the model knows; its first column must "
                          f"have such ids as {ids[0]}")
     seen = _seen(out, options.seen, reading(options, stored["reading"]), stored) if options.seen else None
+    if seen is None and asked[0] in ("USER", "--all"):
+        out.say("items that a user had in the training may come again; --seen FILE leaves out the items that users "
+                "have in FILE")
     if options.like:
         found = [(options.like, *model.similar_items(_numbers(options, [options.like], ids, "item")[0],
                                                      min(options.n, len(ids) - 1)))]
