@@ -322,3 +322,17 @@ def test_without_the_file_of_the_training_the_command_says_that_its_items_may_co
         assert hint not in run(capsys, *command, "--seen", path)[1]
     assert "--seen" not in run(capsys, "recommend", model, "--like", "7")[1] + run(capsys, "recommend", model,
                                                                                    "--items", "7")[1]
+
+
+def test_a_resumed_training_takes_the_model_of_its_checkpoint(tmp_path, capsys):
+    for name, other in (("explicit", "implicit"), ("implicit", "explicit")):
+        path, model, _, _ = trained(tmp_path, capsys, "u.data", "--model", name, "--epochs", 1, "--overwrite")
+        kind = checkpoint.load(model).metadata["model_type"]
+        run(capsys, "train", "ratings", path, "--resume", model, "--epochs", 2)
+        run(capsys, "train", "ratings", path, "--resume", model, "--epochs", 3, "--model", name)
+        assert checkpoint.load(model).metadata["model_type"] == kind
+        before = model.read_bytes()
+        _, said = run(capsys, "train", "ratings", path, "--resume", model, "--epochs", 4, "--model", other, status=2)
+        assert f"--model is {other}, and " in said
+        assert f"is a checkpoint of the model {name}; leave --model out" in said
+        assert model.read_bytes() == before

@@ -30,7 +30,7 @@ def add(train_commands, commands, evaluate_commands):
                     "--resume and `sparseopt recommend`), run.json (a summary of the run) and loss.png.")
     ratings.set_defaults(run=_train)
     ratings.add_argument("file", type=existing_file, metavar="FILE", help="ratings or counts: text, .jsonl or .parquet")
-    ratings.add_argument("--model", choices=MODELS, default="implicit", help="default: implicit")
+    ratings.add_argument("--model", choices=MODELS, help="default: implicit; with --resume, that of the checkpoint")
     ratings.add_argument("--held-out", type=share, metavar="SHARE",
                          help="hold out this share of each user's items to evaluate the model: the last ones, or "
                               "without times some at random; a resumed training keeps the share of the checkpoint")
@@ -198,13 +198,17 @@ def _read(out, path, how):
 
 def _train(options):
     out, run = Output(options), Run(options, "ratings")
-    kind = MODELS[options.model]
     if options.threads:
         _config.set_num_threads(options.threads)
-    if options.min_rating is not None and kind is MatrixFactorization:
+    if options.min_rating is not None and options.model == "explicit":
         raise UsageError("--min-rating does not go with --model explicit")
     if options.resume:
-        model, stored = _loaded(options.resume, kind)
+        model, stored = _loaded(options.resume)
+        trained = next(name for name, kind in MODELS.items() if kind is type(model))
+        if options.model not in (None, trained):
+            raise UsageError(f"--model is {options.model}, and {options.resume} is a checkpoint of the model "
+                             f"{trained}; leave --model out")
+        options.model = trained
         settings = {name: value for name, value in given(options, model, MODELS.values()).items() if name != "epochs"}
         if settings or options.min_rating is not None:
             raise UsageError(f"{flag(next(iter(settings), 'min_rating'))} does not go with --resume: the checkpoint "
@@ -216,9 +220,11 @@ def _train(options):
                              f"{f'{held_out:g}' if held_out else 'nothing'} held out; ratings that a model was trained "
                              "on cannot be held out later")
     else:
+        options.model = options.model or "implicit"
+        kind = MODELS[options.model]
         model, stored = kind(**given(options, kind(), MODELS.values())), None
         how, chosen, held_out = reading(options), {"min_rating": options.min_rating}, options.held_out
-    ratings, chosen = read(out, options.file, how, kind, chosen)
+    ratings, chosen = read(out, options.file, how, type(model), chosen)
     X, test, ids = matrices(out, ratings, held_out, stored)
     at_random = _checksum(test) if held_out and ratings.times is None else None
     if stored and at_random != stored["at_random"]:
@@ -293,16 +299,13 @@ def _places(known, ids):
     return np.array([found[one] for one in ids], np.int64)
 
 
-def _loaded(path, *kinds):
+def _loaded(path):
     """A model and the metadata of its checkpoint."""
     stored = checkpoint.load(path).metadata
     by_name = {kind.__name__: kind for kind in MODELS.values()}
     kind = by_name.get(stored.get("model_type"))
     if kind is None or not {"user_ids", "item_ids", "reading", "chosen", "held_out"} <= set(stored):
         raise ValueError(f"{path}: not a checkpoint of `sparseopt train ratings`")
-    if kinds and kind not in kinds:
-        other = next(name for name, one in MODELS.items() if one is kind)
-        raise ValueError(f"{path}: a checkpoint of {kind.__name__}; add --model {other}")
     return kind.load(path), stored
 
 
