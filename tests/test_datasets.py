@@ -215,6 +215,23 @@ def test_rows_with_an_empty_cell_are_left_out_and_counted(tmp_path):
         read_ratings(written(tmp_path, HEAD + ",8,5,11\n"))
 
 
+@pytest.mark.parametrize("word", ["NA", "n/a", "NaN", "NULL", "None", r"\N"])
+def test_words_for_nothing_are_empty_cells_but_for_ids_that_are_texts(word, tmp_path):
+    path = tmp_path / "ratings.csv"
+    for users, left_out in (("123", 2), ("abc", 2)):
+        a, b, c = users
+        path.write_text(f"user,item,rating,time\n{a},5,4,100\n{b},5,{word},200\n{c},6,2,{word}\n{a},6,1,400\n")
+        ratings = read_ratings(path)
+        assert (ratings.values.tolist(), ratings.left_out) == ([4, 1], left_out)
+        assert list(map(str, ratings.user_ids)) == [a]
+    path.write_text(f"user,item,plays\n1.0,a,4\n{word},b,3\n2,{word},{word}\n3,{word},2\n")
+    ratings = read_ratings(path)
+    assert (ratings.user_ids.tolist(), ratings.item_ids.tolist(), ratings.left_out) == ([1, 3], sorted(["a", word]), 2)
+    path.write_text(f"1,5,{word}\n2,5,964982703\n")           # the third column is still taken for times
+    assert read_ratings(path).times.tolist() == [964982703]
+
+
+
 @pytest.mark.parametrize(("text", "how", "message"), [
     ("", {}, "the file is empty"),
     (HEAD, {}, "has no ratings"),
@@ -223,7 +240,7 @@ def test_rows_with_an_empty_cell_are_left_out_and_counted(tmp_path):
     (HEAD + "1,2,3,4,5\n", {}, "line 2: the line has 5 cells"),
     (HEAD + "1,2,x,4\n", {}, r"line 2: the rating \(rating\) is 'x'; it must be a finite number; the first line is "
                              r"'userId,movieId.*; columns \(--columns rating=\.\.\.\)"),
-    (HEAD + "1,2,3,4\n\n1,2,nan,4\n", {}, "line 4: .* a finite number"),
+    (HEAD + "1,2,3,4\n\n1,2,inf,4\n", {}, "line 4: .* a finite number"),
     (HEAD + "1,2,1_0,4\n", {}, "line 2: .* a finite number"),
     (HEAD + "1,2,3,yesterday\n", {}, r"line 2: the time \(timestamp\) is 'yesterday'; .* a date such as 2000-09-05.*"
                                       r"or say that there is none \(time: None, or --columns time=\)"),

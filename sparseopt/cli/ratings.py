@@ -188,7 +188,7 @@ def _read(out, path, how):
         ratings = datasets.read_ratings(path, **how)
     out.say(f"{path.name}: {ratings.columns}")
     if ratings.left_out:
-        out.say(f"{path.name}: rows with an empty cell, which are left out: {ratings.left_out:,}")
+        out.say(f"{path.name}: rows with an empty cell (or NA, NaN, null), which are left out: {ratings.left_out:,}")
     if ratings.merged:
         rule = how["duplicates"] or ("sum" if ratings.counts else "last")
         out.say(f"{path.name}: rows that repeat a pair of a user and an item: {ratings.merged:,}; of each pair, the "

@@ -42,6 +42,7 @@ _ROLES = tuple(_KNOWN)
 _ALL_KNOWN = {name for names in _KNOWN.values() for name in names if len(name) > 1}
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.0+)?")
+_MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n"}         # in small letters
 _SINCE_1973 = 1e8               # seconds since 1970: no rating is so high
 _MOST = 100                     # no scale of ratings goes further
 _SPARSE = 4                     # ids that are spread wider than so many times their number are sorted
@@ -291,8 +292,11 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
 
     A column of weights is a column of counts. Without a column of ratings or of weights, each row counts 1. Ids are
     integers if all are integers, such as 7 or 7.0, without leading zeros. Else they are texts. Ratings between
-    semicolons can have a comma as decimal point. Rows in which a cell of
-    a used column is empty are left out.
+    semicolons can have a comma as decimal point.
+
+    Rows in which a cell of a used column is empty are left out. NA, N/A, NaN, null, None and \\N, in any case, count as
+    empty in columns of ratings, weights and times. Among ids these words are ids like others, as somebody's name can be
+    Null. If all other ids are integers, these words count as empty there too.
 
     Parameters
     ----------
@@ -354,9 +358,11 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
         used, roles = ({"weight" if role == "rating" else role: one for role, one in kept.items()}
                        for kept in (used, roles))
     keep = np.ones(n, bool)
-    for column in used.values():
-        if isinstance(column, _columns.Column) and "" in column.texts:
-            keep &= column.codes != column.texts.index("")
+    for role, column in used.items():
+        if isinstance(column, _columns.Column):
+            empty = _empty(column.texts, role)
+            if empty.any():
+                keep &= ~empty[column.codes]
     if not keep.any():
         raise ValueError(f"{path} has no ratings; a file must have at least one row without empty cells")
 
@@ -519,7 +525,7 @@ def _roles(table, wanted):
 
 def _retaken(table, used, roles):
     """Columns and roles, where a third column without a name that can be no rating is taken for times or counts."""
-    texts = [text for text in used["rating"].texts if text]
+    texts = [text for text in used["rating"].texts if not _missing(text)]
     numbers = np.array([_number(text) for text in texts])
     role = "rating"
     if texts and ((numbers >= _SINCE_1973).all() or (np.isnan(numbers).all() and not np.isnan(_time(texts[0])))):
@@ -529,6 +535,20 @@ def _retaken(table, used, roles):
     elif texts and (numbers >= 1).all() and (numbers == np.round(numbers)).all() and numbers.max() > _MOST:
         role = "weight"
     return ({role if key == "rating" else key: one for key, one in kept.items()} for kept in (used, roles))
+
+
+def _empty(texts, role):
+    """Which texts of a column stand for nothing."""
+    if role in ("rating", "weight", "time") or all(_INTEGER.fullmatch(text) or _missing(text) for text in texts):
+        return np.fromiter(map(_missing, texts), bool, len(texts))
+    empty = np.zeros(len(texts), bool)
+    if "" in texts:
+        empty[texts.index("")] = True
+    return empty
+
+
+def _missing(text):
+    return len(text) <= 4 and text.lower() in _MISSING
 
 
 def _codes(column):
