@@ -336,3 +336,23 @@ def test_a_resumed_training_takes_the_model_of_its_checkpoint(tmp_path, capsys):
         assert f"--model is {other}, and " in said
         assert f"is a checkpoint of the model {name}; leave --model out" in said
         assert model.read_bytes() == before
+
+
+def test_ids_on_the_command_line_are_read_as_in_files_and_slips_are_told(tmp_path, capsys):
+    _, model, _, _ = trained(tmp_path, capsys, "u.data", "--epochs", 1)
+    plain, _ = run(capsys, "recommend", model, "1", "-n", 2)
+    assert run(capsys, "recommend", model, "1.0", "-n", 2)[0] == plain
+    plain, _ = run(capsys, "recommend", model, "--items", "7,8", "-n", 2)
+    assert run(capsys, "recommend", model, "--items", "7.0,8", "-n", 2)[0] == plain
+    for arguments, status, message in (
+            (["--items", "7,8,7.0"], 2, "--items has 7.0 twice; each item must be there once"),
+            (["--items", "7=5,8"], 2, "--items has 7=5; ratings go with the model explicit only"),
+            (["17,18"], 1, "the model does not know user 17,18; it must be an id of the ratings that the model was "
+                           "trained on, such as 0; spaces, not commas, stand between users")):
+        out, said = run(capsys, "recommend", model, *arguments, status=status)
+        assert (out, message in said) == ("", True), said
+    path = tmp_path / "signs.csv"
+    path.write_text("user,item,plays\nann,a=1,3\nann,b=2,4\nbob,a=1,5\nbob,c,2\n")
+    run(capsys, "train", "ratings", path, "--dim", 2, "--epochs", 1, "--output", tmp_path / "signs")
+    out, _ = run(capsys, "recommend", tmp_path / "signs" / "checkpoint.safetensors", "--items", "a=1,c", "-n", 1)
+    assert table(out)[1][0] == "b=2"

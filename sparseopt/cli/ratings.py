@@ -467,7 +467,11 @@ def _for_users(model, numbers, ids, n, seen):
 def _for_items(options, model, ids):
     """Items and scores for someone who was not trained on."""
     items, ratings = options.items, None
-    if isinstance(model, MatrixFactorization) and any("=" in item for item in items):
+    rated = [item for item in items if "=" in item and item not in ids]
+    if rated and not isinstance(model, MatrixFactorization):
+        raise UsageError(f"--items has {rated[0]}; ratings go with the model explicit only, and this is a checkpoint "
+                         "of the model implicit. Give the ids of the items alone")
+    if rated:
         try:
             items, ratings = zip(*((item, float(rating)) for item, rating in (one.rsplit("=", 1) for one in items)),
                                  strict=True)
@@ -475,20 +479,22 @@ def _for_items(options, model, ids):
             raise UsageError(f"--items is {','.join(options.items)}; either all items must have a rating, as in "
                              "ITEM=RATING, or none") from None
     numbers = _numbers(options, items, ids, "item")
+    again = [item for place, item in enumerate(items) if numbers[place] in numbers[:place]]
+    if again:
+        raise UsageError(f"--items has {again[0]} twice; each item must be there once")
     n = min(options.n, len(ids))
     return model.recommend_for(numbers, n) if ratings is None else model.recommend_for(numbers, n, ratings)
 
 
 def _numbers(options, wanted, ids, what):
     """The positions of ids that stand on the command line, as texts."""
-    texts = list(wanted)
-    if ids and isinstance(ids[0], int):
-        wanted = [int(one) if one.lstrip("-").isdecimal() else one for one in wanted]
-    found = _places(ids, wanted)
-    unknown = [one for one, place in zip(texts, found.tolist(), strict=True) if place < 0]
+    integers = ids and isinstance(ids[0], int)
+    found = _places(ids, [datasets.ratings.as_integer(one) if integers else one for one in wanted])
+    unknown = [one for one, place in zip(wanted, found.tolist(), strict=True) if place < 0]
     if unknown:
+        spaces = "; spaces, not commas, stand between users" if what == "user" and "," in unknown[0] else ""
         raise ValueError(f"{options.checkpoint}: the model does not know {what} {unknown[0]}; it must be an id of the "
-                         f"ratings that the model was trained on, such as {ids[0]}")
+                         f"ratings that the model was trained on, such as {ids[0]}{spaces}")
     return found
 
 

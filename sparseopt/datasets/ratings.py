@@ -422,7 +422,12 @@ def read_titles(path, encoding="utf-8"):
     else:
         cells = zip(*([column.texts[code] for code in column.codes.tolist()] for column in
                       map(_as_texts, table.columns([ids, title], []))), strict=True)
-    return {one.partition(".")[0] if _INTEGER.fullmatch(one) else one: text for one, text in cells}
+    return {str(as_integer(one)): text for one, text in cells}
+
+
+def as_integer(text):
+    """Return an id as the reader does where all ids are integers: 7 of "7" and of "7.0"; else the text as it is."""
+    return int(text.partition(".")[0]) if _INTEGER.fullmatch(text) else text
 
 
 def _as_texts(column):
