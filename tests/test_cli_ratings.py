@@ -356,3 +356,22 @@ def test_ids_on_the_command_line_are_read_as_in_files_and_slips_are_told(tmp_pat
     run(capsys, "train", "ratings", path, "--dim", 2, "--epochs", 1, "--output", tmp_path / "signs")
     out, _ = run(capsys, "recommend", tmp_path / "signs" / "checkpoint.safetensors", "--items", "a=1,c", "-n", 1)
     assert table(out)[1][0] == "b=2"
+
+
+def test_titles_come_from_well_known_columns_and_from_the_first_if_these_have_other_ids(tmp_path, capsys):
+    _, model, _, _ = trained(tmp_path, capsys, "u.data", "--epochs", 1)
+    titles = tmp_path / "titles.csv"
+    for header, form in (("InvoiceNo,StockCode,Description", "C1,{i},Jug {i}"),
+                         ("number,isbn,title", "{i},X{i},Jug {i}"),             # the ISBNs are no ids of the model
+                         ("movieId,imdbId,year,title", "{i},{i}77,1994,Jug {i}")):
+        rows = [form.format(i=i) for i in range(30)]
+        titles.write_text("\n".join([header, *rows, *rows]) + "\n")
+        out, _ = run(capsys, "recommend", model, "3", "--titles", titles, "-n", 5)
+        assert all(row[2] == f"Jug {row[1]}" for row in table(out)[1:])
+    titles.write_text("StockCode,Description\n" + "".join(f"{i},{text}\n" for i in range(30) for text in
+                                                          ("damaged", f"Jug {i}", "", f"Jug {i}", "lost")))
+    out, _ = run(capsys, "recommend", model, "3", "--titles", titles, "-n", 5)
+    assert all(row[2] == f"Jug {row[1]}" for row in table(out)[1:])
+    titles.write_text("isbn,title\nX,Jug\n")
+    _, said = run(capsys, "recommend", model, "3", "--titles", titles, status=1)
+    assert "a column with a well-known name of items, or the first column, must have such ids as 0" in said

@@ -58,7 +58,9 @@ def add(train_commands, commands, evaluate_commands):
     recommend.add_argument("--seen", type=existing_file, metavar="FILE",
                            help="ratings, whatever their value, whose items are not recommended again")
     recommend.add_argument("--titles", type=existing_file, metavar="FILE",
-                           help="a delimited text whose first two columns are ids of items and titles")
+                           help="titles of items: text, .jsonl or .parquet, with ids and titles in columns of "
+                                "well-known names, such as movieId and title, or StockCode and Description; else in "
+                                "the first two columns")
     recommend.add_argument("-n", type=count, default=10, metavar="N", help="number of items (default: 10)")
     recommend.add_argument("--output", type=Path, metavar="FILE",
                            help="write the table to this file instead: .csv, .tsv, .json, .jsonl or .parquet")
@@ -420,10 +422,7 @@ def _recommend(options):
     reading(options)
     model, stored = _loaded(options.checkpoint)
     ids = stored["item_ids"]
-    titles = _titles(out, options.titles, options.encoding) if options.titles else None
-    if titles is not None and not any(str(one) in titles for one in ids):
-        raise ValueError(f"--titles: {options.titles} has no id of an item that the model knows; its first column must "
-                         f"have such ids as {ids[0]}")
+    titles = _titles(out, options.titles, options.encoding, ids) if options.titles else None
     seen = _seen(out, options.seen, reading(options, stored["reading"]), stored) if options.seen else None
     if seen is None and asked[0] in ("USER", "--all"):
         out.say("items that a user had in the training may come again; --seen FILE leaves out the items that users "
@@ -498,13 +497,21 @@ def _numbers(options, wanted, ids, what):
     return found
 
 
-def _titles(out, path, encoding):
+def _titles(out, path, encoding, ids):
     """From ids of items, as texts, to titles."""
+    how = encoding or "utf-8"
     try:
-        titles = datasets.ratings.read_titles(path, encoding or "utf-8")
+        titles = datasets.ratings.read_titles(path, how)
     except ValueError:
         if encoding:
             raise
-        titles = datasets.ratings.read_titles(path, "latin-1")
+        how = "latin-1"
+        titles = datasets.ratings.read_titles(path, how)
         out.say(f"{path.name}: its bytes are no UTF-8; read as latin-1 (--encoding)")
+    known = set(map(str, ids))
+    if known.isdisjoint(titles):                # the column by name can have numbers of another catalogue
+        titles = datasets.ratings.read_titles(path, how, by_name=False)
+    if known.isdisjoint(titles):
+        raise ValueError(f"--titles: {path} has no id of an item that the model knows; a column with a well-known name "
+                         f"of items, or the first column, must have such ids as {ids[0]}")
     return titles

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -37,7 +38,7 @@ _KNOWN = {
 }
 _KNOWN = {role: names.split() for role, names in _KNOWN.items()}
 _TITLES = ["title", "name", "itemtitle", "movietitle", "booktitle", "songtitle", "productname", "artistname",
-           "itemname", "trackname"]
+           "itemname", "trackname", "description"]
 _ROLES = tuple(_KNOWN)
 _ALL_KNOWN = {name for names in _KNOWN.values() for name in names if len(name) > 1}
 
@@ -402,16 +403,19 @@ def check_reading(columns, sep, header, encoding, weights, duplicates):
         raise ValueError("columns (--columns) has both a rating and a weight; the values must be one of these")
 
 
-def read_titles(path, encoding="utf-8"):
+def read_titles(path, encoding="utf-8", by_name=True):
     """Return a dict from the ids of items, as texts, to titles, from a file of one of the kinds of `read_ratings`.
 
-    The ids are in a column with a well-known name of items, or the first. The titles are in a column with a well-known
-    name of titles, or the first other one.
+    The ids are in a column with a well-known name of items, or the first; with by_name=False in the first. The titles
+    are in a column with a well-known name of titles, or the first other one. If an item has several titles, as in a
+    list of purchases, the most frequent counts.
     """
     table = _Table(path, None, None, encoding, _TITLES)
     folded = [_folded(name) for name in table.names] if table.named else []
-    ids = next((folded.index(name) for name in _KNOWN["item"] if name in folded), 0)
+    ids = next((folded.index(name) for name in _KNOWN["item"] if by_name and name in folded), 0)
     if folded and folded[ids] in _KNOWN["user"]:
+        if not by_name:
+            return {}
         raise ValueError(f"{path}: no column is known to be the item, and the first is {table.title(0)}; titles "
                          "(--titles) need a column of items, such as itemId")
     title = next((folded.index(name) for name in _TITLES if name in folded and folded.index(name) != ids),
@@ -422,7 +426,8 @@ def read_titles(path, encoding="utf-8"):
     else:
         cells = zip(*([column.texts[code] for code in column.codes.tolist()] for column in
                       map(_as_texts, table.columns([ids, title], []))), strict=True)
-    return {str(as_integer(one)): text for one, text in cells}
+    found = Counter((one, text) for one, text in cells if text).most_common()
+    return {str(as_integer(one)): text for (one, text), _ in reversed(found)}
 
 
 def as_integer(text):
