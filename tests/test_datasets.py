@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
@@ -213,6 +214,27 @@ def test_rows_with_an_empty_cell_are_left_out_and_counted(tmp_path):
     assert (found.user_ids.tolist(), found.item_ids.tolist(), found.left_out) == ([1], [7], 4)
     with pytest.raises(ValueError, match="has no ratings"):
         read_ratings(written(tmp_path, HEAD + ",8,5,11\n"))
+
+
+def test_dates_with_slashes_are_read_if_the_column_shows_which_part_is_the_day(tmp_path):
+    path = tmp_path / "invoices.csv"
+
+    def times(*cells):
+        path.write_text("customer,sku,quantity,InvoiceDate\n" + "".join(f"{i},1,1,{cell}\n"
+                                                                       for i, cell in enumerate(cells)))
+        return read_ratings(path).times.tolist()
+
+    wanted = [datetime(2009, 12, 1, 7, 49, tzinfo=timezone.utc).timestamp(),
+              datetime(2010, 1, 31, tzinfo=timezone.utc).timestamp(),
+              datetime(2011, 3, 4, 23, 5, 59, tzinfo=timezone.utc).timestamp()]
+    assert times("12/1/2009 7:49", "1/31/2010", "03/04/2011 23:05:59") == wanted
+    assert times("1/12/2009 07:49", "31/01/2010", "4/3/2011 23:05:59", "NA") == wanted
+    for cells, line in ((("12/1/2009 7:49", "1/2/2010"), 2), (("31/1/2009", "1/31/2010"), 2),
+                        (("31/1/2009", "31/2/2009"), 3), (("31/1/2009", "1/2/2009 25:00"), 3),
+                        (("31/1/2009", "1/2/09"), 3)):
+        with pytest.raises(ValueError, match=rf"line {line}: the time .*9/5/2000 6:53 are read where a number above 12 "
+                                             r"in the column .* \(time: None, or --columns time=\)"):
+            times(*cells)
 
 
 @pytest.mark.parametrize("word", ["NA", "n/a", "NaN", "NULL", "None", r"\N"])

@@ -43,6 +43,7 @@ _ROLES = tuple(_KNOWN)
 _ALL_KNOWN = {name for names in _KNOWN.values() for name in names if len(name) > 1}
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.0+)?")
+_SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(?:[ T](\d{1,2}):(\d\d)(?::(\d\d))?)?")
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n"}         # in small letters
 _SINCE_1973 = 1e8               # seconds since 1970: no rating is so high
 _MOST = 100                     # no scale of ratings goes further
@@ -321,7 +322,8 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
     -------
     Ratings
         In the order of the file, each pair once. Times are in seconds since 1970: numbers in milliseconds,
-        microseconds or nanoseconds are told by their size. Dates of ISO 8601 without a time zone are of UTC.
+        microseconds or nanoseconds are told by their size. Dates of ISO 8601 without a time zone are of UTC. Dates such
+        as 12/31/2009 7:49 are read if a number above 12 stands at the place of the day, and never at the other place.
 
     Raises
     ------
@@ -598,8 +600,11 @@ def _times(column, keep, wrong):
     """Seconds since 1970."""
     if isinstance(column, _columns.Column):
         numbers = np.array([_time(text) for text in column.texts])
+        if np.isnan(numbers).any():
+            numbers = _slash_dates(column.texts, numbers)
         times = _checked(column, numbers, keep, wrong, "a number of seconds or milliseconds since 1970, or a date such "
-                         "as 2000-09-05T06:53:25")
+                         "as 2000-09-05T06:53:25. 9/5/2000 and 9/5/2000 6:53 are read where a number above 12 in the "
+                         "column shows which part is the day")
     else:
         times = column[keep].astype(np.float64)
     size = np.median(np.abs(times))
@@ -616,6 +621,21 @@ def _time(text):
     except ValueError:
         return math.nan
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _slash_dates(texts, numbers):
+    """The numbers with those of dates such as 12/31/2009 7:49, if the dates show which part is the day."""
+    found = [(place, [int(part or 0) for part in match.groups()]) for place, text in enumerate(texts)
+             if (match := _SLASHES.fullmatch(text))]
+    days = [sum(parts[which] > 12 for _, parts in found) for which in (0, 1)]
+    if (days[0] > 0) == (days[1] > 0):
+        return numbers
+    numbers = numbers.copy()
+    for place, (first, second, year, *clock) in found:
+        day, month = (first, second) if days[0] else (second, first)
+        with contextlib.suppress(ValueError):
+            numbers[place] = datetime(year, month, day, *clock, tzinfo=timezone.utc).timestamp()
+    return numbers
 
 
 def _ids(column, keep):
