@@ -375,3 +375,32 @@ def test_titles_come_from_well_known_columns_and_from_the_first_if_these_have_ot
     titles.write_text("isbn,title\nX,Jug\n")
     _, said = run(capsys, "recommend", model, "3", "--titles", titles, status=1)
     assert "a column with a well-known name of items, or the first column, must have such ids as 0" in said
+
+
+def test_invoices_of_a_shop_are_trained_by_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    section = re.search(r"## From a shop's invoices\n(.*?)\n## ", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    steps = [shlex.split(line)[1:] for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+             for line in block.splitlines()]
+    codes = ["85123A", "71053", *(f"{22000 + i}" for i in range(28))]
+    names = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+    rows = [f"5{n},{codes[item]},\"MUG, CAF\xc9 {item}\",{rating},{1 + user % 12}/{1 + n % 28}/2010 8:26,2.55,"
+            f"{17850 + user},EIRE\n" for n, (user, item, rating, _) in enumerate(RATED)]
+    back = [row.replace(f",{RATED[n][2]},", f",-{RATED[n][2]},", 1) for n, row in enumerate(rows[:7])]
+    nobody = [re.sub(r"2\.55,\d+", "2.55,", row) for row in rows[:5]]
+    Path("invoices.csv").write_text(names + "".join(rows + back + nobody), encoding="latin-1")
+    fresh = [row for row in rows[:200] if row.split(",")[-2] != "17850"]
+    Path("new-invoices.csv").write_text(names + "".join(fresh), encoding="latin-1")
+    found = [run(capsys, *step) for step in steps]
+    assert "rows with an empty cell (or NA, NaN, null), which are left out: 5" in found[0][1]
+    assert "7 pairs whose count is not above 0 are left out" in found[0][1]
+    assert "user: CustomerID; item: StockCode; weight: Quantity; time: InvoiceDate" in found[0][1]
+    assert "no times" not in found[0][1]
+    for out, _ in found[2:5]:
+        assert len(table(out)) == 11
+        for *_, item, title, _ in table(out)[1:]:
+            assert title == f"MUG, CAF\xc9 {codes.index(item)}"
+    bought = {codes[item] for user, item, *_ in RATED if user == 0}
+    assert not bought & {row[1] for row in table(found[2][0])}
+    assert len(Path("top.csv").read_text().splitlines()) == 1 + 40 * 10
+    assert table(found[-1][0])[1][1] == "precision at 10"

@@ -422,7 +422,7 @@ def _recommend(options):
     reading(options)
     model, stored = _loaded(options.checkpoint)
     ids = stored["item_ids"]
-    titles = _titles(out, options.titles, options.encoding, ids) if options.titles else None
+    titles = _titles(out, options, stored) if options.titles else None
     seen = _seen(out, options.seen, reading(options, stored["reading"]), stored) if options.seen else None
     if seen is None and asked[0] in ("USER", "--all"):
         out.say("items that a user had in the training may come again; --seen FILE leaves out the items that users "
@@ -497,17 +497,17 @@ def _numbers(options, wanted, ids, what):
     return found
 
 
-def _titles(out, path, encoding, ids):
+def _titles(out, options, stored):
     """From ids of items, as texts, to titles."""
-    how = encoding or "utf-8"
+    path, ids, how = options.titles, stored["item_ids"], options.encoding or "utf-8"
     try:
         titles = datasets.ratings.read_titles(path, how)
     except ValueError:
-        if encoding:
+        if options.encoding:
             raise
-        how = "latin-1"
+        how = "latin-1" if stored["reading"]["encoding"] == "utf-8" else stored["reading"]["encoding"]
         titles = datasets.ratings.read_titles(path, how)
-        out.say(f"{path.name}: its bytes are no UTF-8; read as latin-1 (--encoding)")
+        out.say(f"{path.name}: its bytes are no UTF-8; read as {how} (--encoding)")
     known = set(map(str, ids))
     if known.isdisjoint(titles):                # the column by name can have numbers of another catalogue
         titles = datasets.ratings.read_titles(path, how, by_name=False)
