@@ -259,14 +259,19 @@ def test_compare_takes_the_same_options_and_prints_these_again(tmp_path, capsys)
     run(capsys, *command, "--output", tmp_path / "model")
 
 
-def test_ratings_to_judge_that_were_seen_are_said_and_options_without_effect_are_refused(tmp_path, capsys):
-    path, new = tmp_path / "ratings.csv", tmp_path / "new.csv"
-    path.write_bytes(LAYOUTS["ratings.csv"])
-    new.write_bytes(b"".join(LAYOUTS["ratings.csv"].splitlines(keepends=True)[:21]))
+def test_ratings_to_judge_that_were_seen_are_left_out_and_options_without_effect_are_refused(tmp_path, capsys):
+    path, new, seen = tmp_path / "ratings.csv", tmp_path / "new.csv", tmp_path / "seen.csv"
+    rows = LAYOUTS["ratings.csv"].splitlines(keepends=True)
+    for file, some in ((path, rows), (new, rows[:21]), (seen, rows[:11])):
+        file.write_bytes(b"".join(some))
     run(capsys, "train", "ratings", path, "--epochs", "1", "--output", tmp_path / "m")
-    _, said = run(capsys, "evaluate", "ratings", tmp_path / "m" / "checkpoint.safetensors", new, "--seen", path)
-    judged = sum(rating > 3 for _, _, rating, _ in RATED[:20])
-    assert f"warning: {judged} of the {judged} ratings of new.csv are in --seen, too" in said
+    command = "evaluate", "ratings", tmp_path / "m" / "checkpoint.safetensors", new, "--seen"
+    liked = [rating > 3 for _, _, rating, _ in RATED[:20]]
+    out, said = run(capsys, *command, seen)
+    assert f"new.csv: {sum(liked[:10])} ratings whose user and item are in seen.csv, too, are left out" in said
+    assert table(out)[1][0] == str(sum(liked[10:]))
+    _, said = run(capsys, *command, path, status=1)
+    assert "all pairs of users and items are in " in said
     run(capsys, "train", "ratings", path, "--model", "explicit", "--epochs", "1", "--output", tmp_path / "e")
     for option in (["--seen", path], ["-k", 5]):
         command = "evaluate", "ratings", tmp_path / "e" / "checkpoint.safetensors", new, *option
@@ -308,18 +313,25 @@ def test_beside_each_measure_stands_that_of_what_is_popular_or_of_the_mean(tmp_p
 
     _, model, _, _ = trained(tmp_path, capsys, "ratings_Books.csv", "--overwrite")
     assert {row[3] for row in table(run(capsys, "evaluate", "ratings", model, path)[0])[1:]} == {"-"}
-    out, _ = run(capsys, "evaluate", "ratings", model, path, "--seen", path, "-k", 3)
-    assert table(out)[1][1] == "precision at 3"
-    assert all(float(row[3]) >= 0 for row in table(out)[1:])
+    part = tmp_path / "part.csv"
+    part.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:300]))
+    out, said = run(capsys, "evaluate", "ratings", model, path, "--seen", part, "-k", 3)
+    assert table(out)[1][:2] == [str(sum(rating >= 4 for *_, rating, _ in RATED[300:])), "precision at 3"]
+    assert all(float(row[3]) > 0 for row in table(out)[1:])
+    assert f"{sum(rating >= 4 for *_, rating, _ in RATED[:300])} ratings whose user and item are in part.csv" in said
+    _, said = run(capsys, "evaluate", "ratings", model, path, "--seen", path, status=1)
+    assert "all pairs of users and items are in " in said
 
 
 def test_without_the_file_of_the_training_the_command_says_that_its_items_may_come(tmp_path, capsys):
     path, model, _, _ = trained(tmp_path, capsys, "u.data", "--epochs", 1)
+    part = tmp_path / "part.data"
+    part.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:300]))
     for command, hint in ((["recommend", model, "7"], "items that a user had in the training may come again; --seen"),
                           (["recommend", model, "--all"], "items that a user had in the training may come again"),
                           (["evaluate", "ratings", model, path], "without --seen, items of the training take places")):
         assert hint in run(capsys, *command)[1]
-        assert hint not in run(capsys, *command, "--seen", path)[1]
+        assert "--seen" not in run(capsys, *command, "--seen", part)[1]
     assert "--seen" not in run(capsys, "recommend", model, "--like", "7")[1] + run(capsys, "recommend", model,
                                                                                    "--items", "7")[1]
 
@@ -389,8 +401,10 @@ def test_invoices_of_a_shop_are_trained_by_the_commands_of_the_page(tmp_path, mo
     back = [row.replace(f",{RATED[n][2]},", f",-{RATED[n][2]},", 1) for n, row in enumerate(rows[:7])]
     nobody = [re.sub(r"2\.55,\d+", "2.55,", row) for row in rows[:5]]
     Path("invoices.csv").write_text(names + "".join(rows + back + nobody), encoding="latin-1")
-    fresh = [row for row in rows[:200] if row.split(",")[-2] != "17850"]
-    Path("new-invoices.csv").write_text(names + "".join(fresh), encoding="latin-1")
+    pairs = {pair[:2] for pair in RATED}
+    fresh = [f"6,{codes[item]},MUG,1,12/31/2010 9:00,2.55,{17850 + user},EIRE\n" for user in range(40)
+             for item in range(user % 2, 30, 2) if (user, item) not in pairs]
+    Path("new-invoices.csv").write_text(names + "".join(fresh + rows[:9]), encoding="latin-1")
     found = [run(capsys, *step) for step in steps]
     assert "rows with an empty cell (or NA, NaN, null), which are left out: 5" in found[0][1]
     assert "7 pairs whose count is not above 0 are left out" in found[0][1]
@@ -403,4 +417,5 @@ def test_invoices_of_a_shop_are_trained_by_the_commands_of_the_page(tmp_path, mo
     bought = {codes[item] for user, item, *_ in RATED if user == 0}
     assert not bought & {row[1] for row in table(found[2][0])}
     assert len(Path("top.csv").read_text().splitlines()) == 1 + 40 * 10
-    assert table(found[-1][0])[1][1] == "precision at 10"
+    assert table(found[-1][0])[1][:2] == [str(len(fresh)), "precision at 10"]
+    assert all(float(value) > float(popular) for *_, value, popular in table(found[-1][0])[1:])

@@ -349,10 +349,16 @@ def _evaluate(options):
     if unknown:
         out.say(f"{options.file.name}: {unknown:,} ratings of users or items that the model does not know are left out")
     seen = _seen(out, options.seen, how, stored) if options.seen else sp.csr_array(test.shape, dtype=np.float32)
-    both = len(np.intersect1d(*(np.ravel_multi_index(X.tocoo().coords, X.shape) for X in (seen, test))))
-    if both:
-        out.say(f"warning: {both:,} of the {test.nnz:,} ratings of {options.file.name} are in --seen, too; their items "
-                "are not recommended, so all measures are too low")
+    pattern = sp.csr_array((np.ones(seen.nnz, np.float32), seen.indices, seen.indptr), shape=seen.shape)
+    again = test.multiply(pattern).tocsr()
+    if again.nnz == test.nnz:
+        raise ValueError(f"{options.file}: all pairs of users and items are in {options.seen} (--seen), too, so none "
+                         "is recommended; at least one must be new")
+    if again.nnz:
+        test = (test - again).tocsr()
+        test.eliminate_zeros()
+        out.say(f"{options.file.name}: {again.nnz:,} ratings whose user and item are in {options.seen.name}, too, are "
+                "left out: such items are not recommended")
     k = options.k or 10
     _print_measures(out, model, test, measures(model, seen, test, k),
                     _baseline(model, seen if options.seen else None, test, k))
