@@ -72,10 +72,10 @@ def add(train_commands, commands, evaluate_commands):
         description="Measure how well a recommender predicts ratings. For the model implicit, a hit is a held-out item "
                     "among the K recommended items. precision: hits, divided by the most that are possible (K, or "
                     "fewer where a user has fewer held-out items); recall: the mean share of a user's held-out items "
-                    "that are hits; ndcg: hits weighted by their rank, divided by the best possible; map: the mean "
-                    "precision at the rank of each hit. For the model explicit: the root mean squared error of the "
-                    "ratings. The last column has the same measure of what is most popular in --seen, or of the mean "
-                    "of the training's ratings alone.")
+                    "that are hits; ndcg: hits weighted by their rank, divided by the best possible; map: the sum of "
+                    "the precision at the rank of each hit, divided by the most hits that are possible. For the model "
+                    "explicit: the root mean squared error of the ratings. The last column has the same measure of "
+                    "what is most popular in --seen, or of the mean of the training's ratings alone.")
     evaluate.set_defaults(run=_evaluate)
     evaluate.add_argument("checkpoint", type=existing_file, metavar="CHECKPOINT")
     evaluate.add_argument("file", type=existing_file, metavar="FILE", help="ratings that the model was not trained on")
