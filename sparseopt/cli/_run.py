@@ -132,7 +132,8 @@ class Run:
                     model.save(path, **metadata)
                     self.write(model)
         except KeyboardInterrupt:
-            self.keep(out, model, f"epoch {len(self.epochs) + 1} begins anew", **metadata)
+            epoch = len(getattr(model, "loss_curve_", [])) + 1
+            self.keep(out, model, f"epoch {epoch} begins anew", **metadata)
             raise
         except ValueError:
             self.fail(model)
