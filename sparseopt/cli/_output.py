@@ -16,7 +16,7 @@ from ._common import UsageError, check_folder
 
 FORMATS = "table", "plain", "json"
 TABLE_FILES = ".csv", ".tsv", ".json", ".jsonl", ".parquet"
-_ROWS = 65536           # rows of a Parquet file that are written together
+_ROWS = 65536           # rows of a Parquet file that are written together.
 
 # A column is a name, or a name and the format of its numbers.
 Column = str | tuple[str, str]

@@ -25,8 +25,8 @@ from ._common import UsageError, check_folder, existing_file
 from ._output import Output, terminal
 
 CHECKPOINT, SUMMARY, PICTURE = "checkpoint.safetensors", "run.json", "loss.png"
-_DIVERGED = 1000        # a loss so many times the first one, and above this number, is a diverged training
-_LINES = 30             # seconds between lines of progress where there is no terminal
+_DIVERGED = 1000        # a loss so many times the first one, and above this number, is a diverged training.
+_LINES = 30             # seconds between lines of progress where there is no terminal.
 
 
 def add_run(parser: argparse.ArgumentParser, default: str, resume: str) -> None:

@@ -18,11 +18,11 @@ from ._output import Output, add_format, check_table_path, write_table
 from ._run import CHECKPOINT, Run, Watch, add_run, naming_the_rate
 
 _MODELS = {"linear": LogisticRegression, "fm": FactorizationMachineClassifier}
-_FILE = "file_format", "sep", "header", "encoding"                      # how a file is packed into lines
+_FILE = "file_format", "sep", "header", "encoding"                      # how a file is packed into lines.
 _READING = *_FILE, "label", "numbers", "numbers_as", "skip", "n_features", "first", "chunk"
-_SAVED = 60             # seconds between checkpoints
-_SMALL = 64 << 20       # bytes of a log of which one pass at 1,024 samples a step would be too few steps
-_SORTED = 0.1           # a log whose label changes by less than this share of what chance gives is sorted by the label
+_SAVED = 60             # seconds between checkpoints.
+_SMALL = 64 << 20       # bytes of a log of which one pass at 1,024 samples a step would be too few steps.
+_SORTED = 0.1           # a log whose label changes by less than this share of what chance gives is sorted by the label.
 
 
 def add(train_commands, commands, evaluate_commands):

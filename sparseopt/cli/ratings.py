@@ -17,7 +17,7 @@ MODELS = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
 # Options that say how files are read, with the values that they have if they are not given.
 _READING = {"columns": None, "sep": None, "header": None, "encoding": "utf-8", "weights": False, "duplicates": None}
 _RMSE = "root mean squared error"
-_AT_ONCE = 4096                 # users whose recommendations are computed together
+_AT_ONCE = 4096                 # users whose recommendations are computed together.
 
 
 def add(train_commands, commands, evaluate_commands):

@@ -27,9 +27,9 @@ FORMATS = "csv", "jsonl", "libsvm", "parquet"
 _ENDINGS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
             ".libsvm": "libsvm", ".svm": "libsvm", ".svmlight": "libsvm"}
 _LIBSVM = re.compile(rb"[^\s:#]+(?:[ \t]+\d+:[^\s:#]+)*")
-_LOOKED_AT = 1 << 16            # bytes from which the format is found
-_TOGETHER = 128                 # rows that the plain reader holds as texts; more do not fit into the processor's cache
-_KEPT = 2**20                   # at most so many texts are kept with their number
+_LOOKED_AT = 1 << 16            # bytes from which the format is found.
+_TOGETHER = 128                 # rows that the plain reader holds as texts; more do not fit into the processor's cache.
+_KEPT = 2**20                   # at most so many texts are kept with their number.
 LARGEST = float(np.finfo(np.float32).max)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from .._text import shown
 from . import _tables
 
-_BLOCK = 1 << 22                # bytes that pyarrow reads at a time
-_UNIT = "\x1f"                  # a separator of one character in place of a longer one, for pyarrow
-_HEADER = 1 << 17               # the most bytes of a header
-_NAMED = 10_000                 # rows of JSON lines in which names of columns are looked for
+_BLOCK = 1 << 22                # bytes that pyarrow reads at a time.
+_UNIT = "\x1f"                  # a separator of one character in place of a longer one, for pyarrow.
+_HEADER = 1 << 17               # the most bytes of a header.
+_NAMED = 10_000                 # rows of JSON lines in which names of columns are looked for.
 
 
 class Column(NamedTuple):

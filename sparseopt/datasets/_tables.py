@@ -21,7 +21,7 @@ from .._files import regular
 from .._text import escaped, listed, shown
 
 SEPARATORS = ("\t", "::", ",", ";", "|")
-_LOOKED_AT = 1 << 17            # characters from which the layout is found
+_LOOKED_AT = 1 << 17            # characters from which the layout is found.
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
 _SAYS = {"\t": "tabs", "::": "::", ",": "commas", ";": "semicolons", "|": "|", " ": "spaces"}
 

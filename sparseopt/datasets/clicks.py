@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 _TRUE, _FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 _MISSING = b"", b"na", b"nan", b"null", b"none", b"\\n"
 _MOST_NAMES = 2**20
-_LOOKED_AT = 10_000             # rows from which columns of numbers are found
-_DISTINCT = 20                  # `numbers="auto"` takes columns of more different numbers
-_FEW = 100                      # other files are compared in columns of at most so many values
-_IDS = 100                      # from so many rows on, a column whose values are all different is said
+_LOOKED_AT = 10_000             # rows from which columns of numbers are found.
+_DISTINCT = 20                  # `numbers="auto"` takes columns of more different numbers.
+_FEW = 100                      # other files are compared in columns of at most so many values.
+_IDS = 100                      # from so many rows on, a column whose values are all different is said.
 
 
 class _Wrong(ValueError):

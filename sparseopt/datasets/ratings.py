@@ -44,11 +44,11 @@ _ALL_KNOWN = {name for names in _KNOWN.values() for name in names if len(name) >
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?:\.0+)?")
 _SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(?:[ T](\d{1,2}):(\d\d)(?::(\d\d))?)?")
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n"}         # in small letters
-_SINCE_1973 = 1e8               # seconds since 1970: no rating is so high
-_MOST = 100                     # no scale of ratings goes further
-_SPARSE = 4                     # ids that are spread wider than so many times their number are sorted
-_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))        # from this size on, so many of the unit make a second
+_MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n"}         # in small letters.
+_SINCE_1973 = 1e8               # seconds since 1970: no rating is so high.
+_MOST = 100                     # no scale of ratings goes further.
+_SPARSE = 4                     # ids that are spread wider than so many times their number are sorted.
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))        # from this size on, so many of the unit make a second.
 
 
 @dataclass(frozen=True)

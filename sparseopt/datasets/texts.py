@@ -23,7 +23,7 @@ _NOT_DOCUMENTATION = {"site-packages", "dist-packages", "test", "tests", "idle_t
 _BLOCK = 1 << 20                    # characters that are read at a time; no longer text without an end is kept together
 _LONGEST_FRAME = 1000
 _LOOKED_AT = 100_000
-_NO_TEXT = re.compile("[\udc80-\udcff]")           # how "surrogateescape" marks bytes that are no text
+_NO_TEXT = re.compile("[\udc80-\udcff]")           # how "surrogateescape" marks bytes that are no text.
 
 
 def python_documentation() -> list[str]:

@@ -11,11 +11,11 @@ import numpy as np
 
 from .._text import shown
 
-_END = -1                   # stands after each sentence of the file
+_END = -1                   # stands after each sentence of the file.
 _UNKNOWN = -2
-_BLOCK = 1 << 20            # numbers that are read or written at a time
-_IN_MEMORY = 1 << 26        # bytes of a text that needs no file on disk
-_MOST_WORDS = 20_000_000    # different words that are counted
+_BLOCK = 1 << 20            # numbers that are read or written at a time.
+_IN_MEMORY = 1 << 26        # bytes of a text that needs no file on disk.
+_MOST_WORDS = 20_000_000    # different words that are counted.
 # Scripts written without spaces, each with the mean length from which its words are no words: Chinese and Japanese;
 # Thai, Lao, Burmese and Khmer.
 _UNSPACED = (("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", 4),

@@ -26,7 +26,7 @@ from ._neighbours import nearest as nearest
 from ._neighbours import unit
 from ._sentences import count_words as count_words
 
-_CLOSE = 20_000             # the most frequent words, among which close words are sought
+_CLOSE = 20_000             # the most frequent words, among which close words are sought.
 
 
 def vocabulary(tokens: Iterable[str] | Mapping[str, int], min_count: int = 5) -> tuple[list[str], list[int]]:
