@@ -22,7 +22,7 @@ LAYERS = [
     {"optimizers"},
     {"embedding", "schedules"},
     {"checkpoint", "training"},
-    {"_bench", "datasets", "evaluation", "models"},
+    {"_bench", "datasets", "evaluation", "models", "torch"},
     {"cli", "sparseopt"},
 ]
 MOST_COLUMNS = 120

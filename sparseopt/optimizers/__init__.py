@@ -1,10 +1,15 @@
 """The registry of optimizers: a new one is its file beside this one, its import and its name in `__all__`.
 
-`OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run` and `while_held` are for the rest of the
-package, which touches no private attribute of an optimizer.
+`OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run`, `while_held` and some names of `_options`
+are for the rest of the package, which touches no private attribute of an optimizer.
 """
 
 from ._base import Optimizer
+from ._options import BY_GROUP as BY_GROUP
+from ._options import DEFAULTS as DEFAULTS
+from ._options import Options as Options
+from ._options import Unpack as Unpack
+from ._options import spell_out as spell_out
 from ._resuming import alike as alike
 from ._resuming import continue_run as continue_run
 from ._resuming import same_run as same_run
