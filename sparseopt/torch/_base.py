@@ -10,17 +10,21 @@ from itertools import chain
 from typing import Any, ClassVar, overload
 from weakref import WeakSet
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch.optim.optimizer import ParamsT
 
 from .. import optimizers
 from .._text import listed, shown
+from ..gradients import RowGradient
 from ..optimizers import BY_GROUP, DEFAULTS, Options, Unpack, spell_out
 from ._attach import attach
 from ._binding import Binding, plain
 from ._gradients import gradient_of
 
+_BRING_UP = ("opt.attach(model) before training and before torch.compile, or opt.catch_up(param, rows) before each "
+             "look-up")
 _EXECUTION = "capturable", "differentiable", "foreach", "fused"     # ways in which torch computes the same numbers
 
 
@@ -118,13 +122,14 @@ class Optimizer(torch.optim.Optimizer):
         TypeError, ValueError, IndexError
             If a gradient has a NaN or an infinity under nonfinite="raise", or does not fit. Nothing has been written.
         RuntimeError
-            Under missed="replay", for a sparse gradient of a parameter that no attached module has (see `attach`).
+            Under missed="replay", for a sparse gradient of a parameter that no attached module has, or for a row that
+            was read before its missed steps were brought up (see `attach`). Nothing has been written.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        binding = self._bound()
+        binding, replays = self._bound(), self._options["missed"] == "replay"
         gradients, stepped, behind = {}, [], set(binding.behind)
         for name, tensor in zip(binding.names, binding.tensors, strict=True):
             if tensor.grad is None:
@@ -133,9 +138,11 @@ class Optimizer(torch.optim.Optimizer):
             stepped.append(tensor)
             if tensor.grad.layout == torch.strided:
                 behind.discard(name)
-            elif self.replays(tensor):
+            elif replays:
                 self._check_followed(tensor, name)
                 behind.add(name)
+            if name in binding.behind:
+                self._check_brought_up(binding, name, gradients[name])
         self._synchronize(binding)
         binding.behind |= behind            # before the step, so that a signal leaves no row behind unnoticed
         binding.optimizer.step(gradients)
@@ -147,8 +154,20 @@ class Optimizer(torch.optim.Optimizer):
     def _check_followed(self, tensor, name):
         if tensor not in self._followed:
             raise RuntimeError(f'"{name}" has a sparse gradient under missed="replay", and nothing brings its rows up '
-                               "before they are read; call opt.attach(model) before training, or opt.catch_up(param, "
-                               "rows) before each look-up")
+                               f"before they are read; call {_BRING_UP}")
+
+    def _check_brought_up(self, binding, name, gradient):
+        """Raise if a row with a gradient has missed steps: the forward has then read it as it was before them."""
+        rows = gradient.rows if isinstance(gradient, RowGradient) else getattr(gradient, "row", None)
+        step = binding.optimizer.state[name]["step"]
+        taken = step if rows is None else np.take(step, rows, mode="clip")      # the step refuses what is no row
+        (behind,) = binding.optimizer.stale({name: [0]})[name]
+        now = step[0] + behind
+        if taken.min(initial=now) < now:
+            first = int(taken.argmin())
+            raise RuntimeError(f'row {first if rows is None else rows[first]} of "{name}" has a gradient, and '
+                               f"{now - taken[first]} steps to catch up: the forward read the row without them. Call "
+                               f"{_BRING_UP}")
 
     def _synchronize(self, binding):
         """Give the NumPy optimizer the hyper-parameters of torch's groups."""
@@ -178,7 +197,8 @@ class Optimizer(torch.optim.Optimizer):
         done. Before `state_dict` and `load_state_dict` of a module, its parameters are brought up, too.
 
         Code that reads a weight without its module sees rows as they were last brought up. Such code calls `catch_up`
-        first: copies of the model, averages of weights, products with `embedding.weight`.
+        first: copies of the model, averages of weights, products with `embedding.weight`. A step raises if a row with a
+        gradient was read so. Attach before torch.compile, which looks at hooks when it compiles.
 
         Parameters
         ----------
