@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._text import shown
+from ._typing import Floats, Seed
 
 _LINE = 64
 _PAGE = 4096
@@ -62,7 +63,7 @@ def _number(name, value):
     return value
 
 
-def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> np.ndarray:
+def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> Floats:
     """Return an uninitialised array that starts on a cache line.
 
     Parameters
@@ -91,7 +92,7 @@ def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> np
     return aligned(shape, _real(dtype), np.empty)
 
 
-def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> np.ndarray:
+def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> Floats:
     """Return an array of zeros that starts on a cache line.
 
     Parameters
@@ -118,7 +119,7 @@ def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> np
 
 
 def normal(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, scale: float = 1.0,
-           seed: int | np.random.SeedSequence | np.random.Generator | None = None) -> np.ndarray:
+           seed: Seed = None) -> Floats:
     """Return an aligned array of independent draws from the normal distribution N(0, scale²).
 
     Parameters
@@ -155,7 +156,7 @@ def normal(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, s
 
 
 def uniform(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, low: float = -1.0, high: float = 1.0,
-            seed: int | np.random.SeedSequence | np.random.Generator | None = None) -> np.ndarray:
+            seed: Seed = None) -> Floats:
     """Return an aligned array of independent draws from the uniform distribution on [low, high).
 
     Parameters

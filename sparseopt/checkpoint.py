@@ -9,8 +9,7 @@ import contextlib
 import itertools
 import json
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from . import _memory, _tensors, schedules
 from ._checks import NonfiniteError, rate_or_schedule
 from ._files import regular
 from ._text import shown
+from ._typing import FilePath, Rate
 from .optimizers import OPTIMIZERS, STRUCTURES, Optimizer, alike, while_held
 
 _KEY = "sparseopt"
@@ -26,7 +26,7 @@ _LONG = 1000            # a longer list in the metadata is stored as an array
 _LISTS = {str: "str", int: "int", float: "float"}
 
 
-def save(path: str | os.PathLike, optimizer: Optimizer) -> None:
+def save(path: FilePath, optimizer: Optimizer) -> None:
     """Save an optimizer with its tables.
 
     At any time, `path` holds the complete old file or the complete new one. After an error the old file is as before.
@@ -79,8 +79,8 @@ def _save(path, state, structure):
     _tensors.write(path, arrays | lists, {_KEY: header})
 
 
-def load(path: str | os.PathLike, optimizer: Optimizer | None = None, *,
-         lr: float | Callable[[int], float] | None = None) -> Optimizer:
+def load(path: FilePath, optimizer: Optimizer | None = None, *,
+         lr: Rate | None = None) -> Optimizer:
     """Load a checkpoint into an optimizer of the same class, or as a new optimizer with new tables.
 
     After an error the optimizer is as before.
@@ -149,7 +149,7 @@ def load(path: str | os.PathLike, optimizer: Optimizer | None = None, *,
 
 
 @contextlib.contextmanager
-def refusing(path):
+def refusing(path: FilePath) -> Iterator[None]:
     """Turn every error that the content of a file causes into a ValueError that names the file."""
     try:
         yield

@@ -14,11 +14,12 @@ import scipy.sparse as sp
 from . import _config, _kernels, _memory
 from ._kernels import rowplan
 from ._text import listed, shown
+from ._typing import Floats, Seed, Sparse
 from .gradients import _integers, _numbers, csr_parts, row_numbers
 from .optimizers import Optimizer, arranged
 
 
-def gather(table: np.ndarray, rows: npt.ArrayLike, *, opt: Optimizer | None = None) -> np.ndarray:
+def gather(table: Floats, rows: npt.ArrayLike, *, opt: Optimizer | None = None) -> Floats:
     """Return copies of rows of a table, `table[rows]`, with several threads.
 
     The result starts on a cache line.
@@ -55,8 +56,8 @@ def gather(table: np.ndarray, rows: npt.ArrayLike, *, opt: Optimizer | None = No
     return out
 
 
-def dots(A: np.ndarray, i: npt.ArrayLike | None, B: np.ndarray, j: npt.ArrayLike | None, *,
-         opt: Optimizer | None = None) -> np.ndarray:
+def dots(A: Floats, i: npt.ArrayLike | None, B: Floats, j: npt.ArrayLike | None, *,
+         opt: Optimizer | None = None) -> Floats:
     r"""Return the dot products A[i] · B[j] of rows of A with rows of B, without copies of the rows.
 
     Let d of shape (k,) be the gradient with respect to the dot products. The gradient with respect to A is then
@@ -173,7 +174,7 @@ def bags(indices: npt.ArrayLike, offsets: npt.ArrayLike | None = None, *, n_rows
     return X
 
 
-def matmul(X: sp.sparray | sp.spmatrix, W: np.ndarray) -> np.ndarray:
+def matmul(X: Sparse, W: Floats) -> Floats:
     """Return `X @ W` of a sparse X and a table, with several threads.
 
     The result starts on a cache line.
@@ -253,8 +254,7 @@ class Alias:
     def __len__(self) -> int:
         return len(self._alias)
 
-    def draw(self, size: int | tuple[int, ...],
-             seed: int | np.random.SeedSequence | np.random.Generator | None = None) -> np.ndarray:
+    def draw(self, size: int | tuple[int, ...], seed: Seed = None) -> npt.NDArray[np.int32]:
         """Return drawn integers. The same seed gives the same integers.
 
         Parameters

@@ -16,7 +16,7 @@ them as they are.
 """
 
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ import scipy.sparse as sp
 
 from ._kernels import rowplan
 from ._text import shown
+from ._typing import Array, Floats, Integers, Sparse
 
 _ENTRYWISE = "csr", "csc", "coo"        # the kernels read these formats without a conversion
 
@@ -63,12 +64,12 @@ class RowGradient:
                              f"({len(self.rows)}, dim) or ({len(self.rows)},)")
 
     @property
-    def rows(self) -> np.ndarray:
+    def rows(self) -> Integers:
         """The row numbers, shape (k,)."""
         return self._rows
 
     @property
-    def values(self) -> np.ndarray:
+    def values(self) -> Array:
         """The values, shape (k, dim) or (k,)."""
         return self._values
 
@@ -106,7 +107,7 @@ class MatmulGradient:
 
     __slots__ = ("_X", "_dY")
 
-    def __init__(self, X: sp.sparray | sp.spmatrix, dY: npt.ArrayLike) -> None:
+    def __init__(self, X: Sparse, dY: npt.ArrayLike) -> None:
         if not sp.issparse(X):
             raise TypeError(f"X is a {type(X).__name__}; it must be a scipy sparse array or matrix "
                             "(if X is dense, pass the product X.T @ dY)")
@@ -120,12 +121,12 @@ class MatmulGradient:
                              f"({X.shape[0]}, dim) or ({X.shape[0]},)")
 
     @property
-    def X(self) -> sp.sparray | sp.spmatrix:
+    def X(self) -> Any:
         """The features, shape (batch, n_rows)."""
         return self._X
 
     @property
-    def dY(self) -> np.ndarray:
+    def dY(self) -> Array:
         """The gradient with respect to the outputs, shape (batch, dim) or (batch,)."""
         return self._dY
 
@@ -133,21 +134,21 @@ class MatmulGradient:
         return f"MatmulGradient(X: {self.X.shape} {self.X.format}, dY: {self.dY.shape} {self.dY.dtype})"
 
 
-Gradient = RowGradient | MatmulGradient | np.ndarray | sp.sparray | sp.spmatrix
+Gradient = RowGradient | MatmulGradient | Array | Sparse
 
 
 class Entries(NamedTuple):
     """The one checked form of a gradient, as `_kernels.rowplan.plan` takes it."""
 
-    rows: np.ndarray | None
-    values: np.ndarray
-    indptr: np.ndarray | None = None
-    columns: np.ndarray | None = None
-    sources: np.ndarray | None = None
-    weights: np.ndarray | None = None
+    rows: Integers | None
+    values: Floats
+    indptr: Integers | None = None
+    columns: Integers | None = None
+    sources: Integers | None = None
+    weights: Floats | None = None
 
 
-def entries(gradient, shape, dtype, what):
+def entries(gradient: Gradient, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Entries:
     """Return a gradient as Entries for a table of this shape and dtype. Errors call the gradient `what`."""
     dim = shape[1] if len(shape) == 2 else 1
     if isinstance(gradient, RowGradient):
@@ -170,12 +171,12 @@ def entries(gradient, shape, dtype, what):
                     "array or matrix, a RowGradient, a MatmulGradient or a NumPy array")
 
 
-def row_numbers(rows, what):
+def row_numbers(rows: npt.ArrayLike, what: str) -> Integers:
     """Return row numbers of any shape as a flat array that the kernels can read, or raise."""
     return _integers(_unmasked(rows, what).reshape(-1), what)
 
 
-def detached(form):
+def detached(form: Entries) -> Entries:
     """Return a copy of the entries, for arrays that share memory with what the step is about to write."""
     if form.sources is not None:        # only the rows of values that some entry uses are copied
         used, sources = np.unique(form.sources, return_inverse=True)
@@ -219,7 +220,7 @@ def _product(gradient, shape, dim, dtype, what):
     return Entries(None, values, indptr=indptr, sources=indices, weights=weights)
 
 
-def checked(X, what):
+def checked(X: Any, what: str) -> Any:
     """Return a scipy array or matrix of any format as a CSR, CSC or COO array whose indices are in range.
 
     The result shares memory with X if X has one of these formats. The flags of X (sorted, canonical) are not taken
@@ -275,7 +276,7 @@ def checked(X, what):
     return (sp.csr_array if across else sp.csc_array)((values, indices, indptr), shape=X.shape)
 
 
-def csr_parts(X, what):
+def csr_parts(X: Any, what: str) -> tuple[Array, Integers, Integers]:
     """Return checked values, indices and indptr of a scipy array as a CSR array has them, readable for the kernels."""
     if X.format != "csr":
         X = checked(X, what).tocsr()

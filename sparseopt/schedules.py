@@ -9,9 +9,11 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ._checks import at_least, not_negative
 from ._text import shown
+from ._typing import Rate
 
 
 @dataclass(frozen=True)
@@ -403,7 +405,7 @@ _STORED = {cls.__name__: cls
            for cls in (Constant, Step, Exponential, InverseTime, Linear, Cosine, CosineRestarts, Chain)}
 
 
-def to_json(lr):
+def to_json(lr: Rate) -> Any:
     """Return a rate or schedule as JSON can hold it, or None if a callable from outside this module is part of it."""
     try:
         return _stored(lr)
@@ -422,7 +424,7 @@ def _stored(value):
     return {"schedule": name, **{field.name: _stored(getattr(value, field.name)) for field in fields(value)}}
 
 
-def from_json(stored):
+def from_json(stored: Any) -> Any:
     """Return the rate or schedule that `to_json` stored."""
     if isinstance(stored, list):
         return tuple(from_json(one) for one in stored)

@@ -16,7 +16,7 @@ from ._checks import at_least, below_one, not_negative, one_of
 from ._kernels.atomic import adopt
 from ._text import shown
 from .gradients import MatmulGradient, RowGradient, checked
-from .optimizers import Optimizer, arranged, same_run
+from .optimizers import Gradients, Optimizer, arranged, same_run
 
 
 class ReduceLROnPlateau:
@@ -91,20 +91,21 @@ class ReduceLROnPlateau:
     def __init__(self, opt: Optimizer, mode: Literal["min", "max"] = "min", factor: float = 0.1, patience: int = 10,
                  threshold: float = 1e-4, threshold_mode: Literal["rel", "abs"] = "rel", cooldown: int = 0,
                  min_lr: float | Sequence[float] = 0.0, eps: float = 1e-8) -> None:
-        self.opt = _optimizer(opt)
-        self.mode = one_of("mode", mode, "min", "max")
-        self.factor = below_one("factor", factor)
-        self.patience = at_least("patience", patience, 0)
-        self.threshold = not_negative("threshold", threshold)
-        self.threshold_mode = one_of("threshold_mode", threshold_mode, "rel", "abs")
-        self.cooldown = at_least("cooldown", cooldown, 0)
+        self.opt: Optimizer = _optimizer(opt)
+        self.mode: Literal["min", "max"] = one_of("mode", mode, "min", "max")
+        self.factor: float = below_one("factor", factor)
+        self.patience: int = at_least("patience", patience, 0)
+        self.threshold: float = not_negative("threshold", threshold)
+        self.threshold_mode: Literal["rel", "abs"] = one_of("threshold_mode", threshold_mode, "rel", "abs")
+        self.cooldown: int = at_least("cooldown", cooldown, 0)
+        self.min_lr: float | list[float]
         if isinstance(min_lr, (list, tuple)):
             self.min_lr = [not_negative(f"min_lr[{i}]", rate) for i, rate in enumerate(min_lr)]
         else:
             self.min_lr = not_negative("min_lr", min_lr)
         self._lowest()
-        self.eps = not_negative("eps", eps)
-        self.best = math.inf if mode == "min" else -math.inf
+        self.eps: float = not_negative("eps", eps)
+        self.best: float = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
         self._rates()
 
@@ -276,16 +277,16 @@ class EarlyStopping:
         if (opt is None) == (score is None):
             raise TypeError("EarlyStopping takes an opt (for a loop of your own) or a score (as a callback): one of "
                             "the two" + ("" if opt is None else ", not both"))
-        self.opt = opt if opt is None else _optimizer(opt)
+        self.opt: Optimizer | None = opt if opt is None else _optimizer(opt)
         if score is not None and not callable(score):
             raise TypeError(f"score is {shown(score)}; it must be a callable from a model to a number")
         if every is not None and score is None:
             raise ValueError(f"every is {shown(every)}; it must be None without a score, because only callbacks use it")
-        self.patience = at_least("patience", patience, 1)
-        self.min_delta = not_negative("min_delta", min_delta)
-        self.mode = one_of("mode", mode, "min", "max")
+        self.patience: int = at_least("patience", patience, 1)
+        self.min_delta: float = not_negative("min_delta", min_delta)
+        self.mode: Literal["min", "max"] = one_of("mode", mode, "min", "max")
         self.score = score
-        self.every = every if every is None else at_least("every", every, 1)
+        self.every: int | None = every if every is None else at_least("every", every, 1)
         self._begin(self.opt)
 
     def step(self, score: float) -> bool:
@@ -378,7 +379,9 @@ class EarlyStopping:
         return stop
 
     def _begin(self, opt):
-        self.opt, self.best, self.waited, self._kept, self._batches = opt, None, 0, None, 0
+        self.opt, self._kept, self._batches = opt, None, 0
+        self.best: float | None = None
+        self.waited: int = 0
 
     def _gain(self, score):
         return self.best - score if self.mode == "min" else score - self.best
@@ -455,13 +458,13 @@ class Accumulator:
     """
 
     def __init__(self, opt: Optimizer, every: int, reduction: Literal["mean", "sum"] = "mean") -> None:
-        self.opt = _optimizer(opt)
-        self.every = at_least("every", every, 1)
-        self.reduction = one_of("reduction", reduction, "mean", "sum")
+        self.opt: Optimizer = _optimizer(opt)
+        self.every: int = at_least("every", every, 1)
+        self.reduction: Literal["mean", "sum"] = one_of("reduction", reduction, "mean", "sum")
         self._begun = None          # `opt.steps` before a step on the waiting micro-batches that may have been taken
         self.clear()
 
-    def step(self, grads: Any) -> bool:
+    def step(self, grads: Gradients) -> bool:
         """Take the gradients of a micro-batch, and take a step if this is the last of `every` micro-batches.
 
         After an error, the tables, the state and the waiting micro-batches are as before.

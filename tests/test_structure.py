@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 # The lowest layer comes first. A package stands for all modules in it; "sparseopt" is sparseopt/__init__.py alone.
 LAYERS = [
-    {"_files", "_text", "_tokens", "_version"},
+    {"_files", "_text", "_tokens", "_typing", "_version"},
     {"_checks", "_memory", "_tensors"},
     {"_kernels"},
     {"_config", "gradients"},

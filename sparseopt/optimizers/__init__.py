@@ -1,7 +1,7 @@
 """The registry of optimizers: a new one is its file beside this one, its import and its name in `__all__`.
 
-`OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run`, `while_held` and some names of `_options`
-are for the rest of the package, which touches no private attribute of an optimizer.
+`Gradients`, `OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run`, `while_held` and some names of
+`_options` are for the rest of the package, which touches no private attribute of an optimizer.
 """
 
 from ._base import Optimizer
@@ -15,6 +15,7 @@ from ._resuming import continue_run as continue_run
 from ._resuming import same_run as same_run
 from ._resuming import while_held as while_held
 from ._structure import STRUCTURES as STRUCTURES
+from ._structure import Gradients as Gradients
 from ._structure import arranged as arranged
 from .adadelta import Adadelta
 from .adagrad import Adagrad, RowwiseAdagrad

@@ -15,11 +15,10 @@ from numbers import Integral
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
-
 from .. import _config, _kernels
 from .._kernels.atomic import Counts, adopt
 from .._text import shown
+from .._typing import Array, Floats
 from ..gradients import Gradient, row_numbers
 from . import _options
 from ._groups import checked_defaults, extended
@@ -103,13 +102,14 @@ class Optimizer(Resumable):
     def __init__(self, params: Params, defaults: Mapping[str, Any], **options: Unpack[Options]) -> None:
         self._counts = Counts()
         of_groups = self._take_options(options)
-        self.metadata = {}
+        self.metadata: dict[str, Any] = {}
         self._structure, groups = structure_of(params)
         self._defaults = checked_defaults({**defaults, **of_groups})
         self._run = object()                # the training that it belongs to: see `same_run`
         self._resolved: dict[Any, Any] = {}
         self._apply, self._not_finite = self._kernels.Sweep.apply, self._kernels.Sweep.not_finite
-        self.param_groups, self._parameters = [], {}
+        self.param_groups: list[dict[str, Any]] = []
+        self._parameters = {}
         adopt([], [], extended(self, groups))
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
@@ -268,7 +268,7 @@ class Optimizer(Resumable):
             self._apply([parameter.sweep.prepare_catching_up(parameter.plan_of_rows(numbers, threads), threads)
                          for parameter, numbers in self._rows_of(rows)])
 
-    def stale(self, rows: Rows | None = None) -> np.ndarray | dict[str, np.ndarray] | list[np.ndarray]:
+    def stale(self, rows: Rows | None = None) -> Any:
         """Return how many steps each row is behind, under missed="replay".
 
         Parameters
@@ -323,19 +323,19 @@ class Optimizer(Resumable):
         return rate_of(self, self.param_groups[group])
 
     @property
-    def params(self) -> Mapping[str | int, np.ndarray]:
+    def params(self) -> Mapping[str | int, Floats]:
         return MappingProxyType({name: parameter.table for name, parameter in self._parameters.items()})
 
     @property
-    def state(self) -> Mapping[str | int, Mapping[str, np.ndarray]]:
+    def state(self) -> Mapping[str | int, Mapping[str, Array]]:
         return MappingProxyType({name: MappingProxyType(one.state) for name, one in self._parameters.items()})
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("_defaults", ()):
             raise AttributeError(f"{name} is a hyper-parameter: set opt.param_groups[0][{name!r}]")
         super().__setattr__(name, value)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         usual = _options.DEFAULTS
         tables = ", ".join(f"{p.title + ' ' if p.title else ''}{p.shape} {p.dtype}" for p in self._parameters.values())
         hyper = [", ".join(f"{name}={shown(value)}" for name, value in group.items()

@@ -8,22 +8,15 @@ c) A misspelled keyword ends up in `options`, so the error can list the names th
 
 import inspect
 import operator
-import typing
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypedDict, get_type_hints
+from typing import Any, Literal, TypedDict, get_type_hints
 
 from .. import _config
 from .._checks import one_of, positive
 from .._text import shown
+from .._typing import Rate as Rate
+from .._typing import Unpack as Unpack
 from ._hyper import or_none
 from ._structure import Params as Params
-
-if TYPE_CHECKING:
-    from typing import Unpack as Unpack
-else:
-    Unpack = getattr(typing, "Unpack", dict)            # Python 3.10 has none
-
-Rate = float | Callable[[int], float]
 
 
 class Options(TypedDict, total=False):
@@ -54,7 +47,7 @@ CHECKS = {                                                              # of opt
 }
 
 
-def option(name, fixed=False):
+def option(name: str, fixed: bool = False) -> Any:
     """Return a property for an option of the whole optimizer. If fixed, only the constructor sets it."""
     hidden = f"_{name}"
 
@@ -80,11 +73,11 @@ def spell_out(init):
 class TakesOptions:
     """The part of an optimizer that checks its options, and has those of the whole optimizer as attributes."""
 
-    step_count = option("step_count", fixed=True)
-    missed = option("missed", fixed=True)
-    nonfinite = option("nonfinite")
-    max_grad_norm = option("max_grad_norm")
-    num_threads = option("num_threads")
+    step_count: Literal["row", "global"] = option("step_count", fixed=True)
+    missed: Literal["skip", "replay"] = option("missed", fixed=True)
+    nonfinite: Literal["raise", "skip", "allow"] = option("nonfinite")
+    max_grad_norm: float | None = option("max_grad_norm")
+    num_threads: int | None = option("num_threads")
 
     _step_count: str
     _missed: str
@@ -92,7 +85,7 @@ class TakesOptions:
     _max_grad_norm: float | None
     _num_threads: int | None
 
-    def __init_subclass__(cls, **keywords):
+    def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
             spell_out(cls.__init__)

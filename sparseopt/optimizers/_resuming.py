@@ -5,15 +5,15 @@ Every method checks first, in Python, where it may fail or be interrupted. All c
 """
 
 import copy
-import operator
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-import numpy as np
+import numpy.typing as npt
 
 from .. import _config, _memory
 from .._kernels.atomic import Counts, adopt
 from .._text import listed, shown
+from .._typing import Array, Self
 from ._groups import check_group, checked_defaults
 from ._options import CHECKS, TakesOptions
 from ._parameter import LARGEST_COUNT, Parameter
@@ -22,6 +22,8 @@ from ._settings import hyper_numbers
 from ._state_dict import check_form, count, matched_arrays, matched_groups, restored_history, same_names, taken
 from ._structure import STRUCTURES
 
+_Kind = TypeVar("_Kind", bound="Resumable")
+_Result = TypeVar("_Result")
 _KEPT = "step_count", "missed", "max_grad_norm", "nonfinite"        # options that a state_dict has
 
 
@@ -33,11 +35,16 @@ class Resumable(UpdateRule, TakesOptions):
     _counts: Counts
     _parameters: dict[str | int, Parameter]
     _group_params: list[int]                # the id of each group's params, to notice others
-    _written: tuple[np.ndarray, ...]        # every table and state array
+    _written: tuple[Array, ...]             # every table and state array
     _defaults: dict[str, Any]               # hyper-parameters of groups that leave some out
 
-    steps = property(operator.attrgetter("_counts.steps"))
-    nonfinite_rows = property(operator.attrgetter("_counts.nonfinite_rows"))
+    @property
+    def steps(self) -> int:
+        return self._counts.steps
+
+    @property
+    def nonfinite_rows(self) -> int:
+        return self._counts.nonfinite_rows
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs: parameters, state, hyper-parameters, counts and metadata.
@@ -143,7 +150,7 @@ class Resumable(UpdateRule, TakesOptions):
             loaded[name] = history, missed, hyper_numbers(self, group, parameter.dtype, 1.0)
         return loaded
 
-    def take_over(self, name: str | int, *, step: int | np.ndarray | None = None, **state: np.ndarray) -> None:
+    def take_over(self, name: str | int, *, step: int | npt.ArrayLike | None = None, **state: npt.ArrayLike) -> None:
         """Take over the state of a table from another run, of torch for instance. The next step uses that state.
 
         Write the weights into the table yourself: `table[...] = weights`. `opt.steps` stays as it is, so a schedule
@@ -206,18 +213,19 @@ class Resumable(UpdateRule, TakesOptions):
         missed = missed_of(self, group)
         return parameter.new_history(missed, int(last)), missed, None
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         with self._counts:
             state = self._state_dict()
             for name, table in state["params"].items():
                 state["params"][name] = copy.deepcopy(table, memo)
             return restored(type(self), state, self._structure.kind, self._num_threads, dict(state["params"]))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return restored, (type(self), self.state_dict(), self._structure.kind, self._num_threads)
 
 
-def alike(cls, state, structure, num_threads=None, tables=None):
+def alike(cls: type[_Kind], state: Mapping[str, Any], structure: str, num_threads: int | None = None,
+          tables: Mapping[str | int, Array] | None = None) -> _Kind:
     """Return a new optimizer of the class, shapes and settings of a state_dict; its numbers are still to be loaded.
 
     `structure` is the form of its params: "single", "mapping" or "sequence". Its tables are new, unless `tables` has
@@ -241,7 +249,7 @@ def restored(cls, state, structure, num_threads=None, tables=None):
     return optimizer
 
 
-def while_held(optimizer, use):
+def while_held(optimizer: Resumable, use: Callable[[dict[str, Any], str], _Result]) -> _Result:
     """Return use(state_dict, structure), during which no other call can be at work in the optimizer.
 
     `structure` is as `alike` takes it.
@@ -250,11 +258,11 @@ def while_held(optimizer, use):
         return use(optimizer._state_dict(), optimizer._structure.kind)
 
 
-def continue_run(new, old):
+def continue_run(new: Resumable, old: Resumable) -> None:
     """Say that a new optimizer goes on with the training of an old one."""
     new._run = old._run
 
 
-def same_run(optimizer, other):
+def same_run(optimizer: Resumable, other: Resumable) -> bool:
     """Return whether two optimizers belong to one training."""
     return optimizer._run is other._run

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from .._text import escaped, listed, shown
+from .._typing import Array, Floats
 from ..gradients import Gradient
 
-Params = np.ndarray | Mapping[str, np.ndarray] | Sequence[np.ndarray] | Sequence[Mapping[str, Any]]
+Params = Floats | Mapping[str, Floats] | Sequence[Floats] | Sequence[Mapping[str, Any]]
 Gradients = Gradient | Mapping[str, Gradient | None] | Sequence[Gradient | None]
-Rows = np.ndarray | Sequence[Any] | Mapping[str, Any]          # row numbers
+Rows = Array | Sequence[Any] | Mapping[str, Any]          # row numbers
 
 
 class Single:
@@ -171,6 +172,6 @@ def _mapped(params):
     return dict(params)
 
 
-def arranged(optimizer, by_name):
+def arranged(optimizer: Any, by_name: Mapping[str | int, Any]) -> Any:
     """Return what is known by the names of tables, in the form in which the optimizer takes it; see `Single.formed`."""
     return optimizer._structure.formed(by_name, optimizer.params)
