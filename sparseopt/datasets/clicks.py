@@ -1,24 +1,21 @@
 """Readers of click logs: from the rows of a file to hashed features and clicks."""
 
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from .. import _checks
 from .._text import escaped, listed, shown
+from .._typing import FilePath, Self
 from . import _tables
 from ._click_files import FORMATS, LARGEST, Unfit, found_format, libsvm_blocks, open_table
 from ._tables import named, position
-
-if TYPE_CHECKING:
-    from typing import Self  # Python 3.11
 
 _TRUE, _FALSE = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 _MISSING = b"", b"na", b"nan", b"null", b"none", b"\\n"
@@ -156,24 +153,24 @@ class ClickReader:
         if isinstance(first, bool) or first not in (0, 1):
             raise ValueError(f"first is {shown(first)}; it must be 0 or 1")
         _tables.check(sep, header, encoding)
-        self.label = _plain(label)
-        self.numbers = numbers if isinstance(numbers, str) else list(map(_plain, numbers))
-        self.numbers_as = _checks.one_of("numbers_as", numbers_as, "standardize", "log")
-        self.skip = list(map(_plain, skip))
-        self.n_features = int(n_features)
-        self.chunk = _checks.at_least("chunk", chunk, 1)
+        self.label: str | int | None = _plain(label)
+        self.numbers: list[str | int] | str = numbers if isinstance(numbers, str) else list(map(_plain, numbers))
+        self.numbers_as: Literal["standardize", "log"] = _checks.one_of("numbers_as", numbers_as, "standardize", "log")
+        self.skip: list[str | int] = list(map(_plain, skip))
+        self.n_features: int = int(n_features)
+        self.chunk: int = _checks.at_least("chunk", chunk, 1)
         self.file_format = file_format
         self.sep = sep
         self.header = header
         self.encoding = encoding
-        self.first = int(first)
-        self.names = _checks.flag("names", names)
+        self.first: int = int(first)
+        self.names: bool = _checks.flag("names", names)
         self._layout = None
-        self.classes_ = None
-        self.statistics_ = {}
-        self.names_ = {}
+        self.classes_: tuple[Any, Any] | None = None
+        self.statistics_: dict[str, list[float]] = {}
+        self.names_: dict[str, int] = {}
 
-    def find(self, *paths: str | os.PathLike) -> "Self":
+    def find(self, *paths: FilePath) -> Self:
         """Find out how the first file is built, and the two values of the label. `read` does this if need be.
 
         Parameters
@@ -207,7 +204,7 @@ class ClickReader:
             raise
         return self
 
-    def read(self, path: str | os.PathLike, *, labels: bool = True, training: bool = False,
+    def read(self, path: FilePath, *, labels: bool = True, training: bool = False,
              start: int = 0) -> Iterator[tuple[sp.csr_array, np.ndarray | None]]:
         """Yield the rows of a file, chunk by chunk, for `partial_fit`: (X, y).
 
@@ -249,7 +246,7 @@ class ClickReader:
             raise ValueError("labels is False and training is True; training needs labels")
         return self._read(path, labels, training, start)
 
-    def check(self, path: str | os.PathLike, *, labels: bool = True) -> list[str]:
+    def check(self, path: FilePath, *, labels: bool = True) -> list[str]:
         """Raise an error if a file is not built as the first file. Return what is unlike in the first 10,000 rows.
 
         A column of few values is unlike if none of its values were in the first file: 3.0 is not 3, for instance.
@@ -321,7 +318,7 @@ class ClickReader:
         return {"reading": reading, "feature_names": list(self.names_)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], **options: Any) -> "Self":
+    def from_state(cls, state: Mapping[str, Any], **options: Any) -> Self:
         """Return the reader that a checkpoint has: `ClickReader.from_state(model.optimizer_.metadata)`.
 
         Parameters
@@ -623,7 +620,7 @@ _OPTIONS = ("label", "numbers", "numbers_as", "skip", "n_features", "chunk", "fi
             "first", "names")
 
 
-def read_clicks(path: str | os.PathLike, **options: Any) -> Iterator[tuple[sp.csr_array, np.ndarray]]:
+def read_clicks(path: FilePath, **options: Any) -> Iterator[tuple[sp.csr_array, np.ndarray]]:
     r"""Yield a click log from one file, chunk by chunk, for `partial_fit`: (X, y).
 
     To read several files alike, a training and a test file for instance, take a `ClickReader`.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.special import expit
 
@@ -83,15 +84,16 @@ class ClickLog:
         if dim and crossed > fields:
             raise ValueError(f"crossed is {crossed}; it must be at most {fields}, the number of fields")
         rng = np.random.default_rng(seed)
-        self.seed, self.crossed = seed, crossed
+        self.seed = seed
+        self.crossed = crossed
         sizes = np.geomspace(10, 100_000, fields).astype(int)
         self._columns = [rng.integers(n_features, size=size, dtype=np.int32) for size in sizes]
         self._values = [embedding.Alias(np.arange(1, size + 1) ** -float(zipf)) for size in sizes]
-        self.weights = rng.standard_normal(n_features) * scale / math.sqrt(fields * density)
+        self.weights: npt.NDArray[np.float64] = rng.standard_normal(n_features) * scale / math.sqrt(fields * density)
         self.weights[rng.random(n_features) >= density] = 0
         pairs = crossed * (crossed - 1) / 2         # the sum over pairs gets a standard deviation of 1
-        self.factors = rng.standard_normal((n_features, dim)) * (pairs * max(dim, 1)) ** -0.25
-        self.intercept = 0.0
+        self.factors: npt.NDArray[np.float64] = rng.standard_normal((n_features, dim)) * (pairs * max(dim, 1)) ** -0.25
+        self.intercept: float = 0.0
         scores = self._scores(self._draw(20_000, rng))
         low, high = -50.0, 50.0
         for _ in range(50):

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import scipy.sparse as sp
 
 from .._checks import flag, one_of
 from .._text import escaped, listed, shown
+from .._typing import FilePath
 from . import _columns, _tables
 
 Duplicates = Literal["last", "first", "mean", "sum", "max"]
@@ -268,7 +268,7 @@ def _how(how, counts):
                                                                     "max")
 
 
-def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None = None, sep: str | None = None,
+def read_ratings(path: FilePath, columns: Mapping[str, Column] | None = None, sep: str | None = None,
                  header: bool | None = None, encoding: str = "utf-8", weights: bool = False,
                  duplicates: Duplicates | None = None) -> Ratings:
     """Return the ratings, or the counts of plays or purchases, of a file.
@@ -384,7 +384,8 @@ def read_ratings(path: str | os.PathLike, columns: Mapping[str, Column] | None =
     return found.without_duplicates(duplicates)
 
 
-def check_reading(columns, sep, header, encoding, weights, duplicates):
+def check_reading(columns: Mapping[str, Column] | None, sep: str | None, header: bool | None, encoding: str,
+                  weights: bool, duplicates: str | None) -> None:
     """Raise an error if an argument of `read_ratings` is not allowed. No file is read."""
     flag("weights", weights)
     if duplicates is not None:
@@ -405,7 +406,7 @@ def check_reading(columns, sep, header, encoding, weights, duplicates):
         raise ValueError("columns (--columns) has both a rating and a weight; the values must be one of these")
 
 
-def read_titles(path, encoding="utf-8", by_name=True):
+def read_titles(path: FilePath, encoding: str = "utf-8", by_name: bool = True) -> dict[str, str]:
     """Return a dict from the ids of items, as texts, to titles, from a file of one of the kinds of `read_ratings`.
 
     The ids are in a column with a well-known name of items, or the first; with by_name=False in the first. The titles
@@ -432,7 +433,7 @@ def read_titles(path, encoding="utf-8", by_name=True):
     return {str(as_integer(one)): text for (one, text), _ in reversed(found)}
 
 
-def as_integer(text):
+def as_integer(text: str) -> int | str:
     """Return an id as the reader does where all ids are integers: 7 of "7" and of "7.0"; else the text as it is."""
     return int(text.partition(".")[0]) if _INTEGER.fullmatch(text) else text
 

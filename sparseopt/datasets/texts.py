@@ -17,6 +17,7 @@ from .._checks import one_of
 from .._files import regular
 from .._text import shown
 from .._tokens import iterate_sentences, last_end
+from .._typing import FilePath
 
 _FRAME = re.compile(r"\*\*\* ?(START|END) OF TH[EI]S? PROJECT GUTENBERG[^\n]*")
 _NOT_DOCUMENTATION = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
@@ -62,7 +63,7 @@ def python_documentation() -> list[str]:
     return texts
 
 
-def read_texts(paths: str | os.PathLike | Iterable[str | os.PathLike], encoding: str = "utf-8") -> list[str]:
+def read_texts(paths: FilePath | Iterable[FilePath], encoding: str = "utf-8") -> list[str]:
     """Return the contents of text files, without the licence that Project Gutenberg puts around its books.
 
     Parameters
@@ -146,11 +147,11 @@ class LineSentences:
     ([['item_3', 'item_17'], ['item_17', 'item_5']], True)
     """
 
-    def __init__(self, paths: str | os.PathLike | Iterable[str | os.PathLike],
+    def __init__(self, paths: FilePath | Iterable[FilePath],
                  tokens: Literal["words", "whitespace"] = "words", encoding: str = "utf-8") -> None:
-        self.tokens = one_of("tokens", tokens, "words", "whitespace")
-        self.encoding = _known(encoding)
-        self.paths = []
+        self.tokens: Literal["words", "whitespace"] = one_of("tokens", tokens, "words", "whitespace")
+        self.encoding: str = _known(encoding)
+        self.paths: list[Path] = []
         for path in _several(paths):
             inside = [path]
             if path.is_dir():

@@ -1,19 +1,16 @@
 """The base of all models: scikit-learn's conventions, the choice of an optimizer, and reports to callbacks."""
 
 import inspect
-import os
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from .. import checkpoint, schedules
 from .._text import listed, shown
+from .._typing import FilePath, Self
 from ..optimizers import OPTIMIZERS, Optimizer
-
-if TYPE_CHECKING:
-    from typing import Self  # Python 3.11
 
 # Other names for SGD with some of its options.
 _MOMENTUM = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
@@ -75,7 +72,7 @@ class Model:
         """
         return {name: getattr(self, name) for name in self._names()}
 
-    def set_params(self, **params: Any) -> "Self":
+    def set_params(self, **params: Any) -> Self:
         """Set parameters of the constructor, and return the model.
 
         Raises
@@ -92,19 +89,19 @@ class Model:
             setattr(self, name, value)
         return self
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         defaults = inspect.signature(type(self).__init__).parameters
         changed = [f"{name}={value!r}" for name, value in self.get_params().items()
                    if value is not defaults[name].default]
         return f"{type(self).__name__}({', '.join(changed)})"
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         """Return the tags of the estimator. Only scikit-learn calls this method."""
         from sklearn.utils import InputTags, Tags, TargetTags
 
         return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags(sparse=True))
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "optimizer_")
 
     def _check_fitted(self):
@@ -196,7 +193,7 @@ class Model:
         if self.optimizer_.missed == "replay":
             self.optimizer_.catch_up(rows)
 
-    def save(self, path: str | os.PathLike, **metadata: Any) -> None:
+    def save(self, path: FilePath, **metadata: Any) -> None:
         """Save a checkpoint of the optimizer, with the settings of this model in its metadata. `load` reads the model.
 
         `optimizer_` is stored completely, so `partial_fit` goes on as before. A later `fit` uses the parameters, and a
@@ -231,7 +228,7 @@ class Model:
             raise
 
     @classmethod
-    def load(cls, path: str | os.PathLike, lr: float | Schedule | None = None) -> "Self":
+    def load(cls, path: FilePath, lr: float | Schedule | None = None) -> Self:
         """Return the model that `save` saved. `partial_fit` gives the same bits as if the run had not stopped.
 
         Parameters

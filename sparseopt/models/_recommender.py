@@ -1,7 +1,7 @@
 """The base of the recommenders: tables of users and items that can grow, recommendations, and similar items."""
 
 from numbers import Integral
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,12 @@ import scipy.sparse as sp
 from .. import _memory, embedding
 from .._kernels import rowplan
 from .._text import shown
+from .._typing import Self
 from ..gradients import checked, row_numbers
+from ..optimizers import Optimizer
 from ._base import Callback, Model
 from ._growing import grown
 from ._neighbours import nearest
-
-if TYPE_CHECKING:
-    from typing import Self  # Python 3.11
 
 _SCORES = 1 << 23           # scores that are computed at a time, which bounds the memory
 
@@ -27,7 +26,7 @@ class Recommender(Model):
     _axes: ClassVar = {"users": ("user", "dim"), "items": ("item", "dim"), "item_bias": ("item",)}
     _spread = 1e-4          # approximate standard deviation of the product of two new vectors
 
-    def fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> "Self":
+    def fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> Self:
         """Train new vectors for the users and items of a matrix.
 
         After an error the model is as before.
@@ -57,7 +56,7 @@ class Recommender(Model):
                 break
         return self
 
-    def partial_fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> "Self":
+    def partial_fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> Self:
         """Train the present vectors for one more epoch. New users and items get new vectors.
 
         Parameters
@@ -222,8 +221,8 @@ class Recommender(Model):
         return super()._make_optimizer(tables, weight_decay=self.weight_decay)
 
     def _start(self, X):
-        self.optimizer_ = self._make_optimizer(self._new_tables(*X.shape, self._rng()))
-        self.loss_curve_ = []
+        self.optimizer_: Optimizer = self._make_optimizer(self._new_tables(*X.shape, self._rng()))
+        self.loss_curve_: list[float] = []
 
     def _new_tables(self, n_users, n_items, rng):
         """Return tables of untrained rows."""

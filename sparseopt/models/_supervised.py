@@ -1,7 +1,7 @@
 """The base of models of sparse features: checks of X and y, the training loop, binary classification and regression."""
 
 import warnings
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +10,10 @@ from scipy.special import expit
 
 from .. import _memory
 from .._text import escaped, listed, shown
+from .._typing import Self
 from ..gradients import checked
+from ..optimizers import Optimizer
 from ._base import Callback, Model, Progress
-
-if TYPE_CHECKING:
-    from typing import Self  # Python 3.11
 
 _WIDEST_CLASS = 1 << 20         # bytes of a class in a file
 _SCORED = 4096                  # rows that are scored at a time, which bounds the memory
@@ -35,7 +34,7 @@ class Supervised(Model):
     n_features_in_: int
 
     def fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
-            sample_weight: npt.ArrayLike | None = None, callback: Callback | None = None) -> "Self":
+            sample_weight: npt.ArrayLike | None = None, callback: Callback | None = None) -> Self:
         """Train a new model.
 
         After an error the model is as before.
@@ -87,9 +86,9 @@ class Supervised(Model):
         if self.fit_intercept:
             tables["intercept"] = _memory.zeros(1)
             tables["intercept"][0] = self._first_intercept(y, weight)
-        self.optimizer_ = self._make_optimizer(tables, self._penalties(tables))
+        self.optimizer_: Optimizer = self._make_optimizer(tables, self._penalties(tables))
         self.n_features_in_ = n_features
-        self.loss_curve_ = []
+        self.loss_curve_: list[float] = []
         for name, value in found.items():
             setattr(self, name, value)
 
@@ -235,7 +234,7 @@ class BinaryClassifier:
 
     def partial_fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
                     classes: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None,
-                    callback: Callback | None = None) -> "Self":
+                    callback: Callback | None = None) -> Self:
         """Train the present model for one more epoch: on the next part of a stream, or on the same data again.
 
         After an error the model is as before.
@@ -359,7 +358,7 @@ class BinaryClassifier:
             raise ValueError(f"its classes are {metadata['classes']!r} of dtype {dtype}; there must be 2")
         self.classes_ = np.array(metadata["classes"], dtype=dtype)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags
 
         tags = super().__sklearn_tags__()
@@ -373,7 +372,7 @@ class Regressor:
     """A model for numbers. The score is the prediction, and the loss is half the squared error."""
 
     def partial_fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
-                    sample_weight: npt.ArrayLike | None = None, callback: Callback | None = None) -> "Self":
+                    sample_weight: npt.ArrayLike | None = None, callback: Callback | None = None) -> Self:
         """Train the present model for one more epoch: on the next part of a stream, or on the same data again.
 
         After an error the model is as before.
@@ -450,7 +449,7 @@ class Regressor:
                              "infinity")
         return y, {}
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         from sklearn.utils import RegressorTags
 
         tags = super().__sklearn_tags__()

@@ -1,7 +1,7 @@
 """Word vectors from co-occurrence counts: GloVe."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -9,14 +9,12 @@ import scipy.sparse as sp
 from .. import _memory, embedding
 from .._checks import at_least, flag
 from .._text import shown
+from .._typing import Self
 from ..gradients import MatmulGradient, RowGradient, _numbers, checked
 from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed, repeats, selection
 from ._growing import grown
 from ._sentences import Numbers
 from .words import WordVectors, count_words, new_words, numbered, vocabulary
-
-if TYPE_CHECKING:
-    from typing import Self  # Python 3.11
 
 _COUNTED = 1 << 17          # words whose pairs are counted at a time
 # A matrix of counts, or sentences.
@@ -185,7 +183,7 @@ class GloVe(WordVectors, Model):
         self.missed = missed
         self.random_state = random_state
 
-    def fit(self, X: Text, callback: Callback | None = None, words: Sequence[str] | None = None) -> "Self":
+    def fit(self, X: Text, callback: Callback | None = None, words: Sequence[str] | None = None) -> Self:
         """Train new vectors for the words of sentences, or of a co-occurrence matrix.
 
         Parameters
@@ -216,7 +214,7 @@ class GloVe(WordVectors, Model):
         return self
 
     def partial_fit(self, X: Text, callback: Callback | None = None, words: Sequence[str] | None = None,
-                    grow: bool = False) -> "Self":
+                    grow: bool = False) -> Self:
         """Train the present vectors for one more epoch on sentences, or on a matrix.
 
         The pairs of sentences are counted in each call. For several epochs, count once with `cooccurrence`.

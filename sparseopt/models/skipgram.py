@@ -3,21 +3,19 @@
 import math
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from .. import _memory, embedding, schedules
 from .._checks import flag
+from .._typing import Self
 from ..gradients import MatmulGradient, RowGradient
 from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed
 from ._growing import grown
 from ._sentences import Numbers
 from .words import WordVectors, count_words, new_words, numbered, vocabulary
-
-if TYPE_CHECKING:
-    from typing import Self  # Python 3.11
 
 _TOGETHER = 8192            # the least number of words whose pairs are formed and shuffled together
 
@@ -125,7 +123,7 @@ class SkipGram(WordVectors, Model):
         self.missed = missed
         self.random_state = random_state
 
-    def fit(self, X: Iterable[Iterable[str]], callback: Callback | None = None) -> "Self":
+    def fit(self, X: Iterable[Iterable[str]], callback: Callback | None = None) -> Self:
         """Train new vectors for the words of a text.
 
         The numbers of the words go to a temporary file, 4 bytes for each word. Memory does not grow with the text.
@@ -154,7 +152,7 @@ class SkipGram(WordVectors, Model):
                     break
         return self
 
-    def partial_fit(self, X: Iterable[Iterable[str]], callback: Callback | None = None, grow: bool = False) -> "Self":
+    def partial_fit(self, X: Iterable[Iterable[str]], callback: Callback | None = None, grow: bool = False) -> Self:
         """Train the present vectors for one more epoch, on the same text or on another.
 
         Parameters

@@ -21,6 +21,7 @@ from .._files import replacing
 from .._text import listed, shown
 from .._tokens import sentences as sentences
 from .._tokens import tokenize as tokenize
+from .._typing import FilePath, Floats
 from ._base import Model
 from ._neighbours import nearest as nearest
 from ._neighbours import unit
@@ -56,7 +57,7 @@ def vocabulary(tokens: Iterable[str] | Mapping[str, int], min_count: int = 5) ->
     return words, [counts[word] for word in words]
 
 
-def write_vectors(path: str | os.PathLike, words: Sequence[str], vectors: npt.ArrayLike) -> None:
+def write_vectors(path: FilePath, words: Sequence[str], vectors: npt.ArrayLike) -> None:
     """Write vectors in word2vec's text format or binary format, which gensim and most programs read.
 
     `read_vectors` gives back the same bits. A file at `path` is replaced only after the new file is complete.
@@ -113,7 +114,7 @@ def write_vectors(path: str | os.PathLike, words: Sequence[str], vectors: npt.Ar
                 file.write(f"{word} {' '.join(vector.astype('U'))}\n".encode())
 
 
-def read_vectors(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
+def read_vectors(path: FilePath) -> tuple[list[str], np.ndarray]:
     """Return the words and vectors of a file, whose format is found from its content.
 
     | format                      | first line                                       |
@@ -239,7 +240,7 @@ def _read_binary(path, file, n, dim):
     return words, np.frombuffer(values, "<f4").reshape(n, dim)
 
 
-def word_similarity(words: Sequence[str], vectors: np.ndarray, path: str | os.PathLike) -> tuple[float, int, int]:
+def word_similarity(words: Sequence[str], vectors: np.ndarray, path: FilePath) -> tuple[float, int, int]:
     """Return Spearman's rank correlation between cosines of word vectors and people's judgement of the same word pairs.
 
     Parameters
@@ -295,7 +296,7 @@ def word_similarity(words: Sequence[str], vectors: np.ndarray, path: str | os.Pa
     return float(spearmanr(said, cosines).statistic), len(pairs), total
 
 
-def word_analogies(words: Sequence[str], vectors: np.ndarray, path: str | os.PathLike) -> tuple[int, int, int]:
+def word_analogies(words: Sequence[str], vectors: np.ndarray, path: FilePath) -> tuple[int, int, int]:
     """Count the analogies a : b = c : d for which the word nearest to b - a + c is d. The words a, b, c are left out.
 
     Parameters
@@ -353,6 +354,7 @@ class WordVectors:
     """The common part of all word vectors: access by word. `vectors_` has one row for each word of `words_`."""
 
     words_: list[str]
+    vectors_: Floats
     _number: dict[str, int]         # from a word to its row
 
     def _rows(self, rows):
@@ -481,7 +483,8 @@ class KeyedVectors(WordVectors):
         if vectors.ndim != 2 or len(vectors) != len(words):
             raise ValueError(f"vectors has shape {vectors.shape} for {len(words)} words; there must be a row for each "
                              "word")
-        self.words_, self.vectors_ = list(words), vectors
+        self.words_: list[str] = list(words)
+        self.vectors_: Floats = vectors
         self._number = numbered(self.words_)
 
     def __repr__(self) -> str:
@@ -498,7 +501,7 @@ def numbered(words: Sequence[str]) -> dict[str, int]:
     return number
 
 
-def new_words(counts, number, min_count, grow):
+def new_words(counts: Counter[str], number: Mapping[str, int], min_count: int, grow: bool) -> list[str]:
     """Return the words that occur `min_count` times or more and have no number. Warn about these unless they join."""
     words, found = vocabulary({word: count for word, count in counts.items() if word not in number}, min_count)
     if words and not grow:
