@@ -9,9 +9,11 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .._files import replacing
 from .._text import escaped
+from .._typing import Self
 from ._common import UsageError, check_folder
 
 FORMATS = "table", "plain", "json"
@@ -55,7 +57,7 @@ class Output:
         """Return a context manager that shows what the command does at the moment, on a terminal with rich."""
         return Status(text)
 
-    def table(self, columns: Sequence[Column], rows: Iterable[Sequence], grouped: bool = False) -> None:
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Any]], grouped: bool = False) -> None:
         """Print a table. `grouped` says that rows with the same first value stand together."""
         self._printed = True
         if self.format == "json":
@@ -96,7 +98,7 @@ class Output:
 class Status:
     """A line on a terminal that is replaced by the next one, and removed at the end. Elsewhere nothing is shown."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         console = terminal(sys.stderr)
         self._shown = console.status(text) if console else None
 
@@ -104,12 +106,12 @@ class Status:
         if self._shown:
             self._shown.update(text)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self._shown:
             self._shown.__enter__()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self._shown:
             self._shown.__exit__(*error)
 
@@ -177,7 +179,7 @@ def check_table_path(option: str, path: Path) -> None:
         _pyarrow(option)
 
 
-def write_table(path: Path, columns: Sequence[Column], rows: Iterable[Sequence]) -> None:
+def write_table(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table to a file, in the format that the end of its name says. The file is replaced as a whole."""
     names = _names(columns)
     rows = ([_plain(value) for value in row] for row in rows)

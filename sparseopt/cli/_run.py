@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -85,7 +86,7 @@ class Run:
             self.written.append(name)
         return self.folder / name
 
-    def train(self, out: Output, model: Model, partial_fit: Callable, unit: str,
+    def train(self, out: Output, model: Model, partial_fit: Callable[..., Any], unit: str,
               measure: Callable[[], dict[str, float]] | None = None, **metadata) -> None:
         """Train a model up to its number of epochs, and save the model after each epoch.
 

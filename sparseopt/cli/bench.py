@@ -3,6 +3,7 @@
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 from .. import _kernels
 from .._bench import peers
@@ -14,7 +15,7 @@ from ._common import UsageError, check_picture, count, flag, list_of
 from ._output import Output, add_format
 
 
-def add(commands):
+def add(commands: Any) -> None:
     bench = commands.add_parser(
         "bench", help="measure the speed of a step, compared with the reference loop and with other libraries",
         description="Measure steps on random gradients. Options marked with a comma take a list, such as 1,2. Each "

@@ -4,9 +4,12 @@ import argparse
 import signal
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from .. import checkpoint, evaluation
@@ -25,7 +28,7 @@ _SMALL = 64 << 20       # bytes of a log of which one pass at 1,024 samples a st
 _SORTED = 0.1           # a log whose label changes by less than this share of what chance gives is sorted by the label.
 
 
-def add(train_commands, commands, evaluate_commands):
+def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     clicks = train_commands.add_parser(
         "clicks", help="train a click model (logistic regression or a factorization machine) on a click log",
         description="Train a click model on a log. The log is read chunk by chunk, in the order of its rows. A log is "
@@ -107,7 +110,7 @@ def _add_file(parser, about=None):
     return group
 
 
-def add_reading(parser):
+def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a log is read."""
     group = _add_file(parser)
     group.add_argument("--label", metavar="COLUMN",
@@ -128,7 +131,7 @@ def add_reading(parser):
                        help="number of the first column in libsvm's format (default: 1)")
 
 
-def as_arguments(options):
+def as_arguments(options: argparse.Namespace) -> list[str]:
     """The options of `add_reading` that are given, as arguments of a command."""
     arguments = []
     for name in _READING:
@@ -140,7 +143,7 @@ def as_arguments(options):
     return arguments
 
 
-def new_reader(options):
+def new_reader(options: argparse.Namespace) -> ClickReader:
     """A ClickReader as the options of `add_reading` say."""
     how = {name: getattr(options, name) for name in (*_READING, "names") if getattr(options, name, None) is not None}
     if how.get("numbers") == ["auto"]:
@@ -151,7 +154,7 @@ def new_reader(options):
         raise UsageError(str(error)) from error
 
 
-def read_all(options, out):
+def read_all(options: argparse.Namespace, out: Output) -> tuple[sp.csr_array, npt.NDArray[np.bool_]]:
     """Return all rows of the files as one X, and y, which is True for a click. Say how the files are read."""
     reader = new_reader(options)
     _find(reader, options.files, out)
@@ -221,7 +224,7 @@ def _new_model(options, reader):
     return model
 
 
-def default_batch_size(files):
+def default_batch_size(files: Sequence[Path]) -> int:
     """The number of samples per step: a small log needs more steps, and a large log is trained faster in large ones."""
     return 128 if sum(path.stat().st_size for path in files) < _SMALL else LogisticRegression().batch_size
 
@@ -424,7 +427,7 @@ def _heads(files):
     return heads
 
 
-def order_warning(compared, mean, changes):
+def order_warning(compared: int, mean: float, changes: int) -> str | None:
     """Return a warning if the rows are sorted by the label, else None.
 
     The label changes `changes` times over `compared` pairs of neighbouring rows; `mean` is the share of clicks.

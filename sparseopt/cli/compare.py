@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,7 +19,7 @@ _HELD_OUT = 0.05            # share of the pairs
 _OPTIMIZERS = "sgd,momentum,nesterov,adagrad,adadelta,rmsprop,adam,adamax,ftrl"
 
 
-def add(commands):
+def add(commands: Any) -> None:
     compare = commands.add_parser(
         "compare", help="compare optimizers and learning rates on your data",
         description="Train a model with several optimizers and learning rates, each from the same start, and evaluate "

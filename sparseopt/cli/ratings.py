@@ -3,6 +3,7 @@
 import argparse
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,14 +14,14 @@ from ._common import UsageError, add_settings, count, existing_file, flag, given
 from ._output import Output, add_format, check_table_path, write_table
 from ._run import Run, add_run
 
-MODELS = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
+MODELS: dict[str, type[Any]] = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
 # Options that say how files are read, with the values that they have if they are not given.
 _READING = {"columns": None, "sep": None, "header": None, "encoding": "utf-8", "weights": False, "duplicates": None}
 _RMSE = "root mean squared error"
 _AT_ONCE = 4096                 # users whose recommendations are computed together.
 
 
-def add(train_commands, commands, evaluate_commands):
+def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     ratings = train_commands.add_parser(
         "ratings", help="train a recommender (matrix factorization) on ratings, plays or purchases",
         description="Train a recommender on a file of ratings or counts: a delimited text, JSON lines or Parquet. The "
@@ -121,7 +122,7 @@ def _columns(text):
     return columns
 
 
-def reading(options: argparse.Namespace, stored: dict | None = None) -> dict:
+def reading(options: argparse.Namespace, stored: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the arguments of `read_ratings` that the options of `add_reading` give; others are as stored."""
     found = {name: getattr(options, name) for name in _READING if getattr(options, name) is not None}
     if stored and found.get("columns"):             # positions of the file of the training mean nothing in another one
@@ -146,7 +147,8 @@ def as_arguments(options: argparse.Namespace) -> list[str]:
     return words + ["--no-header"] * (options.header is False) + ["--weights"] * bool(options.weights)
 
 
-def read(out: Output, path: Path, how: dict, kind: type, chosen: dict) -> tuple[datasets.Ratings, dict]:
+def read(out: Output, path: Path, how: dict[str, Any], kind: type,
+         chosen: dict[str, Any]) -> tuple[datasets.Ratings, dict[str, Any]]:
     """Read the ratings that a model of this kind learns, and say how they were read and what was left out.
 
     `chosen` has the arguments of `Ratings.chosen`. It is returned with the values that were used.
@@ -247,8 +249,8 @@ def _train(options):
     return 0
 
 
-def matrices(out: Output, ratings: datasets.Ratings, held_out: float | None, stored: dict | None = None,
-             seed: int = 0) -> tuple[sp.csr_array, sp.csr_array | None, dict]:
+def matrices(out: Output, ratings: datasets.Ratings, held_out: float | None, stored: dict[str, Any] | None = None,
+             seed: int = 0) -> tuple[sp.csr_array, sp.csr_array | None, dict[str, Any]]:
     """Return the training set, the test set or None, and the ids of the rows and columns. Stored ids come first."""
     users, user_ids = _renumbered(ratings.users, ratings.user_ids, stored and stored["user_ids"])
     items, item_ids = _renumbered(ratings.items, ratings.item_ids, stored and stored["item_ids"])
@@ -365,7 +367,8 @@ def _evaluate(options):
     return 0
 
 
-def measures(model, X, test, k):
+def measures(model: ImplicitFactorization | MatrixFactorization, X: sp.csr_array, test: sp.csr_array,
+             k: int) -> dict[str, float]:
     """The quality of a model on held-out ratings, as a dict. X has the ratings that it was trained on."""
     if isinstance(model, MatrixFactorization):
         return {_RMSE: -model.score(test)}

@@ -9,6 +9,7 @@ import unicodedata
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .. import _config, checkpoint, datasets, schedules
 from ..models import GloVe, SkipGram, glove
@@ -33,7 +34,7 @@ _VECTORS = ("a file of vectors: GloVe's or word2vec's text format, or word2vec's
             "or a checkpoint (.safetensors) of `sparseopt train words`")
 
 
-def add(train_commands, commands, evaluate_commands):
+def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     words = train_commands.add_parser(
         "words", help="train word vectors (GloVe or skip-gram) on plain text",
         description="Train word vectors on text files. Without a file, the text is the documentation that every "
@@ -80,7 +81,7 @@ def add(train_commands, commands, evaluate_commands):
     add_format(evaluate)
 
 
-def add_reading(parser):
+def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add the text files, and the options that say how these are read."""
     parser.add_argument("files", nargs="*", type=existing_file, metavar="FILE",
                         help="plain text, also packed by gzip (default: Python's documentation)")
@@ -99,7 +100,7 @@ def _encoding(text):
                                          "utf-16 and gb18030") from None
 
 
-def read(options):
+def read(options: argparse.Namespace) -> datasets.LineSentences | list[list[str]]:
     """The sentences of the text files. A model reads them anew in each pass."""
     if options.files:
         return datasets.LineSentences(options.files, options.tokens or "words", options.encoding or "utf-8")
@@ -109,7 +110,7 @@ def read(options):
     return [sentence for text in datasets.python_documentation() for sentence in sentences(text)]
 
 
-def as_arguments(options):
+def as_arguments(options: argparse.Namespace) -> list[str]:
     """The options of `add_reading` that are given, as arguments of a command."""
     given = [(flag(name), getattr(options, name)) for name in ("tokens", "encoding")]
     return [word for name, value in given if value is not None for word in (name, value)]
