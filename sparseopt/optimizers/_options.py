@@ -8,6 +8,7 @@ c) A misspelled keyword ends up in `options`, so the error can list the names th
 
 import inspect
 import operator
+from collections.abc import Callable
 from typing import Any, Literal, TypedDict, get_type_hints
 
 from .. import _config
@@ -59,7 +60,7 @@ def option(name: str, fixed: bool = False) -> Any:
     return property(operator.attrgetter(hidden), set_)
 
 
-def spell_out(init):
+def spell_out(init: Callable[..., Any]) -> None:
     """Give a constructor with `**options` a signature in which every option stands by itself."""
     signature = inspect.signature(init)
     parameters = list(signature.parameters.values())

@@ -5,6 +5,7 @@ memory (`_binding.py`). Hyper-parameters go from torch's groups to the NumPy opt
 change them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, ClassVar, overload
@@ -65,6 +66,8 @@ class Optimizer(torch.optim.Optimizer):
         row (int32). It has one number under step_count="global".
     """
 
+    param_groups: list[dict[str, Any]]
+    state: defaultdict[torch.Tensor, Any]
     _numpy: ClassVar[type[optimizers.Optimizer]]
     _binding: Binding | None
 
