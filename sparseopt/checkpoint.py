@@ -20,6 +20,8 @@ from ._text import shown
 from ._typing import FilePath, Rate
 from .optimizers import OPTIMIZERS, STRUCTURES, Optimizer, alike, while_held
 
+__all__ = ["load", "save"]
+
 _KEY = "sparseopt"
 _FORMAT = 2
 _LONG = 1000            # a longer list in the metadata is stored as an array

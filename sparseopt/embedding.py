@@ -18,6 +18,8 @@ from ._typing import Floats, Seed, Sparse
 from .gradients import _integers, _numbers, csr_parts, row_numbers
 from .optimizers import Optimizer, arranged
 
+__all__ = ["Alias", "bags", "dots", "gather", "matmul"]
+
 
 def gather(table: Floats, rows: npt.ArrayLike, *, opt: Optimizer | None = None) -> Floats:
     """Return copies of rows of a table, `table[rows]`, with several threads.

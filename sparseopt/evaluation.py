@@ -10,6 +10,10 @@ import scipy.sparse as sp
 from ._text import shown
 from .gradients import checked
 
+__all__ = [
+    "auc", "evaluate", "log_loss", "ranking_metrics", "train_test_split_at_random", "train_test_split_by_time",
+]
+
 
 def log_loss(y: npt.ArrayLike, p: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
     r"""Return the log-loss of predicted probabilities: the mean of :math:`-y \log p - (1 - y) \log(1 - p)`.

@@ -26,6 +26,8 @@ from ._kernels import rowplan
 from ._text import shown
 from ._typing import Array, Floats, Integers, Sparse
 
+__all__ = ["Gradient", "MatmulGradient", "RowGradient"]
+
 _ENTRYWISE = "csr", "csc", "coo"        # the kernels read these formats without a conversion
 
 

@@ -15,6 +15,8 @@ from ._checks import at_least, not_negative
 from ._text import shown
 from ._typing import Rate
 
+__all__ = ["Chain", "Constant", "Cosine", "CosineRestarts", "Exponential", "InverseTime", "Linear", "Step"]
+
 
 @dataclass(frozen=True)
 class Constant:

@@ -18,6 +18,8 @@ from ._text import shown
 from .gradients import MatmulGradient, RowGradient, checked
 from .optimizers import Gradients, Optimizer, arranged, same_run
 
+__all__ = ["Accumulator", "EarlyStopping", "ReduceLROnPlateau"]
+
 
 class ReduceLROnPlateau:
     r"""Multiplies the learning rates of an optimizer by `factor` when a metric has stopped improving.

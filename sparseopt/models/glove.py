@@ -16,6 +16,8 @@ from ._growing import grown
 from ._sentences import Numbers
 from .words import WordVectors, count_words, new_words, numbered, vocabulary
 
+__all__ = ["GloVe", "cooccurrence"]
+
 _COUNTED = 1 << 17          # words whose pairs are counted at a time
 # A matrix of counts, or sentences.
 Text = sp.sparray | sp.spmatrix | Iterable[Iterable[str]]

@@ -27,6 +27,11 @@ from ._neighbours import nearest as nearest
 from ._neighbours import unit
 from ._sentences import count_words as count_words
 
+__all__ = [
+    "KeyedVectors", "WordVectors", "close_words", "count_words", "nearest", "read_vectors", "sentences", "tokenize",
+    "vocabulary", "word_analogies", "word_similarity", "write_vectors",
+]
+
 _CLOSE = 20_000             # the most frequent words, among which close words are sought.
 
 
