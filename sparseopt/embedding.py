@@ -35,7 +35,7 @@ def gather(table: Floats, rows: npt.ArrayLike, *, opt: Optimizer | None = None) 
 
     Returns
     -------
-    array, shape (*rows.shape, dim) or rows.shape
+    array, shape ``(*rows.shape, dim)`` or ``rows.shape``
 
     Raises
     ------

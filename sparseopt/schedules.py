@@ -221,11 +221,13 @@ class Cosine:
     .. math:: \text{end} + \tfrac12 (\text{lr} - \text{end})
               \left(1 + \cos \pi \frac{\text{step} - \text{warmup}}{\text{steps} - \text{warmup}}\right)
 
-    | steps                        | rate                 |
-    |------------------------------|----------------------|
-    | 0 to `warmup`                | a line from 0 to lr  |
-    | `warmup` to `steps`          | the formula          |
-    | after `steps`                | `end`                |
+    ===================  ===================
+    steps                rate
+    ===================  ===================
+    0 to `warmup`        a line from 0 to lr
+    `warmup` to `steps`  the formula
+    after `steps`        `end`
+    ===================  ===================
 
     Parameters
     ----------

@@ -202,10 +202,12 @@ class ReduceLROnPlateau:
 class EarlyStopping:
     """Stops the training when a score has stopped improving, and restores the best tables, state and rates.
 
-    | use                        | make with | then                                                                   |
-    |----------------------------|-----------|------------------------------------------------------------------------|
-    | in a loop of your own      | `opt`     | call `step` with the score of every epoch, and `restore` at the end    |
-    | as the callback of a model | `score`   | pass the object to the model's `fit` or `partial_fit`                  |
+    ==========================  =========  ===================================================================
+    use                         make with  then
+    ==========================  =========  ===================================================================
+    in a loop of your own       `opt`      call `step` with the score of every epoch, and `restore` at the end
+    as the callback of a model  `score`    pass the object to the model's `fit` or `partial_fit`
+    ==========================  =========  ===================================================================
 
     Parameters
     ----------
@@ -450,11 +452,13 @@ class Accumulator:
     -----
     Gradients are copied in the table's dtype, so a caller may reuse its arrays.
 
-    | gradients of one table     | what is kept and passed to the optimizer               |
-    |----------------------------|--------------------------------------------------------|
-    | all dense                  | their sum                                              |
-    | all of one sparse form     | one gradient of this form; a product is never formed   |
-    | of several forms           | the sum, formed for the touched rows or dense          |
+    ======================  ====================================================
+    gradients of one table  what is kept and passed to the optimizer
+    ======================  ====================================================
+    all dense               their sum
+    all of one sparse form  one gradient of this form; a product is never formed
+    of several forms        the sum, formed for the touched rows or dense
+    ======================  ====================================================
 
     Under missed="replay", call `opt.catch_up(rows)` before you read rows, as without an Accumulator.
     """

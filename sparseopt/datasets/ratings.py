@@ -186,10 +186,12 @@ class Ratings:
     def chosen(self, min_rating: float | None = None, unrated: float | None = None) -> "Ratings":
         """Return the pairs that show that a user likes an item, with a weight each, for `ImplicitFactorization`.
 
-        | values  | kept                                                    | weight                             |
-        |---------|---------------------------------------------------------|------------------------------------|
-        | ratings | at least min_rating, by default `default_min_rating()`  | 1                                  |
-        | counts  | above 0                                                 | 1 + ln(count); 1 for counts till 1 |
+        =======  ======================================================  ==================================
+        values   kept                                                    weight
+        =======  ======================================================  ==================================
+        ratings  at least min_rating, by default `default_min_rating()`  1
+        counts   above 0                                                 1 + ln(count); 1 for counts till 1
+        =======  ======================================================  ==================================
 
         Parameters
         ----------
@@ -245,10 +247,12 @@ class Ratings:
 
         All ratings must be whole, and some above 1.
 
-        | value | stands for no rating if                                                   | as in         |
-        |-------|---------------------------------------------------------------------------|---------------|
-        | 0     | none is lower, and 0 comes more often than any other rating               | Book-Crossing |
-        | -1    | no other is below 1                                                       | MyAnimeList   |
+        =====  ===========================================================  =============
+        value  stands for no rating if                                      as in
+        =====  ===========================================================  =============
+        0      none is lower, and 0 comes more often than any other rating  Book-Crossing
+        -1     no other is below 1                                          MyAnimeList
+        =====  ===========================================================  =============
         """
         different, times = np.unique(self.values, return_counts=True)
         if self.counts or different[-1] <= 1 or len(different) < 2 or (different != np.round(different)).any():
@@ -276,21 +280,25 @@ def read_ratings(path: FilePath, columns: Mapping[str, Column] | None = None, se
     The file is a delimited text, or JSON lines, or Parquet. The end of its name says which. A text or JSON lines may be
     packed by gzip.
 
-    | end of the name | read as                                                                           |
-    |-----------------|-----------------------------------------------------------------------------------|
-    | .parquet        | Parquet, with the package pyarrow (the extra `parquet`)                            |
-    | .jsonl, .json   | a JSON object on each line, whose keys are the names of columns                   |
-    | any other       | a delimited text; pyarrow reads it where that is installed, as it is much faster   |
+    ===============  ================================================================================
+    end of the name  read as
+    ===============  ================================================================================
+    .parquet         Parquet, with the package pyarrow (the extra `parquet`)
+    .jsonl, .json    a JSON object on each line, whose keys are the names of columns
+    any other        a delimited text; pyarrow reads it where that is installed, as it is much faster
+    ===============  ================================================================================
 
     Columns are found by well-known names: userId, user_id, reviewerID, movieId, asin, ISBN, artistID, rating, overall,
     Book-Rating, plays, weight, timestamp, unixReviewTime and others. Case and signs do not matter. Without names, the
     columns are user, item, rating and time, in this order; two to four columns. The third is taken for something else
     in two cases:
 
-    | third column without a name                        | taken for                                  |
-    |----------------------------------------------------|--------------------------------------------|
-    | all are dates, or numbers of 10^8 or more          | time; an error if there is a fourth column |
-    | all are whole numbers from 1 on, some above 100    | weight: counts                             |
+    ===============================================  ==========================================
+    third column without a name                      taken for
+    ===============================================  ==========================================
+    all are dates, or numbers of 10^8 or more        time; an error if there is a fourth column
+    all are whole numbers from 1 on, some above 100  weight: counts
+    ===============================================  ==========================================
 
     A column of weights is a column of counts. Without a column of ratings or of weights, each row counts 1. Ids are
     integers if all are integers, such as 7 or 7.0, without leading zeros. Else they are texts. Ratings between
@@ -308,7 +316,7 @@ def read_ratings(path: FilePath, columns: Mapping[str, Column] | None = None, se
         "time". A value is the name of a column or its position from 0; None says that there is no such column. Other
         columns are found by their names. In a file without names, no others are used.
     sep : None or str
-        The separator. None finds it out: a comma, tab, ::, semicolon or |.
+        The separator. None finds it out: a comma, tab, ``::``, semicolon or ``|``.
     header : None or bool
         True if the first line of the text has names, and False if not. None finds it out.
     encoding : str

@@ -115,11 +115,13 @@ class LineSentences:
     tokens : "words" or "whitespace"
         How a text becomes words and sentences.
 
-        | tokens       | words                              | a sentence ends                                      |
-        |--------------|------------------------------------|------------------------------------------------------|
-        | "words"      | as in `models.words.tokenize`      | as in `models.words.sentences`                       |
-        | "whitespace" | all that white space separates,    | with the line                                        |
-        |              | unchanged: numbers, ids, all signs |                                                      |
+        ============  ==================================  ==============================
+        tokens        words                               a sentence ends
+        ============  ==================================  ==============================
+        "words"       as in `models.words.tokenize`       as in `models.words.sentences`
+        "whitespace"  all that white space separates,     with the line
+                      unchanged: numbers, ids, all signs
+        ============  ==================================  ==============================
 
         A million characters without an end are cut at white space.
     encoding : str

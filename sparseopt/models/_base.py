@@ -199,11 +199,13 @@ class Model:
         `optimizer_` is stored completely, so `partial_fit` goes on as before. A later `fit` uses the parameters, and a
         file cannot hold some of these:
 
-        | parameter                                             | value after `load`                          |
-        |-------------------------------------------------------|---------------------------------------------|
-        | `optimizer` is a callable                             | the class name and the rate of `optimizer_` |
-        | `lr` is a callable from outside `sparseopt.schedules` | the `lr` that is passed to `load`           |
-        | `random_state` is a generator                         | None                                        |
+        =====================================================  ===========================================
+        parameter                                              value after `load`
+        =====================================================  ===========================================
+        `optimizer` is a callable                              the class name and the rate of `optimizer_`
+        `lr` is a callable from outside `sparseopt.schedules`  the `lr` that is passed to `load`
+        `random_state` is a generator                          None
+        =====================================================  ===========================================
 
         Parameters
         ----------

@@ -118,11 +118,13 @@ class GloVe(WordVectors, Model):
         How steps treat words that are not in the batch, with an optimizer given by name. A callable as optimizer does
         not allow "replay".
 
-        | missed   | words that are not in the batch                                                             |
-        |----------|---------------------------------------------------------------------------------------------|
-        | "skip"   | stay as they are                                                                            |
-        | "replay" | get the results of the dense optimizer: missed steps are applied before a word is read      |
-        | "dense"  | take part in every step with a gradient of 0; this is slow, and useful only for comparisons |
+        ========  ===========================================================================================
+        missed    words that are not in the batch
+        ========  ===========================================================================================
+        "skip"    stay as they are
+        "replay"  get the results of the dense optimizer: missed steps are applied before a word is read
+        "dense"   take part in every step with a gradient of 0; this is slow, and useful only for comparisons
+        ========  ===========================================================================================
     random_state : None, int, numpy.random.Generator or RandomState
         The seed of the first values and of the order of entries.
 

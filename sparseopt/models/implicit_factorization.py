@@ -35,12 +35,14 @@ class ImplicitFactorization(Recommender):
         \text{bpr:} \quad & -\sum w_{ui} \operatorname*{mean}_{j \notin I_u} \log \sigma(s_{ui} - s_{uj}) \\
         \text{warp:} \quad & \sum w_{ui} \log\left(\text{rank}_{ui}\right) \max(0, 1 - s_{ui} + s_{uj})
 
-    | loss    | a step takes            | negatives j, never items of the user                                        |
-    |---------|-------------------------|-----------------------------------------------------------------------------|
-    | softmax | all pairs of some users | all items; or drawn items, if there are more than 16,384 items              |
-    | bpr     | some pairs              | drawn items for each pair                                                   |
-    | warp    | some pairs              | for each pair, the first drawn item with 1 - s_ui + s_uj > 0; a pair        |
-    |         |                         | without such an item is left out                                            |
+    =======  =======================  ====================================================================
+    loss     a step takes             negatives j, never items of the user
+    =======  =======================  ====================================================================
+    softmax  all pairs of some users  all items; or drawn items, if there are more than 16,384 items
+    bpr      some pairs               drawn items for each pair
+    warp     some pairs               for each pair, the first drawn item with 1 - s_ui + s_uj > 0; a pair
+                                      without such an item is left out
+    =======  =======================  ====================================================================
 
     softmax usually gives the best recommendations. It divides the exponential of a drawn item by the probability of the
     draw (log Q correction). warp estimates the rank as ⌊(n_items - 1) / number of draws⌋.
@@ -64,11 +66,13 @@ class ImplicitFactorization(Recommender):
     negatives : None, int or "batch"
         How many items are drawn, 1 or more.
 
-        | loss    | an integer                    | None                               | "batch"                  |
-        |---------|-------------------------------|------------------------------------|--------------------------|
-        | softmax | items for all users of a step | 2048 if n_items > 16,384, else all | the items of these users |
-        | bpr     | items for each pair           | 1                                  | not allowed              |
-        | warp    | the most items for each pair  | 32                                 | not allowed              |
+        =======  =============================  ==================================  ========================
+        loss     an integer                     None                                "batch"
+        =======  =============================  ==================================  ========================
+        softmax  items for all users of a step  2048 if n_items > 16,384, else all  the items of these users
+        bpr      items for each pair            1                                   not allowed
+        warp     the most items for each pair   32                                  not allowed
+        =======  =============================  ==================================  ========================
     popularity : None or float
         The probability of an item is proportional to (1 + the number of its pairs) to this power: 0 or more. With 0,
         all items are equally likely. None stands for 0.5 with softmax and bpr, and for 0 with warp. If no items are

@@ -26,9 +26,8 @@ class SkipGram(WordVectors, Model):
     The dot products of w are large with the context vectors c of nearby words, and small with the vectors c of random
     words.
 
-    .. math:: \min -\sum_{t, s} \Big[\log \sigma(w_s \cdot c_t) + \sum_{n \sim P} \log \sigma(-w_s \cdot c_n)\Big],
-    \qquad
-              P(n) \propto \text{count}(n)^{3/4}
+    .. math:: \min -\sum_{t, s} \Bigl[\log \sigma(w_s \cdot c_t) + \sum_{n \sim P} \log \sigma(-w_s \cdot c_n)\Bigr],
+              \qquad P(n) \propto \text{count}(n)^{3/4}
 
     The first sum runs over the pairs (t, s). The word t is any word of the text. The word s is in the same sentence, at
     most b places from t. For each t, b is drawn from 1 to `window`. The second sum runs over `negative` random words n

@@ -122,12 +122,14 @@ def write_vectors(path: FilePath, words: Sequence[str], vectors: npt.ArrayLike) 
 def read_vectors(path: FilePath) -> tuple[list[str], np.ndarray]:
     """Return the words and vectors of a file, whose format is found from its content.
 
-    | format                      | first line                                       |
-    |-----------------------------|--------------------------------------------------|
-    | word2vec's text format      | the number of words and the length of a vector   |
-    | word2vec's binary format    | the same                                         |
-    | GloVe's text format         | already a word and its vector                    |
-    | any of these packed by gzip |                                                  |
+    ===========================  ==============================================
+    format                       first line
+    ===========================  ==============================================
+    word2vec's text format       the number of words and the length of a vector
+    word2vec's binary format     the same
+    GloVe's text format          already a word and its vector
+    any of these packed by gzip
+    ===========================  ==============================================
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ class Optimizer(Resumable):
     maximize : bool
         Ascend instead of descend.
     clip_value : None or float
-        Bound on the size of each number of a gradient, after repeats are summed; as torch.nn.utils.clip_grad_value_.
+        Bound on the size of each number of a gradient, after repeats are summed; as `torch.nn.utils.clip_grad_value_`.
     max_row_norm : None or float
         Scale the gradient of each touched row down to this 2-norm, after clip_value.
     max_norm : None or float

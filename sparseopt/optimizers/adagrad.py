@@ -72,7 +72,7 @@ class Adagrad(Optimizer):
 class RowwiseAdagrad(Adagrad):
     r"""Adagrad with one accumulator a row: three fifths of Adagrad's memory traffic, and hardly any state.
 
-    .. math:: s \leftarrow s + \tfrac{1}{d} \textstyle\sum_j g_j^2, \qquad
+    .. math:: s \leftarrow s + \tfrac{1}{d} {\textstyle\sum_j g_j^2}, \qquad
               w \leftarrow w - \frac{\eta}{1 + (k-1)\,\text{lr\_decay}} \cdot \frac{g}{\sqrt{s} + \epsilon}
 
     Parameters

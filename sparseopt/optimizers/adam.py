@@ -125,7 +125,7 @@ class AdamW(Adam):
 class RowwiseAdam(Optimizer):
     r"""Adam with one second moment a row: half of Adam's state.
 
-    .. math:: v \leftarrow \beta_2 v + (1-\beta_2)\, \tfrac{1}{d} \textstyle\sum_j g_j^2, \qquad \text{else as Adam}
+    .. math:: v \leftarrow \beta_2 v + (1-\beta_2)\, \tfrac{1}{d} {\textstyle\sum_j g_j^2}, \qquad \text{else as Adam}
 
     Parameters
     ----------
