@@ -12,6 +12,8 @@ class Adadelta(Optimizer):
               \Delta = \frac{\sqrt{d + \epsilon}}{\sqrt{v + \epsilon}}\, g, \quad
               d \leftarrow \rho d + (1-\rho) \Delta^2, \quad w \leftarrow w - \eta \Delta
 
+    State: `square_avg` (v) and `acc_delta` (d).
+
     Parameters
     ----------
     params
@@ -24,8 +26,6 @@ class Adadelta(Optimizer):
         ε, 0 or more; it sets the size of the first steps.
     weight_decay : float
         λ, added to the gradient as λ w.
-
-    State: `square_avg` (v) and `acc_delta` (d).
 
     Raises
     ------

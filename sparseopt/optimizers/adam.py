@@ -15,6 +15,8 @@ class Adam(Optimizer):
 
     k is the number of steps that this row has taken, or with step_count="global" its table: see `Optimizer`.
 
+    State: `step`, `exp_avg` (m), `exp_avg_sq` (v), with amsgrad `max_exp_avg_sq`.
+
     Parameters
     ----------
     params
@@ -29,8 +31,6 @@ class Adam(Optimizer):
         λ, added to the gradient as λ w; for the decoupled kind see `AdamW`.
     amsgrad : bool
         Divide by the largest v so far: :math:`\hat v \leftarrow \max(\hat v, v)`.
-
-    State: `step`, `exp_avg` (m), `exp_avg_sq` (v), with amsgrad `max_exp_avg_sq`.
 
     Raises
     ------

@@ -13,6 +13,8 @@ class Adamax(Optimizer):
     .. math:: m \leftarrow \beta_1 m + (1-\beta_1) g, \quad u \leftarrow \max(\beta_2 u, |g| + \epsilon), \quad
               w \leftarrow w - \frac{\eta}{1-\beta_1^k} \cdot \frac{m}{u}
 
+    State: `step`, `exp_avg` (m), `exp_inf` (u).
+
     Parameters
     ----------
     params
@@ -25,8 +27,6 @@ class Adamax(Optimizer):
         ε, 0 or more.
     weight_decay : float
         λ, added to the gradient as λ w.
-
-    State: `step`, `exp_avg` (m), `exp_inf` (u).
 
     Raises
     ------

@@ -17,6 +17,8 @@ class Ftrl(Optimizer):
     For a weight that is not 0, z is computed from the weight at each step. So weights that are written by hand, reset
     or scaled by max_norm stay what they are. z is used as stored only where the weight is 0.
 
+    State: `z`, `n`.
+
     Parameters
     ----------
     params
@@ -30,8 +32,6 @@ class Ftrl(Optimizer):
     weight_decay : float
         λ, added to the gradient as λ w, but not to the sum of squares n. λ is twice TensorFlow's
         l2_shrinkage_regularization_strength. (l2 is the proximal penalty.)
-
-    State: `z`, `n`.
 
     Raises
     ------

@@ -13,6 +13,8 @@ class Lion(Optimizer):
 
     Missing columns of a touched row are zeros, and a zero with momentum moves its element by a whole lr.
 
+    State: `exp_avg` (m).
+
     Parameters
     ----------
     params
@@ -23,8 +25,6 @@ class Lion(Optimizer):
         β1 and β2, in [0, 1).
     weight_decay : float
         λ, decoupled, on touched rows only; with missed="replay" on all.
-
-    State: `exp_avg` (m).
 
     Raises
     ------

@@ -18,6 +18,9 @@ class NAdam(Optimizer):
 
     If betas or momentum_decay change on the way, earlier steps keep their old μ in the products.
 
+    State: `step`, `exp_avg` (m), `exp_avg_sq` (v), `mu_product` (the product of the μ so far: one number a row, or one
+    for the table under step_count="global" and missed="replay").
+
     Parameters
     ----------
     params
@@ -34,9 +37,6 @@ class NAdam(Optimizer):
         ψ, 0 or more.
     decoupled_weight_decay : bool
         Multiply the weight by 1 - η λ instead of adding λ w to the gradient.
-
-    State: `step`, `exp_avg` (m), `exp_avg_sq` (v), `mu_product` (the product of the μ so far: one number a row, or one
-    for the table under step_count="global" and missed="replay").
 
     Raises
     ------

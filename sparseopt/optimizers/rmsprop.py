@@ -14,6 +14,8 @@ class RMSprop(Optimizer):
     :math:`\sqrt v`. With momentum, :math:`b \leftarrow \mu b + g / (\sqrt v + \epsilon)` and
     :math:`w \leftarrow w - \eta b`.
 
+    State: `square_avg`, centered also `grad_avg`, with momentum also `momentum_buffer`.
+
     Parameters
     ----------
     params
@@ -30,8 +32,6 @@ class RMSprop(Optimizer):
         μ, 0 or more.
     centered : bool
         A variance that rounding takes below 0 counts as 0 (torch returns NaN there).
-
-    State: `square_avg`, centered also `grad_avg`, with momentum also `momentum_buffer`.
 
     Raises
     ------
