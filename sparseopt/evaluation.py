@@ -221,11 +221,11 @@ def ranking_metrics(recommended: npt.ArrayLike, test: sp.sparray | sp.spmatrix) 
     n test items, else 0. Let m = min(k, n).
 
     .. math:: \text{precision} = \frac{\sum_u \sum_r h_r}{\sum_u m}, \qquad
-              \text{recall} = \operatorname*{mean}_u \frac{\sum_r h_r}{n}
+              \text{recall} = \operatorname{mean}_u \frac{\sum_r h_r}{n}
 
-    .. math:: \text{ndcg} = \operatorname*{mean}_u
+    .. math:: \text{ndcg} = \operatorname{mean}_u
               \frac{\sum_r h_r / \log_2(r + 1)}{\sum_{r \le m} 1 / \log_2(r + 1)}, \qquad
-              \text{map} = \operatorname*{mean}_u \frac1m \sum_r \frac{h_r}{r} \sum_{s \le r} h_s
+              \text{map} = \operatorname{mean}_u \frac1m \sum_r \frac{h_r}{r} \sum_{s \le r} h_s
 
     AUC is the share of pairs of a test item and another item that are in the right order. Items that are not
     recommended count as ordered at random. So AUC at k is near one half unless k is near the number of items; it is not

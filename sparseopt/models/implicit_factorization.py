@@ -32,7 +32,7 @@ class ImplicitFactorization(Recommender):
 
     .. math::
         \text{softmax:} \quad & -\sum w_{ui} \log \frac{e^{s_{ui}}}{e^{s_{ui}} + \sum_{j \notin I_u} e^{s_{uj}}} \\
-        \text{bpr:} \quad & -\sum w_{ui} \operatorname*{mean}_{j \notin I_u} \log \sigma(s_{ui} - s_{uj}) \\
+        \text{bpr:} \quad & -\sum w_{ui} \operatorname{mean}_{j \notin I_u} \log \sigma(s_{ui} - s_{uj}) \\
         \text{warp:} \quad & \sum w_{ui} \log\left(\text{rank}_{ui}\right) \max(0, 1 - s_{ui} + s_{uj})
 
     =======  =======================  ====================================================================
