@@ -92,9 +92,9 @@ class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
               \min_{w, b, v} \; -\sum_i s_i \log P(y_i)
 
     The sum over all pairs costs no more than the sum over the features, because it equals
-    :math:`\frac12 \sum_f \bigl((\sum_j x_{ij} v_{jf})^2 - \sum_j x_{ij}^2 v_{jf}^2\bigr)`. A step on a batch touches only
-    the rows of the batch's features, so no gradient has the size of a table. Gradients are sums over a batch, as in
-    `LogisticRegression`.
+    :math:`\frac12 \sum_f \bigl((\sum_j x_{ij} v_{jf})^2 - \sum_j x_{ij}^2 v_{jf}^2\bigr)`. A step on a batch touches
+    only the rows of the batch's features, so no gradient has the size of a table. Gradients are sums over a batch, as
+    in `LogisticRegression`.
 
     Parameters
     ----------
