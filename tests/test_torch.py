@@ -6,6 +6,7 @@ import inspect
 import io
 import pickle
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -308,13 +309,29 @@ def test_attaching_says_what_is_wrong():
         opt.catch_up(rows=[1])
 
 
-def test_a_model_whose_optimizer_is_gone_goes_on_without():
+def test_a_model_catches_up_after_the_function_that_trained_it_has_returned():
+    def trained():
+        model, opt = replaying()
+        opt.attach(model)
+        start = model.weight.detach().clone()
+        look_up(model, opt, [1])
+        look_up(model, opt, [2])
+        return model, start
+
+    model, start = trained()
+    gc.collect()
+    moved = start - model(torch.arange(6)).detach()
+    assert_close(moved[1], torch.full((2,), 0.5 + 0.25))        # momentum 0.5, rate 0.5
+
+
+def test_attaching_does_not_keep_a_model_that_nothing_else_keeps():
     model, opt = replaying()
     opt.attach(model)
-    look_up(model, opt, [1])
-    del opt
+    module, optimizer = weakref.ref(model), weakref.ref(opt)
+    del model, opt
     gc.collect()
-    assert model(torch.tensor([1])).shape == (1, 2)
+    assert module() is None
+    assert optimizer() is None
 
 
 def test_copies_and_pickles_of_an_attached_model_do_not_touch_the_optimizer():

@@ -1,10 +1,9 @@
 """Hooks on modules that bring rows up before they are read, under missed="replay".
 
-A hook does not keep the optimizer alive. Copies of a module have hooks that do nothing, because the optimizer does not
-update the parameters of a copy.
+A hook keeps the optimizer: a function may train a model with an optimizer of its own and return the model, whose rows
+still have steps to catch up. Copies of a module have hooks that do nothing, because the optimizer does not update the
+parameters of a copy.
 """
-
-import weakref
 
 import torch
 
@@ -34,7 +33,7 @@ def attach(optimizer, modules, parameters, attached):
 
 class _Hook:
     def __init__(self, optimizer):
-        self.optimizer = weakref.ref(optimizer)
+        self.optimizer = optimizer
 
     def __reduce__(self):
         return _Nothing, ()
@@ -48,25 +47,20 @@ class _Nothing:
 class _BeforeForward(_Hook):
     @torch._disable_dynamo
     def __call__(self, module, args, kwargs):
-        optimizer = self.optimizer()
-        if optimizer is None:
-            return
         if not module.training:         # once everything is brought up, later calls find nothing to do
-            optimizer.catch_up()
+            self.optimizer.catch_up()
             return
         rows = _rows(module, args, kwargs)
         for one in module.parameters(recurse=False):
-            if optimizer.replays(one):
-                optimizer.catch_up(one, rows)
+            if self.optimizer.replays(one):
+                self.optimizer.catch_up(one, rows)
 
 
 class _BeforeAccess(_Hook):
     def __call__(self, module, *args):
-        optimizer = self.optimizer()
-        if optimizer is not None:
-            for one in module.parameters(recurse=False):
-                if optimizer.replays(one):
-                    optimizer.catch_up(one)
+        for one in module.parameters(recurse=False):
+            if self.optimizer.replays(one):
+                self.optimizer.catch_up(one)
 
 
 def _rows(module, args, kwargs):
