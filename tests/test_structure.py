@@ -118,7 +118,7 @@ def test_every_public_name_is_there():
         assert name in dir(so)
 
 
-@pytest.mark.parametrize("folder", ["sparseopt", "tests", "bench"])
+@pytest.mark.parametrize("folder", ["sparseopt", "tests", "bench", "examples"])
 def test_lines_of_code_have_at_most_120_columns(folder):
     for path in sorted((ROOT / folder).rglob("*.p*")):
         if path.suffix in (".py", ".pyi", ".pyx", ".pxd", ".pxi"):
