@@ -1,7 +1,9 @@
 from typing import Any
 
 from numpy import ndarray
+from typing_extensions import disjoint_base
 
+@disjoint_base
 class Counts:
     steps: int
     nonfinite_rows: int

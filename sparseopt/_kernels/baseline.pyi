@@ -1,6 +1,7 @@
 from typing import Any
 
 from numpy import ndarray
+from typing_extensions import disjoint_base
 
 from .atomic import Counts
 from .replay import History
@@ -10,17 +11,20 @@ BUILD: dict[str, Any]
 processor: Any
 RULES: dict[str, tuple[int, int, int]]
 
+@disjoint_base
 class Scratch: ...
 
+@disjoint_base
 class Update(Scratch):
     plan: RowPlan | None
     def square_sum(self) -> float: ...
     def scale(self, factor: float) -> None: ...
-    def append_to_history(self, history: History, matrix: tuple[float, ...] = (), rate: float = 0, factor: float = 0,
-               fresh: float = 1) -> None: ...
+    def append_to_history(self, history: History, matrix: tuple[float, ...] = (), rate: float = 0.0,
+                          factor: float = 0.0, fresh: float = 1.0) -> None: ...
     def set_table_state(self, array: ndarray, value: float) -> None: ...
     def begin_history(self, all_rows: RowPlan, history: History, missed: Any) -> None: ...
 
+@disjoint_base
 class Sweep:
     rising: bool
     count: int

@@ -1,5 +1,7 @@
 from numpy import ndarray
+from typing_extensions import disjoint_base
 
+@disjoint_base
 class RowPlan:
     n: int
     longest: int
