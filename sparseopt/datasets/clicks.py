@@ -5,9 +5,10 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from .. import _checks
@@ -204,8 +205,16 @@ class ClickReader:
             raise
         return self
 
+    @overload
+    def read(self, path: FilePath, *, labels: Literal[True] = True, training: bool = False,
+             start: int = 0) -> Iterator[tuple[sp.csr_array, npt.NDArray[np.bool_]]]: ...
+
+    @overload
+    def read(self, path: FilePath, *, labels: bool, training: bool = False,
+             start: int = 0) -> Iterator[tuple[sp.csr_array, npt.NDArray[np.bool_] | None]]: ...
+
     def read(self, path: FilePath, *, labels: bool = True, training: bool = False,
-             start: int = 0) -> Iterator[tuple[sp.csr_array, np.ndarray | None]]:
+             start: int = 0) -> Iterator[tuple[sp.csr_array, npt.NDArray[np.bool_] | None]]:
         """Yield the rows of a file, chunk by chunk, for `partial_fit`: (X, y).
 
         Parameters
@@ -620,7 +629,7 @@ _OPTIONS = ("label", "numbers", "numbers_as", "skip", "n_features", "chunk", "fi
             "first", "names")
 
 
-def read_clicks(path: FilePath, **options: Any) -> Iterator[tuple[sp.csr_array, np.ndarray]]:
+def read_clicks(path: FilePath, **options: Any) -> Iterator[tuple[sp.csr_array, npt.NDArray[np.bool_]]]:
     r"""Yield a click log from one file, chunk by chunk, for `partial_fit`: (X, y).
 
     To read several files alike, a training and a test file for instance, take a `ClickReader`.

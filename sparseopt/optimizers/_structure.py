@@ -14,7 +14,8 @@ from .._text import escaped, listed, shown
 from .._typing import Array, Floats
 from ..gradients import Gradient
 
-Params = Floats | Mapping[str, Floats] | Sequence[Floats] | Sequence[Mapping[str, Any]]
+# With one type of sequence, type checkers know what a list of different groups is meant to be.
+Params = Floats | Mapping[str, Floats] | Sequence[Floats | Mapping[str, Any]]
 Gradients = Gradient | Mapping[str, Gradient | None] | Sequence[Gradient | None]
 Rows = Array | Sequence[Any] | Mapping[str, Any]          # row numbers
 
