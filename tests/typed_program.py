@@ -1,0 +1,286 @@
+"""A program that uses every public name, as users write it. Type checkers must find nothing in it, and it must run.
+
+`python tests/typecheck.py` checks it. It has no `Any` and no comment that silences a checker.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+import sparseopt as so
+from sparseopt import checkpoint, datasets, evaluation, optimizers
+from sparseopt.embedding import Alias, bags, dots, gather, matmul
+from sparseopt.gradients import Gradient, MatmulGradient, RowGradient
+from sparseopt.models import (
+    FactorizationMachineClassifier,
+    FactorizationMachineRegressor,
+    GloVe,
+    ImplicitFactorization,
+    LogisticRegression,
+    MatrixFactorization,
+    Model,
+    Progress,
+    SkipGram,
+    glove,
+    words,
+)
+from sparseopt.schedules import Chain, Constant, Cosine, CosineRestarts, Exponential, InverseTime, Linear, Step
+from sparseopt.training import Accumulator, EarlyStopping, ReduceLROnPlateau
+
+TEXT = [["a", "rose", "is", "a", "rose"], ["a", "lily", "is", "not", "a", "rose"]] * 50
+
+
+def half_as_fast(step: int) -> float:
+    return 0.1 / (2 + step)
+
+
+def every_optimizer(table: npt.NDArray[np.float32]) -> list[so.Optimizer]:
+    """Each with a rate of another kind: a number, a schedule, a function."""
+    return [
+        so.SGD(table, lr=0.1, momentum=0.9, nesterov=True, missed="replay"),
+        so.Adagrad(table, lr=Constant(0.1), lr_decay=0.01, initial_accumulator_value=0.1, eps=1e-10),
+        so.RowwiseAdagrad(table, lr=Step(0.1, every=10), clip_value=1.0),
+        so.Adadelta(table, lr=Exponential(0.1, gamma=0.99), rho=0.9, maximize=True),
+        so.RMSprop(table, lr=InverseTime(0.1, decay=0.01), alpha=0.9, centered=True, max_row_norm=1.0),
+        so.Adam(table, lr=Linear(0.1, end=0.0, steps=100), betas=(0.9, 0.99), amsgrad=True, step_count="global"),
+        so.AdamW(table, lr=Cosine(0.1, steps=100, warmup=10), weight_decay=0.01, num_threads=1),
+        so.RowwiseAdam(table, lr=CosineRestarts(0.1, steps=10, growth=2), max_grad_norm=1.0),
+        so.Adamax(table, lr=Chain([(Linear(0.0, 0.1, steps=5), 5), Constant(0.1)]), nonfinite="skip"),
+        so.NAdam(table, lr=lambda step: 0.1 / (1 + step), momentum_decay=4e-3, decoupled_weight_decay=True),
+        so.Ftrl(table, lr=half_as_fast, beta=1.0, l1=0.1, l2=0.1),
+        so.Lion(table, betas=(0.9, 0.99), max_norm=None),
+    ]
+
+
+def every_gradient(n_rows: int, dim: int) -> list[Gradient]:
+    """Gradients of one table, in all forms."""
+    rows, values = np.array([1, 3, 1]), np.ones((3, dim), np.float32)
+    X = bags([1, 3], n_rows=n_rows)
+    assert X.format == "csr"
+    product = MatmulGradient(X, values[:2])
+    assert product.X.shape == (2, n_rows)
+    assert product.dY.dtype == np.float32
+    sparse = sp.csr_array((n_rows, dim), dtype=np.float32)
+    return [
+        RowGradient(rows, values), so.RowGradient([1], [[1.0] * dim]), product, so.MatmulGradient(X, values[:2] * 2),
+        sparse, sparse.tocoo(), sp.csc_matrix((n_rows, dim)), np.zeros((n_rows, dim)),
+    ]
+
+
+def own_steps() -> None:
+    table = np.zeros((10, 4), np.float32)
+    for opt in every_optimizer(table):
+        for gradient in every_gradient(*table.shape):
+            opt.step(gradient)
+        settings: tuple[str, str, str, float | None, int | None] = (
+            opt.step_count, opt.missed, opt.nonfinite, opt.max_grad_norm, opt.num_threads)
+        print(type(opt).__name__, opt.steps, opt.current_lr(), opt.nonfinite_rows, settings)
+    of_the_first = optimizers.SGD(np.ones((3, 2)), lr=1.0, momentum=0.5, missed="replay")
+    of_the_first.step(RowGradient([2], np.ones((1, 2))))
+    of_the_first.catch_up([0, 2])
+    print(of_the_first.stale().max())
+
+
+def groups_and_mappings() -> so.Optimizer:
+    tables: dict[str, npt.NDArray[np.float32]] = {"users": np.ones((5, 2), np.float32),
+                                                  "items": np.ones((6, 2), np.float32)}
+    named = so.Adagrad(tables, lr=0.1)
+    gradients: dict[str, Gradient | None] = {"users": RowGradient([0], [[1.0, 1.0]]), "items": None}
+    named.step(gradients)
+    named.step({"items": RowGradient([0], [[1.0, 1.0]])})
+    opt = so.Adam([{"params": {"words": so.normal((5, 2), seed=0)}, "lr": 0.1}, {"params": {"bias": so.zeros(5)}}])
+    opt.add_param_group({"params": {"contexts": so.uniform((5, 2), np.float64, low=0.0, high=1.0)}, "lr": 0.2})
+    opt.step({"words": RowGradient(np.array([1, 2]), np.ones((2, 2)))})
+    for group in opt.param_groups:
+        group["lr"] *= 0.5
+    by_position = so.AdamW([so.empty((2, 2)), so.zeros((3, 2))], lr=0.1)
+    by_position.step([None, RowGradient([1], [[1.0, 1.0]])])
+    checked: Mapping[str | int, Gradient] = by_position.check([None, RowGradient([1], [[1.0, 1.0]])])
+    print(checked[1], opt.params["words"].mean(), opt.state["words"]["step"].sum(), opt.metadata)
+    return opt
+
+
+def look_ups(seed: np.random.Generator) -> None:
+    table = so.normal((100, 8), scale=0.1, seed=seed)
+    opt = so.Adam(table, lr=0.1, missed="replay")
+    some = gather(table, [3, 5], opt=opt)
+    near = dots(table, [3, 5], table, [[1, 2], [7, 8]])
+    X = bags([1, 2, 3], [0, 2], n_rows=100, weights=[1.0, 2.0, 3.0], mode="mean")
+    negatives = Alias(np.arange(1, 101) ** -1.0)
+    drawn: npt.NDArray[np.int32] = negatives.draw((2, 5), seed)
+    opt.step(MatmulGradient(X, 0.5 * matmul(X, table)))
+    print(some + 1, near @ near.T, so.embedding.gather(table, drawn).shape, len(negatives))
+
+
+def loops(folder: Path) -> None:
+    table = so.zeros((4, 1))
+    opt = so.SGD(table, lr=1.0)
+    plateau = ReduceLROnPlateau(opt, factor=0.5, patience=1, mode="min", min_lr=[0.01])
+    stopping = EarlyStopping(opt, patience=2)
+    accumulator = Accumulator(opt, every=2, reduction="sum")
+    for _ in range(6):
+        stepped: bool = accumulator.step(RowGradient([1], [[1.0]]))
+        loss = float(np.abs(table).sum())
+        plateau.step(loss)
+        if stopping.step(loss) or (stepped and plateau.best > 1e6):
+            break
+    accumulator.flush()
+    stopping.restore()
+    opt.metadata["plateau"] = plateau.state_dict()
+    so.save(folder / "loop.safetensors", opt)
+    again = so.load(str(folder / "loop.safetensors"), lr=so.schedules.Constant(0.1))
+    checkpoint.save(folder / "again.safetensors", again)
+    same: so.Optimizer = checkpoint.load(folder / "again.safetensors", again)
+    print(same.steps, stopping.best, stopping.waited, accumulator.pending)
+
+
+def report(progress: Progress) -> bool:
+    if progress.epoch_ends:
+        print(f"{type(progress.model).__name__}: epoch {progress.epoch}, loss {progress.loss:.3f}")
+    return False
+
+
+def saved(model: Model, folder: Path) -> Path:
+    path = folder / f"{type(model).__name__}.safetensors"
+    model.save(path, note="as trained")
+    return path
+
+
+def make_adam(tables: dict[str, npt.NDArray[np.float32]]) -> so.Optimizer:
+    return so.Adam(tables, lr=0.01)
+
+
+def recommenders(folder: Path, seed: np.random.Generator) -> None:
+    path = folder / "ratings.csv"
+    path.write_text("userId,movieId,rating,timestamp\n" + "".join(
+        f"{user},{item},{1 + (user + item) % 5},{100 * user + item}\n" for user in range(20) for item in range(10)))
+    ratings: datasets.Ratings = datasets.read_ratings(path)
+    train, test = evaluation.train_test_split_by_time(ratings.users, ratings.times, 0.2) if (
+        ratings.times is not None) else evaluation.train_test_split_at_random(ratings.users, random_state=seed)
+    others, _ = evaluation.train_test_split_at_random(ratings.users, test_size=0.5)
+    X = ratings.matrix(train)
+    explicit = MatrixFactorization(dim=4, epochs=2, lr=Cosine(0.01, steps=100)).fit(X, callback=report)
+    print(explicit.score(ratings.matrix(test)), explicit.predict([0, 1], [2, 3]).mean(), explicit.mean_, len(others))
+    stopping = EarlyStopping(patience=1, mode="max", score=lambda model: float(-model.loss_curve_[-1:][0]), every=None)
+    implicit = ImplicitFactorization("bpr", dim=4, epochs=2, optimizer=make_adam).fit(ratings.chosen().matrix())
+    implicit = implicit.partial_fit(ratings.chosen().matrix(), callback=report)
+    items, scores = implicit.recommend(0, n=3, seen=ratings.chosen().matrix())
+    print(items.tolist(), scores.max(), implicit.similar_items(1, n=2), stopping.patience)
+    print(implicit.recommend_for([0, 1], n=3)[0], MatrixFactorization.load(saved(explicit, folder)).std_)
+    full = ImplicitFactorization(dim=4, epochs=1).fit(X)
+    print(evaluation.evaluate(full, X, ratings.matrix(test), k=3)["ndcg"])
+    print(evaluation.ranking_metrics([[1, 2], [2, 3]], sp.csr_array(np.eye(2, 5)))["recall"])
+
+
+def click_models(folder: Path) -> None:
+    log = datasets.ClickLog(n_features=500, fields=4, seed=1)
+    linear = LogisticRegression(epochs=1, optimizer="Ftrl", lr=0.1, l1=0.1)
+    machine = FactorizationMachineClassifier(dim=2, epochs=1, random_state=np.random.default_rng(0))
+    for X, y, p in log.rows(2000, chunk=1000):
+        linear = linear.partial_fit(X, y, classes=[0, 1])
+        machine = machine.fit(X, y, callback=report)
+        print(evaluation.log_loss(y, linear.predict_proba(X)[:, 1], sample_weight=np.ones(len(y))), p.mean())
+        print(evaluation.auc(y, machine.decision_function(X)), machine.score(X, y), linear.coef_.shape)
+    X, y, p = next(log.rows(1000))
+    regressor = FactorizationMachineRegressor(dim=2, epochs=1).fit(X, y.astype(np.float64), sample_weight=p)
+    print(regressor.predict(X).mean(), regressor.factors_.shape, regressor.get_params()["dim"])
+    path = folder / "clicks.csv"
+    path.write_text("click,site,price\n" + "".join(f"{row % 2},s{row % 7},{row / 3}\n" for row in range(50)))
+    reader = datasets.ClickReader(label="click", numbers=["price"], n_features=2**10)
+    for batch, clicks in reader.read(path, training=True):
+        linear = LogisticRegression(epochs=1).partial_fit(batch, clicks, classes=[False, True])
+    for batch, none in reader.read(path, labels=False):
+        print(batch.shape, none, linear.predict(batch)[:3])
+    for batch, clicks in datasets.read_clicks(path, n_features=64):
+        print(batch.nnz, clicks.sum())
+    print(reader.description, reader.classes_, LogisticRegression.load(saved(linear, folder)).classes_)
+
+
+def word_vectors(folder: Path) -> None:
+    path = folder / "text.txt"
+    path.write_text(" ".join(" ".join(sentence) + "." for sentence in TEXT))
+    sentences = datasets.LineSentences(path)
+    known, counts = words.vocabulary(words.count_words(sentences), min_count=1)
+    X = glove.cooccurrence(sentences, known, window=2)
+    model = GloVe(dim=4, epochs=2, min_count=1, missed="replay").fit(X, words=known, callback=report)
+    text = words.sentences(datasets.read_texts([path])[0])
+    skipgram = SkipGram(dim=4, epochs=1, min_count=1, sample=0.0, lr=0.01).fit(text)
+    skipgram = skipgram.partial_fit(TEXT, grow=True)
+    words.write_vectors(folder / "vectors.txt", model.words_, model.vectors_)
+    vectors: words.WordVectors = words.KeyedVectors(*words.read_vectors(folder / "vectors.txt"))
+    print(words.tokenize("A rose"), vectors.most_similar("rose", n=2), skipgram.similarity("rose", "lily"))
+    print("rose" in skipgram, vectors["rose"] @ vectors["lily"], counts[0], words.close_words("rosa", known))
+    rows, cosines = words.nearest(model.vectors_, model.vectors_[:1], 2, [[0]])
+    (folder / "pairs.tsv").write_text("rose\tlily\t7.5\nrose\tis\t1.0\n")
+    (folder / "analogies.txt").write_text(": flowers\na rose is lily\n")
+    correlation, of_all, _ = words.word_similarity(known, model.vectors_, folder / "pairs.tsv")
+    print(rows, cosines, correlation, of_all, words.word_analogies(known, model.vectors_, folder / "analogies.txt"))
+    long_text: Callable[[], list[str]] = datasets.python_documentation
+    print(model.score(X), GloVe.load(saved(model, folder)).set_params(epochs=1).epochs, long_text)
+
+
+def torch_programs() -> None:
+    import torch
+
+    import sparseopt.torch as st
+
+    def losses() -> tuple[torch.nn.Module, Callable[[], float]]:
+        model = torch.nn.Sequential(torch.nn.EmbeddingBag(20, 4, sparse=True), torch.nn.Linear(4, 1))
+
+        def backward() -> float:
+            model.zero_grad()
+            loss: torch.Tensor = model(torch.tensor([[1, 2], [3, 4]])).square().sum()
+            torch.autograd.backward(loss)       # Tensor.backward has no types
+            return float(loss.detach())
+
+        return model, backward
+
+    model, backward = losses()
+    everything = list(model.parameters())
+    every: list[st.Optimizer] = [
+        st.SGD(everything, lr=0.1, momentum=0.9), st.Adagrad(everything, lr=0.1), st.RowwiseAdagrad(everything),
+        st.Adadelta(everything, lr=0.1), st.RMSprop(everything, lr=torch.tensor(0.1)), st.Adam(everything, lr=0.1),
+        st.AdamW([{"params": everything, "lr": 0.1}], weight_decay=0.01), st.RowwiseAdam(everything, num_threads=1),
+        st.Adamax(model.parameters(), max_grad_norm=1.0), st.NAdam(model.named_parameters()), st.Ftrl(everything),
+        st.Lion(everything, nonfinite="skip"), st.SparseAdam(everything, lr=1e-3, betas=(0.9, 0.99)),
+    ]
+    for opt in every:
+        schedule = torch.optim.lr_scheduler.StepLR(opt, step_size=1)
+        loss: float = opt.step(backward)
+        schedule.step()
+        print(type(opt).__name__, loss, opt.param_groups[0]["lr"], opt.nonfinite_rows)
+        opt.load_state_dict(opt.state_dict())
+    replaying = st.Adam(everything, missed="replay")
+    replaying.attach(model)
+    backward()
+    replaying.step()
+    replaying.catch_up(everything[0], torch.tensor([1, 2]))
+    replaying.catch_up(everything[0], [1, 2])
+    print(replaying.replays(everything[0]))
+
+
+def main(folder: Path) -> None:
+    so.show_config()
+    before = so.get_num_threads()
+    so.set_num_threads(before)
+    seed = np.random.default_rng(0)
+    own_steps()
+    opt = groups_and_mappings()
+    so.save(folder / "groups.safetensors", opt)
+    look_ups(seed)
+    loops(folder)
+    recommenders(folder, seed)
+    click_models(folder)
+    word_vectors(folder)
+    if "torch" in sys.argv[1:]:
+        torch_programs()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        main(Path(name))
