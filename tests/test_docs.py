@@ -8,6 +8,7 @@ import pkgutil
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import prose
 import pytest
@@ -114,6 +115,23 @@ def test_everything_public_has_a_docstring_with_an_example():
         assert thing.__doc__, name
         if callable(thing) and thing is not so.Optimizer:
             assert ">>>" in thing.__doc__ or "Examples" in thing.__doc__, name
+
+
+def test_the_reference_has_every_public_name():
+    listed = set()
+    for page in sorted((ROOT / "docs" / "api").glob("*.rst")):
+        module = None
+        for line in page.read_text(encoding="utf-8").splitlines():
+            module = line.removeprefix(".. currentmodule:: ") if line.startswith(".. currentmodule::") else module
+            if module and re.fullmatch(r"   \w+", line):
+                listed.add(f"{module}.{line.strip()}")
+    modules = [importlib.import_module(name) for name in ["sparseopt", *MODULES]
+               if not re.search(r"\._|\.cli", name)]
+    public = {f"{module.__name__}.{name}": getattr(module, name) for module in modules
+              for name in getattr(module, "__all__", ())}
+    assert listed <= set(public)
+    shown = {id(public[name]) for name in listed}
+    assert not [name for name, thing in public.items() if not isinstance(thing, ModuleType) and id(thing) not in shown]
 
 
 def test_links_between_pages_lead_somewhere():
