@@ -11,20 +11,20 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# No contraction and no fast-math, so every instruction set gives the same bits. No debug information, which is four
-# times as large as the code.
+# No contraction and no fast-math, so every instruction set gives the same bits; shims.pxi turns contraction off for
+# MSVC. No debug information, which is four times as large as the code.
 FLAGS = {"unix": ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], "msvc": ["/O2"]}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
 STRIPPED = ["-Wl,-s"] if sys.platform == "linux" else []
-INSTRUCTION_SETS = {"baseline": []}
+INSTRUCTION_SETS = {"baseline": {"unix": [], "msvc": []}}
 if platform.machine().lower() in ("x86_64", "amd64"):
-    INSTRUCTION_SETS["avx2"] = ["-march=x86-64-v3"]
-    INSTRUCTION_SETS["avx512"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+    INSTRUCTION_SETS["avx2"] = {"unix": ["-march=x86-64-v3"], "msvc": ["/arch:AVX2"]}
+    INSTRUCTION_SETS["avx512"] = {"unix": ["-march=x86-64-v4", "-mprefer-vector-width=512"], "msvc": ["/arch:AVX512"]}
 
 
-def extension(name, flags=()):
+def extension(name):
     return Extension(f"sparseopt._kernels.{name}", [f"sparseopt/_kernels/{name}.pyx"],
-                     extra_compile_args=list(flags), include_dirs=[numpy.get_include()],
+                     include_dirs=[numpy.get_include()],
                      define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")])
 
 
@@ -42,13 +42,15 @@ class BuildExt(build_ext):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
                                                OPENMP[kind]) else []
+        linked = openmp if kind == "unix" else []               # the linker of MSVC has no such option
         sanitized = "-fsanitize" in os.environ.get("CFLAGS", "")
+        own = {f"sparseopt._kernels.{name}": flags[kind] for name, flags in INSTRUCTION_SETS.items()}
         self.extensions = [module for module in self.extensions
-                           if not module.extra_compile_args or self.compiles("int probe(void) { return 0; }",
-                                                                             module.extra_compile_args)]
+                           if not own.get(module.name) or self.compiles("int probe(void) { return 0; }",
+                                                                        own[module.name])]
         for module in self.extensions:
-            module.extra_compile_args = [*FLAGS[kind], *module.extra_compile_args, *openmp]
-            module.extra_link_args += [*openmp, *([] if sanitized else STRIPPED)]
+            module.extra_compile_args = [*FLAGS[kind], *own.get(module.name, []), *openmp]
+            module.extra_link_args += [*linked, *([] if sanitized else STRIPPED)]
             module.define_macros.append(("SPARSEOPT_FLAGS", '"' + " ".join(module.extra_compile_args) + '"'))
         super().build_extensions()
 
@@ -58,7 +60,9 @@ class BuildExt(build_ext):
             source.write_text(program)
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
-                self.compiler.link_shared_object(objects, str(Path(folder) / "probe.so"), extra_postargs=flags)
+                # The linker of MSVC takes no flag of its compiler; those begin with a slash.
+                self.compiler.link_shared_object(objects, str(Path(folder) / "probe.so"),
+                                                 extra_postargs=[flag for flag in flags if flag[0] == "-"])
             except Exception:           # each compiler has its own exception for "no"
                 print(f"sparseopt: this compiler does not take {' '.join(flags)}; built without")
                 return False
@@ -67,8 +71,7 @@ class BuildExt(build_ext):
 
 setup(
     ext_modules=cythonize(
-        [extension("atomic"), extension("cpu"), extension("replay"), extension("rowplan"),
-         *(extension(name, flags) for name, flags in INSTRUCTION_SETS.items())],
+        [extension(name) for name in ("atomic", "cpu", "replay", "rowplan", *INSTRUCTION_SETS)],
         build_dir="build/cython"),
     cmdclass={"build_ext": BuildExt},
 )

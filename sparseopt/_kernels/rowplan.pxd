@@ -4,6 +4,9 @@ cdef extern from *:
     """
     #if defined(__GNUC__)
     #define sparseopt_prefetch_read(p) __builtin_prefetch((p), 0, 3)
+    #elif defined(_MSC_VER) && defined(_M_X64)
+    #include <intrin.h>
+    #define sparseopt_prefetch_read(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
     #else
     #define sparseopt_prefetch_read(p)
     #endif

@@ -16,9 +16,22 @@ cdef extern from *:
     #else
     #define sparseopt_relaxed(p) (*(const volatile int *)(p))
     #define sparseopt_set_relaxed(p, x) (*(volatile int *)(p) = (x))
+    #if defined(_MSC_VER) && defined(_M_X64)
+    #include <intrin.h>
+    #define sparseopt_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+    #define sparseopt_prefetch_near(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+    #else
     #define sparseopt_prefetch(p)
     #define sparseopt_prefetch_near(p)
+    #endif
+    #if defined(_MSC_VER)
+    #pragma fp_contract (off)       /* on by default before Visual Studio 2022 */
+    #define sparseopt_text(x) #x
+    #define sparseopt_text_of(x) sparseopt_text(x)
+    #define SPARSEOPT_COMPILER "MSVC " sparseopt_text_of(_MSC_FULL_VER)
+    #else
     #define SPARSEOPT_COMPILER ""
+    #endif
     #endif
     #include <string.h>
     static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
