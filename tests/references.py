@@ -9,9 +9,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 import sparseopt as so
+
+try:
+    import torch
+except ImportError:             # wheels are tested without torch
+    torch = None
 
 
 def sgd(w, g, s, k, lr, momentum=0.0, dampening=0.0, nesterov=False):
@@ -131,34 +135,39 @@ class Case:
         return parameter.detach().numpy().copy()
 
 
+def peer(name):
+    """torch's optimizer of this name, or None without torch."""
+    return getattr(torch.optim, name) if torch else None
+
+
 WITHOUT_REPLAY = set()          # names of optimizers that refuse missed="replay"
 
 CASES = [
-    Case("SGD", so.SGD, sgd, torch.optim.SGD, dict(lr=0.1)),
-    Case("SGD momentum", so.SGD, sgd, torch.optim.SGD, dict(lr=0.1, momentum=0.9, dampening=0.3)),
-    Case("SGD nesterov", so.SGD, sgd, torch.optim.SGD, dict(lr=0.1, momentum=0.9, nesterov=True)),
-    Case("Adagrad", so.Adagrad, adagrad, torch.optim.Adagrad, dict(lr=0.1)),
-    Case("Adagrad lr_decay", so.Adagrad, adagrad, torch.optim.Adagrad,
+    Case("SGD", so.SGD, sgd, peer("SGD"), dict(lr=0.1)),
+    Case("SGD momentum", so.SGD, sgd, peer("SGD"), dict(lr=0.1, momentum=0.9, dampening=0.3)),
+    Case("SGD nesterov", so.SGD, sgd, peer("SGD"), dict(lr=0.1, momentum=0.9, nesterov=True)),
+    Case("Adagrad", so.Adagrad, adagrad, peer("Adagrad"), dict(lr=0.1)),
+    Case("Adagrad lr_decay", so.Adagrad, adagrad, peer("Adagrad"),
          dict(lr=0.1, lr_decay=0.2, initial_accumulator_value=0.5, eps=1e-3)),
     Case("RowwiseAdagrad", so.RowwiseAdagrad, adagrad, hyper=dict(lr=0.1, lr_decay=0.1, initial_accumulator_value=0.1),
          reference_hyper=dict(square=mean_square)),
-    Case("Adadelta", so.Adadelta, adadelta, torch.optim.Adadelta, dict(lr=0.5, rho=0.8, eps=1e-5)),
-    Case("RMSprop", so.RMSprop, rmsprop, torch.optim.RMSprop, dict(lr=0.01)),
-    Case("RMSprop momentum", so.RMSprop, rmsprop, torch.optim.RMSprop, dict(lr=0.01, momentum=0.8, alpha=0.9)),
-    Case("RMSprop centered", so.RMSprop, rmsprop, torch.optim.RMSprop,
+    Case("Adadelta", so.Adadelta, adadelta, peer("Adadelta"), dict(lr=0.5, rho=0.8, eps=1e-5)),
+    Case("RMSprop", so.RMSprop, rmsprop, peer("RMSprop"), dict(lr=0.01)),
+    Case("RMSprop momentum", so.RMSprop, rmsprop, peer("RMSprop"), dict(lr=0.01, momentum=0.8, alpha=0.9)),
+    Case("RMSprop centered", so.RMSprop, rmsprop, peer("RMSprop"),
          dict(lr=0.01, centered=True, alpha=0.9, eps=1e-3)),
-    Case("RMSprop centered momentum", so.RMSprop, rmsprop, torch.optim.RMSprop,
+    Case("RMSprop centered momentum", so.RMSprop, rmsprop, peer("RMSprop"),
          dict(lr=0.01, centered=True, momentum=0.5, alpha=0.9, eps=1e-3)),
-    Case("Adam", so.Adam, adam, torch.optim.Adam, dict(lr=0.01)),
-    Case("Adam betas", so.Adam, adam, torch.optim.Adam, dict(lr=0.01, betas=(0.5, 0.9), eps=1e-3)),
-    Case("Adam amsgrad", so.Adam, adam, torch.optim.Adam, dict(lr=0.01, betas=(0.9, 0.9), amsgrad=True)),
-    Case("AdamW", so.AdamW, adam, torch.optim.AdamW, dict(lr=0.01), coupled=False),
-    Case("AdamW amsgrad", so.AdamW, adam, torch.optim.AdamW, dict(lr=0.01, amsgrad=True, betas=(0.9, 0.9)),
+    Case("Adam", so.Adam, adam, peer("Adam"), dict(lr=0.01)),
+    Case("Adam betas", so.Adam, adam, peer("Adam"), dict(lr=0.01, betas=(0.5, 0.9), eps=1e-3)),
+    Case("Adam amsgrad", so.Adam, adam, peer("Adam"), dict(lr=0.01, betas=(0.9, 0.9), amsgrad=True)),
+    Case("AdamW", so.AdamW, adam, peer("AdamW"), dict(lr=0.01), coupled=False),
+    Case("AdamW amsgrad", so.AdamW, adam, peer("AdamW"), dict(lr=0.01, amsgrad=True, betas=(0.9, 0.9)),
          coupled=False),
     Case("RowwiseAdam", so.RowwiseAdam, adam, hyper=dict(lr=0.01), reference_hyper=dict(square=mean_square)),
-    Case("Adamax", so.Adamax, adamax, torch.optim.Adamax, dict(lr=0.01)),
-    Case("NAdam", so.NAdam, nadam, torch.optim.NAdam, dict(lr=0.01, momentum_decay=0.1)),
-    Case("NAdam decoupled", so.NAdam, nadam, torch.optim.NAdam, dict(lr=0.01, decoupled_weight_decay=True),
+    Case("Adamax", so.Adamax, adamax, peer("Adamax"), dict(lr=0.01)),
+    Case("NAdam", so.NAdam, nadam, peer("NAdam"), dict(lr=0.01, momentum_decay=0.1)),
+    Case("NAdam decoupled", so.NAdam, nadam, peer("NAdam"), dict(lr=0.01, decoupled_weight_decay=True),
          dict(decoupled_weight_decay=None), coupled=False),
     Case("Ftrl", so.Ftrl, ftrl, hyper=dict(lr=0.3, beta=0.5, l1=0.2, l2=0.1), coupled=False),
     Case("Lion", so.Lion, lion, hyper=dict(lr=0.01), coupled=False),
