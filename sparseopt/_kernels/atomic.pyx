@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Changes of several objects that take effect completely or not at all.
 
 Python runs signal handlers, other threads and finalizers between bytecodes. None of these runs inside C code
@@ -16,18 +16,29 @@ import bisect
 cnp.import_array()
 
 
+cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    #include <intrin.h>
+    #define sparseopt_exchange(p, x) _InterlockedExchange((p), (x))
+    #else
+    #define sparseopt_exchange(p, x) __atomic_exchange_n((p), (x), __ATOMIC_SEQ_CST)
+    #endif
+    """
+    long exchange "sparseopt_exchange"(long*, long)
+
+
 cdef class Counts:
     """The counters of an optimizer. As a context manager, a lock that refuses a second call at the same time."""
 
     def __enter__(self):
-        if self.busy:
+        if exchange(&self.busy, 1):         # in one instruction, since a Python without a GIL may run two threads here
             raise RuntimeError("this optimizer is at work in another call: in another thread, or in the call that runs "
                                "this schedule or hook; an optimizer allows one call at a time")
-        self.busy = True
         return self
 
     def __exit__(self, kind, value, traceback):
-        self.busy = False
+        exchange(&self.busy, 0)
 
 
 def adopt(list copies, list updates, list attributes):

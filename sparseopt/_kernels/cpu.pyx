@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """Detects the instruction sets and the model of this processor.
 
 This module is built without special instructions, so that it runs on every processor.

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=True
 """Replay of missed steps: bring a row from step s to the last step, `now`, in one update.
 
 A row at step s has missed the steps t = s + 1 ... now. Its gradient was 0 in all of these steps.

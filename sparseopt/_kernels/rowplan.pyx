@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=True
 """Plan an update: find the rows that a gradient touches, and the entries of each row.
 
 1. `plan` takes the arrays of one gradient. `checked_copy` copies and checks all row, column and source numbers.
