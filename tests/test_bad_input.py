@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 import sparseopt as so
 from sparseopt.optimizers import OPTIMIZERS
+from sparseopt.optimizers._rule import Rule
 
 ITEMS, DIM, BATCH = 5, 3, 4
 
@@ -492,6 +493,19 @@ def test_a_change_that_the_state_does_not_allow_is_refused_by_its_name(make, cha
     before = bits(opt)
     opt.param_groups[0].update(change)
     with pytest.raises(ValueError, match=message):
+        opt.step(good_user())
+    assert bits(opt) == before
+
+
+def test_two_changes_of_which_only_both_need_other_state_are_refused_by_their_names():
+    class Both(so.SGD):
+        def _rule(self, group):
+            return Rule("momentum", ("momentum_buffer",)) if group["momentum"] and group["nesterov"] else Rule("sgd")
+
+    opt = Both(tables()[0])
+    before = bits(opt)
+    opt.param_groups[0].update(momentum=0.5, nesterov=True)
+    with pytest.raises(ValueError, match="'momentum', 'nesterov' have changed; they cannot change together"):
         opt.step(good_user())
     assert bits(opt) == before
 

@@ -380,6 +380,17 @@ def test_a_rule_with_other_states_than_its_function_takes_is_refused():
             _kernels.Sweep(name, table, states, None)
 
 
+def test_a_rule_with_more_numbers_of_a_count_than_the_kernels_keep_is_refused():
+    class Wrong(so.Adam):
+        def _by_count(self, group):
+            return super()._by_count(group) * 3
+
+    table = so.zeros((3, 2))
+    with pytest.raises(ValueError, match="has 6 numbers that depend on the step count; it may have 4"):
+        Wrong(table).step(so.RowGradient([1], [[1.0, 1.0]]))
+    assert not table.any()
+
+
 @each_dtype
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 def test_instruction_sets_give_the_same_bits_of_a_nan_in_ftrl(bad, dtype):

@@ -221,7 +221,7 @@ def test_the_order_of_the_visit_changes_no_bit_of_an_update():
     columns, samples = rng.integers(7, size=800), rng.permutation(800)
     forms = {"rows": (rows, values), "cells": (rows, values[:, 0].copy(), None, columns),
              "product": (rows, values, None, None, samples, values[:, 1].copy())}
-    hyper, by_count = np.array([0.1, 1e-10], np.float32), np.ones((1, 1), np.float32)
+    hyper = np.array([0.1, 1e-10], np.float32)
     left_out = np.isin(np.arange(5000), rows[:9])
     for form, entries in forms.items():
         tables = []
@@ -232,7 +232,7 @@ def test_the_order_of_the_visit_changes_no_bit_of_an_update():
             assert (plan.order is not None) == (rising and form == "rows")
             sweep = _kernels.Sweep("adagrad", arrays[0], arrays[1:], None)
             for part in (plan, plan.without(left_out[plan.rows])):
-                sweep.apply([sweep.prepare(part, 2, (hyper, by_count, 1, 1.0, 0.0))])
+                sweep.apply([sweep.prepare(part, 2, (hyper, (), 1, 1, 1.0, 0.0))])
             tables.append(arrays)
         np.testing.assert_array_equal(tables[0], tables[1], err_msg=form)
         assert np.count_nonzero(tables[0][1].any(axis=1)) == 800

@@ -64,8 +64,8 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
     cdef Target t = target[0]       # a copy: after each store to a table, gcc would read the original again
     cdef const real* values = <const real*>s.values + w.start * s.stride
     cdef const real* g
-    cdef real own
-    cdef const real* at = numbers_at(how, how.count, &own)
+    cdef real own[MOST_COLUMNS]
+    cdef const real* at = numbers_at(how, how.count, own)
     cdef bint runs = plain and t.by_elements and s.stride == t.dim, counted = t.steps != NULL and not how.past
     cdef Py_ssize_t i = 0, n = w.n
     while i < n:
@@ -77,7 +77,7 @@ cdef inline void visit(bint plain, const Target* target, const Source* s, const 
         prefetch_close(&t, w, i)
         g = in_place(&t, s, values + i * s.stride) if plain else form_gradient(target, s, how, w, i, scratch)
         if counted:
-            at = numbers_at(how, next_count(&t, w.rows[i]), &own)
+            at = numbers_at(how, next_count(&t, w.rows[i]), own)
         apply(t.rule, &t, w.rows[i], 0, t.dim, g, at, <const real*>how.hyper)
         if not plain and how.max_norm < INFINITY:
             project(<real*>(t.table + w.rows[i] * t.row_bytes), t.dim, how.max_norm)

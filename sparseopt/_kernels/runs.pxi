@@ -17,13 +17,15 @@ cdef Py_ssize_t update_run(const Target* t, const Settings* how, const Window* w
                            const real* at) noexcept nogil:
     """Apply the rule to RUN rows from the i-th on as if they were one row, and return RUN."""
     cdef Py_ssize_t j, lo = 0, end = RUN * t.dim, piece = end
-    cdef real own
+    cdef int64_t count = 0
+    cdef real own[MOST_COLUMNS]
     if t.n_long > 1:        # longer pieces would make loads wait for stores to other arrays
         piece = max(1, APART // max(1, t.row_bytes)) * t.dim
     prefetch_far(t, w, i, RUN + t.burst)
     if t.steps:
         for j in range(RUN):
-            at = numbers_at(how, next_count(t, w.rows[i + j]), &own)
+            count = next_count(t, w.rows[i + j])
+        at = numbers_at(how, count, own)
     while lo < end:
         apply(t.rule, t, w.rows[i], lo, min(piece, end - lo), g + lo, at, <const real*>how.hyper)
         lo += piece

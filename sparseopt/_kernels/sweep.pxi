@@ -107,22 +107,29 @@ cdef class Sweep:
     def prepare(self, RowPlan plan not None, int num_threads, tuple numbers):
         """The Update that applies the rule to every touched row.
 
-        `numbers` are hyper, by_count, count, scale and decay of `Settings`; then all or none of clip_value,
+        `numbers` are hyper, the columns, first, count, scale and decay of `Settings`; then all or none of clip_value,
         max_row_norm, max_norm and slope.
         """
         cdef Update update = self.new_update(plan, num_threads)
         cdef Settings* how = &update.how
-        cdef cnp.ndarray hyper = <cnp.ndarray?>numbers[0], by_count = <cnp.ndarray?>numbers[1]
-        update.hyper, update.by_count, update.takes_a_step = hyper, by_count, True
+        cdef cnp.ndarray hyper = <cnp.ndarray?>numbers[0], column
+        cdef tuple columns = <tuple?>numbers[1]
+        cdef int j
+        if len(columns) > MOST_COLUMNS:
+            raise ValueError(f"the rule has {len(columns)} numbers that depend on the step count; it may have "
+                             f"{MOST_COLUMNS}")
+        update.hyper, update.columns, update.takes_a_step = hyper, columns, True
         how.hyper = cnp.PyArray_DATA(hyper)
-        how.by_count = cnp.PyArray_DATA(by_count)
-        how.n_counts = cnp.PyArray_DIM(by_count, 0)
-        how.n_by_count = cnp.PyArray_DIM(by_count, 1)
-        how.count, how.scale, how.decay = numbers[2], numbers[3], numbers[4]
+        how.n_columns = len(columns)
+        for j in range(how.n_columns):
+            column = <cnp.ndarray?>columns[j]
+            how.column[j] = cnp.PyArray_DATA(column)
+            how.n_counts[j] = cnp.PyArray_DIM(column, 0)
+        how.first, how.count, how.scale, how.decay = numbers[2], numbers[3], numbers[4], numbers[5]
         how.clip_value = how.max_row_norm = how.max_norm = INFINITY
         how.slope = 0
-        if len(numbers) > 5:
-            how.clip_value, how.max_row_norm, how.max_norm, how.slope = numbers[5], numbers[6], numbers[7], numbers[8]
+        if len(numbers) > 6:
+            how.clip_value, how.max_row_norm, how.max_norm, how.slope = numbers[6], numbers[7], numbers[8], numbers[9]
         return update
 
     def prepare_catching_up(self, RowPlan plan, int num_threads):
@@ -149,11 +156,11 @@ cdef class Sweep:
         how.decay = 0
         how.clip_value = how.max_row_norm = how.max_norm = INFINITY
         how.slope = 0
-        how.n_counts = how.n_by_count = 1
+        how.n_columns = 0
         if self.last_hyper is None:             # before the first step no row has missed any
-            how.hyper = how.by_count = NULL
+            how.hyper = NULL
         else:
-            how.hyper = how.by_count = cnp.PyArray_DATA(<cnp.ndarray>self.last_hyper)
+            how.hyper = cnp.PyArray_DATA(<cnp.ndarray>self.last_hyper)
         how.past = &self.history.past
         how.count = self.history.past.now
 

@@ -3,6 +3,7 @@
 
 cdef enum:
     MOST_STATES = 3
+    MOST_COLUMNS = 4        # numbers of a row that depend on its step count.
     MOST_AHEAD = 64         # largest l2_ahead.
     FAR_ENTRIES = 32        # entries between L2 prefetch and use of unordered gradient rows.
     CLOSE_ENTRIES = 8       # entries between L1 prefetch and use.
@@ -44,10 +45,11 @@ cdef struct Settings:
     double max_row_norm     # bound on the 2-norm of a row's gradient; INFINITY: none.
     double max_norm         # bound on the 2-norm of an updated row; INFINITY: none.
     const void* hyper       # hyper-parameters, as the rule reads them.
-    const void* by_count    # (n_counts, n_by_count): the numbers that depend on the step count.
-    Py_ssize_t n_counts
-    Py_ssize_t n_by_count
-    double slope            # unless 0, the one number of count k is 1 + (k - 1) slope, instead of by_count.
+    int n_columns           # of numbers that depend on the step count.
+    const void* column[MOST_COLUMNS]        # the numbers for the counts from first on; the last one is for all further.
+    Py_ssize_t n_counts[MOST_COLUMNS]
+    Py_ssize_t first
+    double slope            # without columns, the one number of count k is 1 + (k - 1) slope.
     Py_ssize_t count        # the count of every row, if steps is NULL or there is a past.
     const Past* past        # the steps that rows may have missed; NULL under missed="skip".
 
@@ -75,11 +77,13 @@ cdef void row_numbers(const Source* s, Py_ssize_t lo, Py_ssize_t hi, int64_t* ou
 
 
 cdef inline const real* numbers_at(const Settings* how, int64_t k, real* own) noexcept nogil:
-    """The numbers that depend on the count k alone; `own` has room for one number."""
-    if how.slope != 0:
+    """The numbers that depend on the count k alone, in `own`, which has room for MOST_COLUMNS."""
+    cdef int j
+    for j in range(how.n_columns):
+        own[j] = (<const real*>how.column[j])[max(0, min(k - how.first, how.n_counts[j] - 1))]
+    if how.n_columns == 0:
         own[0] = <real>(1 + <double>(k - 1) * how.slope)
-        return own
-    return <const real*>how.by_count + (max(1, min(k, how.n_counts)) - 1) * how.n_by_count
+    return own
 
 
 cdef inline int64_t next_count(const Target* t, int64_t row) noexcept nogil:

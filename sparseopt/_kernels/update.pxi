@@ -6,7 +6,7 @@ cdef class Update(Scratch):
     cdef Sweep sweep
     cdef public RowPlan plan        # the rows to update; None: no row.
     cdef Settings how
-    cdef object hyper, by_count     # the arrays that `how` points into.
+    cdef object hyper, columns      # the arrays that `how` points into.
     cdef bint takes_a_step          # False: rows are only brought up to the last step.
     cdef History history            # the table's history after the call; None under missed="skip".
     cdef RowPlan all_rows              # all rows, if they are brought up first because a new history begins; else None.

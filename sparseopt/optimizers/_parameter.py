@@ -46,6 +46,7 @@ class Parameter:
                              "number a row it must have by_elements=False")
         self.rule = rule
         self.made_for = dict(group)
+        self.count_of_each_row = rule.counted and step_count == "row" and missed is None and not rule.table_state
         shape, dtype = self.table.shape, self.table.dtype
         self.state = {}
         if missed is not None:          # the step that a row was last brought up to

@@ -1,10 +1,10 @@
-"""The description of an update rule: `Rule`, `Missed`, and the methods that a subclass of `Optimizer` overrides.
+"""A rule's description: `Rule`, `Column`, `Missed`, and the methods that a subclass of `Optimizer` overrides.
 
 The maths of a rule is compiled, in `_kernels/rules`. A subclass of `Optimizer` names the compiled functions, and gives
 them their numbers in float64. It contains no loop over rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,17 @@ class Rule(NamedTuple):
     # Whether the update of an element depends on the numbers of that element alone. If so, the kernels may give the row
     # function several neighbouring rows as one.
     by_elements: bool = True
+
+
+class Column(NamedTuple):
+    """A number that depends on the step count k and on hyper-parameters alone: function(k, *numbers).
+
+    k is an array of float64. The function stands in a module, so that two equal columns are known as equal. Its values
+    have a limit, or move so slowly that a quarter of many thousand counts tells.
+    """
+
+    function: Callable[..., np.ndarray]
+    numbers: tuple[float, ...]
 
 
 class Missed(NamedTuple):
@@ -45,8 +56,8 @@ class UpdateRule:
     """The part of an optimizer that differs from one to the next: attributes and methods that a subclass overrides.
 
     A new optimizer needs `_rule` and `_hyper`, and the hyper-parameters lr and weight_decay. `group` is an entry of
-    `param_groups`, with checked hyper-parameters. `_hyper` gets the hyper-parameters of `_floored` above 0. `_by_count`
-    gets a group without params, lr, eps, weight_decay and the clip options. `lr` is the rate of this step as a number.
+    `param_groups`, with checked hyper-parameters. `_hyper` gets the hyper-parameters of `_floored` above 0. `lr` is the
+    rate of this step as a number.
     """
 
     _floored: tuple[str, ...] = ("eps",)     # 0 becomes the smallest normal number, so that 0 / 0 gives 0.
@@ -62,16 +73,23 @@ class UpdateRule:
         """Return the numbers that the row function takes, in its order."""
         raise NotImplementedError
 
-    def _by_count(self, group: Mapping[str, Any], k: np.ndarray) -> np.ndarray:
-        """Return the numbers that depend on the step counts k alone, an array (len(k), columns) of float64."""
-        return np.ones((len(k), 1))
+    def _by_count(self, group: Mapping[str, Any]) -> tuple[Column, ...]:
+        """Return the numbers that depend on the step count k: up to four columns.
+
+        Without columns the row function gets the one number 1 + (k - 1) `_count_slope`.
+        """
+        return ()
 
     def _count_slope(self, group: Mapping[str, Any]) -> float:
-        """Return d where `_by_count` would be the one number 1 + (k - 1) d; else 0."""
+        """Return d of the number 1 + (k - 1) d."""
         return 0.0
 
-    def _with_table_state(self, at: np.ndarray, state: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, float]]:
-        """Return the numbers of one step for a rule with `table_state`, and the values of that state after the step."""
+    def _with_table_state(self, at: Sequence[float],
+                          state: Mapping[str, np.ndarray]) -> tuple[Sequence[float], dict[str, float]]:
+        """Return the numbers of one step for a rule with `table_state`, and the values of that state after the step.
+
+        `at` has the numbers of the columns.
+        """
         raise NotImplementedError
 
     def _state_after(self, group: Mapping[str, Any], k: np.ndarray) -> dict[str, np.ndarray]:
@@ -93,10 +111,10 @@ class UpdateRule:
         raise ValueError(f'missed is "replay"; it must be "skip", since {type(self).__name__} has no rule for missed '
                          "steps")
 
-    def _missed_step(self, group: Mapping[str, Any], lr: float, k: int, at: np.ndarray) -> dict[str, Any]:
-        """Return the effect of step k on rows that miss it, as arguments of Update.replay.
+    def _missed_step(self, group: Mapping[str, Any], lr: float, k: int, at: Sequence[float]) -> dict[str, Any]:
+        """Return the effect of step k on rows that miss it, as arguments of Update.append_to_history.
 
-        `at` is the row of `_by_count` for k.
+        `at` has the numbers of the columns for k, or what `_with_table_state` made of these.
         """
         return {}
 

@@ -4,7 +4,15 @@ import numpy as np
 
 from ._base import Optimizer
 from ._options import Options, Params, Rate, Unpack
-from ._rule import Missed, Rule
+from ._rule import Column, Missed, Rule
+
+
+def corrected(k, b1):
+    return 1 - b1**k
+
+
+def root_corrected(k, b2):
+    return 1 / np.sqrt(1 - b2**k)
 
 
 class Adam(Optimizer):
@@ -68,9 +76,9 @@ class Adam(Optimizer):
         b1, b2 = group["betas"]
         return lr, b1, 1 - b1, b2, 1 - b2, group["eps"], 1.0
 
-    def _by_count(self, group, k):
+    def _by_count(self, group):
         b1, b2 = group["betas"]
-        return np.stack([1 - b1**k, 1 / np.sqrt(1 - b2**k)], axis=1)
+        return Column(corrected, (b1,)), Column(root_corrected, (b2,))
 
     def _missed_steps(self, group):
         b1, b2 = group["betas"]

@@ -4,7 +4,8 @@ import math
 
 from ._base import Optimizer
 from ._options import Options, Params, Rate, Unpack
-from ._rule import Missed, Rule
+from ._rule import Column, Missed, Rule
+from .adam import corrected
 
 
 class Adamax(Optimizer):
@@ -57,8 +58,8 @@ class Adamax(Optimizer):
         b1, b2 = group["betas"]
         return lr, b1, 1 - b1, b2, group["eps"], b2 ** self._window(group)
 
-    def _by_count(self, group, k):
-        return (1 - group["betas"][0]**k)[:, None]
+    def _by_count(self, group):
+        return (Column(corrected, group["betas"][:1]),)
 
     @staticmethod
     def _window(group):

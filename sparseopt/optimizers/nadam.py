@@ -4,8 +4,16 @@ import numpy as np
 
 from ._base import Optimizer
 from ._options import Options, Params, Rate, Unpack
-from ._rule import Rule
-from .adam import Adam
+from ._rule import Column, Rule
+from .adam import Adam, root_corrected
+
+
+def momentum(k, b1, decay):
+    return b1 * (1 - 0.5 * 0.96 ** (k * decay))
+
+
+def following(k, b1, decay):
+    return momentum(k + 1, b1, decay)
 
 
 class NAdam(Optimizer):
@@ -76,20 +84,20 @@ class NAdam(Optimizer):
         decay = group["weight_decay"] if group["decoupled_weight_decay"] else 0.0
         return lr, b1, 1 - b1, b2, 1 - b2, group["eps"], 1 - lr * decay
 
-    def _by_count(self, group, k):
-        b1, b2 = group["betas"]
-        mu, following = (b1 * (1 - 0.5 * 0.96 ** (i * group["momentum_decay"])) for i in (k, k + 1))
-        return np.stack([mu, following, 1 / np.sqrt(1 - b2**k)], axis=1)
+    def _by_count(self, group):
+        (b1, b2), decay = group["betas"], group["momentum_decay"]
+        return Column(momentum, (b1, decay)), Column(following, (b1, decay)), Column(root_corrected, (b2,))
 
     def _with_table_state(self, at, state):
-        mu, following, scale = at
+        mu, next_mu, scale = at
         product = float(state["mu_product"]) * mu
-        numbers = np.array([(1 - mu) / (1 - product), following / (1 - product * following), scale])
+        numbers = (1 - mu) / (1 - product), next_mu / (1 - product * next_mu), scale
         return numbers, {"mu_product": product}
 
     def _state_after(self, group, k):
         most = min(int(np.max(k, initial=0)), 1 << 20)          # by then the product has long become 0, or never will
-        products = np.cumprod(np.append(1.0, self._by_count(group, np.arange(1.0, most + 1))[:, 0]))
+        mu = momentum(np.arange(1.0, most + 1), group["betas"][0], group["momentum_decay"])
+        products = np.cumprod(np.append(1.0, mu))
         return {"mu_product": products[np.minimum(k, most)]}
 
     def _coupled_decay(self, group):

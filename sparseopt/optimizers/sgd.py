@@ -4,7 +4,11 @@ import numpy as np
 
 from ._base import Optimizer
 from ._options import Options, Params, Rate, Unpack
-from ._rule import Missed, Rule
+from ._rule import Column, Missed, Rule
+
+
+def after_first(k, first, later):
+    return np.where(k == 1, first, later)
 
 
 class SGD(Optimizer):
@@ -72,9 +76,10 @@ class SGD(Optimizer):
     def _hyper(self, group, lr):
         return lr, group["momentum"]
 
-    def _by_count(self, group, k):
-        first = k == 1
-        return np.stack([np.where(first, 0, group["momentum"]), np.where(first, 1, 1 - group["dampening"])], axis=1)
+    def _by_count(self, group):
+        if group["momentum"] == 0:
+            return ()
+        return Column(after_first, (0.0, group["momentum"])), Column(after_first, (1.0, 1 - group["dampening"]))
 
     def _missed_steps(self, group):
         if group["momentum"]:
