@@ -19,7 +19,7 @@ import sparseopt.torch
 COMMUNITIES = 7
 
 
-def optimizer_of(name, model, lr=0.01):
+def optimizer_of(name, model, lr):
     if name == "torch":
         return torch.optim.SparseAdam(model.parameters(), lr=lr)
     if name == "sparseopt":
@@ -29,7 +29,7 @@ def optimizer_of(name, model, lr=0.01):
     return optimizer
 
 
-def graph(nodes, within=8, outside=8):
+def graph(nodes, within=12, outside=4):
     """Edges, and the community of each node, which has on average so many neighbours within and outside."""
     size = nodes // COMMUNITIES
     chances = torch.full((COMMUNITIES, COMMUNITIES), outside / (size * (COMMUNITIES - 1)))
@@ -47,16 +47,16 @@ def main():
     train(options.optimizer, options.nodes, options.epochs)
 
 
-def train(name, nodes=2800, epochs=5, seed=0):
+def train(name, nodes=2800, epochs=5, dim=128, batch_size=128, lr=0.01, seed=0):
     torch.manual_seed(seed)
     edges, community = graph(nodes)
-    model = Node2Vec(edges, embedding_dim=128, walk_length=20, context_size=10, walks_per_node=10, sparse=True)
-    optimizer = optimizer_of(name, model)
+    model = Node2Vec(edges, embedding_dim=dim, walk_length=20, context_size=10, walks_per_node=10, sparse=True)
+    optimizer = optimizer_of(name, model, lr)
     shuffled = torch.randperm(len(community))
     test, training = shuffled.tensor_split([len(shuffled) // 5])
     for epoch in range(1, epochs + 1):
         begin = time.perf_counter()
-        for positive, negative in model.loader(batch_size=128, shuffle=True):
+        for positive, negative in model.loader(batch_size=batch_size, shuffle=True):
             optimizer.zero_grad()
             loss = model.loss(positive, negative)
             loss.backward()
