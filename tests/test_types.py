@@ -1,4 +1,4 @@
-"""The package tells type checkers the truth: a program of a user passes them, runs, and uses every public name."""
+"""Type checkers find nothing in a correct program, which runs and uses every public name, and find common mistakes."""
 
 import ast
 import importlib
@@ -66,7 +66,7 @@ def test_the_typed_program_runs(tmp_path):
 
 
 @pytest.mark.parametrize("check", ["pyright", "verifytypes"])       # mypy and stubtest take too long for each run
-def test_type_checkers_find_nothing(check):
+def test_a_type_checker_finds_what_it_should(check):
     if typecheck.missing():
         pytest.skip(f"type checks need {', '.join(typecheck.missing())}: pip install 'sparseopt[dev,torch]'")
     passed, said = typecheck.run(check)

@@ -186,9 +186,9 @@ def click_models(folder: Path) -> None:
         machine = machine.fit(X, y, callback=report)
         print(evaluation.log_loss(y, linear.predict_proba(X)[:, 1], sample_weight=np.ones(len(y))), p.mean())
         print(evaluation.auc(y, machine.decision_function(X)), machine.score(X, y), linear.coef_.shape)
-    X, y, p = next(log.rows(1000))
-    regressor = FactorizationMachineRegressor(dim=2, epochs=1).fit(X, y.astype(np.float64), sample_weight=p)
-    print(regressor.predict(X).mean(), regressor.factors_.shape, regressor.get_params()["dim"])
+    rows, labels, weights = next(log.rows(1000))
+    regressor = FactorizationMachineRegressor(dim=2, epochs=1).fit(rows, labels.astype(float), sample_weight=weights)
+    print(regressor.predict(rows).mean(), regressor.factors_.shape, regressor.get_params()["dim"])
     path = folder / "clicks.csv"
     path.write_text("click,site,price\n" + "".join(f"{row % 2},s{row % 7},{row / 3}\n" for row in range(50)))
     reader = datasets.ClickReader(label="click", numbers=["price"], n_features=2**10)
