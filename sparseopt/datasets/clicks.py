@@ -167,7 +167,7 @@ class ClickReader:
         self.first: int = int(first)
         self.names: bool = _checks.flag("names", names)
         self._layout = None
-        self.classes_: tuple[Any, Any] | None = None
+        self.classes_: Any = None
         self.statistics_: dict[str, list[float]] = {}
         self.names_: dict[str, int] = {}
 

@@ -12,6 +12,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -361,8 +362,11 @@ class WordVectors:
     """The common part of all word vectors: access by word. `vectors_` has one row for each word of `words_`."""
 
     words_: list[str]
-    vectors_: Floats
     _number: dict[str, int]         # from a word to its row
+
+    if TYPE_CHECKING:
+        @property
+        def vectors_(self) -> Floats: ...
 
     def _rows(self, rows):
         """Return the vectors of some rows, as a new array."""
