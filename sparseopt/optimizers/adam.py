@@ -2,16 +2,17 @@
 
 import numpy as np
 
+from .._typing import Array
 from ._base import Optimizer
 from ._options import Options, Params, Rate, Unpack
 from ._rule import Column, Missed, Rule
 
 
-def corrected(k, b1):
+def corrected(k: Array, b1: float) -> Array:
     return 1 - b1**k
 
 
-def root_corrected(k, b2):
+def root_corrected(k: Array, b2: float) -> Array:
     return 1 / np.sqrt(1 - b2**k)
 
 

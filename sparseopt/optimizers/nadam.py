@@ -2,17 +2,18 @@
 
 import numpy as np
 
+from .._typing import Array
 from ._base import Optimizer
 from ._options import Options, Params, Rate, Unpack
 from ._rule import Column, Rule
 from .adam import Adam, root_corrected
 
 
-def momentum(k, b1, decay):
+def momentum(k: Array, b1: float, decay: float) -> Array:
     return b1 * (1 - 0.5 * 0.96 ** (k * decay))
 
 
-def following(k, b1, decay):
+def following(k: Array, b1: float, decay: float) -> Array:
     return momentum(k + 1, b1, decay)
 
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from .._typing import Array
 from ._base import Optimizer
 from ._options import Options, Params, Rate, Unpack
 from ._rule import Column, Missed, Rule
 
 
-def after_first(k, first, later):
+def after_first(k: Array, first: float, later: float) -> Array:
     return np.where(k == 1, first, later)
 
 
