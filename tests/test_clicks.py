@@ -1,6 +1,7 @@
 """Click models: their gradients, beside scikit-learn and finite differences; streams; what they refuse."""
 
 import pickle
+import sys
 from functools import partial
 
 import numpy as np
@@ -40,26 +41,29 @@ def log():
 def dense_loss(model, X, y, weight, tables):
     """The loss of a model in float64 on dense arrays, pairs one by one: nothing of the linear-time form."""
     X = np.asarray(X.toarray(), np.float64)
-    z = X @ tables["weights"] + tables["intercept"][0]
+    z = X @ tables["weights"] + tables["intercept"]
     if "factors" in tables:
-        products = tables["factors"] @ tables["factors"].T
-        z = z + np.einsum("bi,bj,ij->b", X, X, np.triu(products, 1))
+        for k, factors in enumerate(np.split(tables["factors"], len(tables["intercept"]), axis=1)):
+            z.T[k if z.ndim == 2 else ...] += np.einsum("bi,bj,ij->b", X, X, np.triu(factors @ factors.T, 1))
+    if z.ndim == 2:
+        return -(weight * np.log(np.exp(z[range(len(y)), y]) / np.exp(z).sum(axis=1))).sum()
     if isinstance(model, FactorizationMachineRegressor):
         return (weight * (z - y) ** 2 / 2).sum()
     return (weight * (np.logaddexp(0, z) - y * z)).sum()
 
 
 @pytest.mark.parametrize("repeats", [False, True])
-@pytest.mark.parametrize("model", MODELS)
-def test_a_step_of_sgd_goes_along_the_finite_differences_of_the_dense_loss(model, repeats):
+@pytest.mark.parametrize(("model", "n_classes"), [*((model, 2) for model in MODELS), *((m, 3) for m in CLASSIFIERS)])
+def test_a_step_of_sgd_goes_along_the_finite_differences_of_the_dense_loss(model, n_classes, repeats):
     X, y = some_rows(40, 12, repeats=repeats)
     X = X.astype(np.float32)
     y = np.random.default_rng(1).standard_normal(40) if model is FactorizationMachineRegressor else y
+    y = np.arange(40) % 3 if n_classes == 3 else y
     weight = np.random.default_rng(2).uniform(0, 2, 40)
     more = {} if model is LogisticRegression else {"dim": 3, "init_scale": 0.5}
     model = model(optimizer="SGD", lr=1e-2, l2=0.5, epochs=0, **more).fit(X, y, weight)
     before = {name: table.astype(np.float64) for name, table in model.optimizer_.params.items()}
-    target = y if isinstance(model, FactorizationMachineRegressor) else y == "yes"
+    target = y if isinstance(model, FactorizationMachineRegressor) or n_classes == 3 else y == "yes"
     model.partial_fit(X, y, sample_weight=weight)
     touched = np.unique(X.indices)
     for name, table in before.items():
@@ -301,7 +305,6 @@ def test_r2_of_targets_that_are_all_alike_is_finite():
     ({}, (X, Y[:5]), ValueError, "X has 6 samples and y has 5; the numbers must be equal"),
     ({}, (X, None), ValueError, "y is None"),
     ({}, (X, Y[None]), ValueError, r"y has shape \(1, 6\)"),
-    ({}, (X, [1, 2, 3, 1, 2, 3]), ValueError, "Only binary"),
     ({}, (X, [0.5, 1.5, 2.5] * 2), ValueError, "continuous"),
     ({}, (X, [1] * 6), ValueError, "only one class"),
     ({}, (X, [0, 1, np.nan] * 2), ValueError, "y has a NaN"),
@@ -370,9 +373,10 @@ def test_texts_in_x_are_named_with_what_makes_numbers_of_these(X, error, message
 
 @pytest.mark.parametrize(("given", "message"), [
     (dict(X=X[:, :3], y=Y), "X has 3 features, but LogisticRegression is expecting 4"),
-    (dict(X=X, y=["yes", "maybe"] * 3), "y has .*'maybe'.*; the classes are .*'no'.* and .*'yes'"),
+    (dict(X=X, y=["yes", "maybe"] * 3), "y has .*'maybe'.*; the classes are .*'no'.*, .*'yes'"),
     (dict(X=X, y=Y, classes=["a", "b"]), "classes is .*'a'.*; the model has"),
-    (dict(X=X, y=Y, classes=["a", "b", "c"]), "classes has 3 different classes"),
+    (dict(X=X, y=Y, classes=["a", "b", "c"]), "classes is 'a', 'b', 'c'; the model has 'no', 'yes'"),
+    (dict(X=X, y=Y, classes=["a"]), "classes has 1 different classes; there must be at least 2"),
 ])
 def test_a_stream_that_changes_is_refused(given, message):
     model = LogisticRegression().partial_fit(X, Y)
@@ -398,6 +402,130 @@ def test_any_two_labels_are_classes_and_survive_a_checkpoint(classes, tmp_path):
     assert loaded.classes_.dtype == y.dtype
     assert_array_equal(loaded.predict(X), model.predict(X))
     assert set(loaded.predict(X)) <= set(classes)
+
+
+@pytest.mark.parametrize("missed", ["skip", "replay"])
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_a_model_of_several_classes_is_saved_and_goes_on(model, missed, tmp_path):
+    X, _ = some_rows(200)
+    y = np.array(["a", "bc", "d", "e"])[np.random.default_rng(0).integers(0, 4, 200)]
+    settings = dict(optimizer="Adam", missed=missed, batch_size=30)
+    fitted = model(epochs=2, class_weight={"bc": 2.0}, **settings).fit(X, y)
+    fitted.save(tmp_path / "checkpoint")
+    loaded = model.load(tmp_path / "checkpoint")
+    assert loaded.class_weight == {"bc": 2.0}
+    for one in (fitted, loaded):
+        one.partial_fit(X, y)
+    assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    assert_array_equal(loaded.coef_, fitted.coef_)
+    assert loaded.n_iter_ == 3
+    assert_allclose(loaded.predict_proba(X).sum(axis=1), 1)
+    assert_array_equal(loaded.predict(X), loaded.classes_[loaded.predict_proba(X).argmax(axis=1)])
+    if model is FactorizationMachineClassifier:
+        assert loaded.factors_.shape == (4, 50, 8)
+        assert_array_equal(loaded.factors_[2], loaded.optimizer_.params["factors"][:, 16:24])
+    stream = model(**settings).partial_fit(X[:3], y[:3], classes=["a", "bc", "d", "e"]).partial_fit(X, y)
+    assert stream.coef_.shape == (4, 50)
+    assert stream.decision_function(sp.csr_array((2, 50))).shape == (2, 4)
+
+
+def test_weights_of_classes_whose_keys_json_would_change_are_kept(tmp_path):
+    model = LogisticRegression(class_weight={0: 2.0, 1: 1.0}).fit(X, Y == "yes")
+    model.save(tmp_path / "checkpoint")
+    assert LogisticRegression.load(tmp_path / "checkpoint").class_weight == {0: 2.0, 1: 1.0}
+
+
+def split_by_hand(y, fraction, epochs_rng):
+    """The positions that are held out, class by class."""
+    parts = []
+    for label in np.unique(y):
+        places = epochs_rng.permutation(np.flatnonzero(y == label))
+        parts.append(places[:round(len(places) * fraction)])
+    return np.sort(np.concatenate(parts))
+
+
+def test_training_ends_when_the_loss_of_what_is_held_out_no_longer_falls():
+    X, y = some_rows(600)
+    model = LogisticRegression(epochs=60, lr=1.0, early_stopping=True, validation_fraction=0.25, n_iter_no_change=2,
+                               tol=1e-3).fit(X, y)
+    held_out = split_by_hand(y, 0.25, model._rng(1, 0))
+    rest = np.setdiff1d(np.arange(600), held_out)
+    by_hand, losses = LogisticRegression(lr=1.0), []
+    for _ in range(60):
+        by_hand.partial_fit(X[rest], y[rest])
+        losses.append(evaluation.log_loss(y[held_out] == "yes", by_hand.predict_proba(X[held_out])[:, 1]))
+        best = [min(losses[:k], default=np.inf) for k in range(len(losses))]
+        gained = [loss <= before - 1e-3 for loss, before in zip(losses, best, strict=True)]
+        if gained[-2:] == [False, False]:
+            break
+    assert 3 < model.n_iter_ == len(losses) < 60
+    assert_array_equal(model.coef_, by_hand.coef_)
+    noise = np.random.default_rng(1).standard_normal(600)
+    assert 5 < FactorizationMachineRegressor(epochs=200, early_stopping=True).fit(X, noise).n_iter_ < 200
+
+
+@pytest.mark.parametrize(("settings", "arguments", "message"), [
+    ({"early_stopping": 1}, {}, "early_stopping is 1; it must be True or False"),
+    ({"early_stopping": True, "validation_fraction": 1.0}, {}, "validation_fraction is 1.0; it must be above 0 and"),
+    ({"early_stopping": True, "validation_fraction": 0.01}, {}, "validation_fraction is 0.01, which holds out 0 of 6"),
+    ({"early_stopping": True, "validation_fraction": 0.4}, {"sample_weight": [1, 0, 0, 0, 0, 0]}, "is zero for all"),
+    ({"n_iter_no_change": 0}, {}, "n_iter_no_change is 0"),
+    ({"tol": -1.0}, {}, "tol is -1.0"),
+    ({"class_weight": "even"}, {}, "class_weight is 'even'; it must be None, 'balanced', or a dict"),
+    ({"class_weight": {"maybe": 1}}, {}, "class_weight has 'maybe'; the classes are 'no', 'yes'"),
+    ({"class_weight": {"yes": -1}}, {}, "class_weight has -1 for 'yes'; it must be a finite number"),
+    ({"class_weight": {"yes": 0, "no": 0}}, {}, "make all weights zero"),
+])
+def test_a_wrong_setting_of_classes_and_of_stopping_is_named_and_nothing_is_trained(settings, arguments, message):
+    model = LogisticRegression(**settings)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, Y, **arguments)
+    assert not hasattr(model, "optimizer_")
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"early_stopping": True}, "early_stopping is True; partial_fit trains one epoch on all samples"),
+    ({"class_weight": "balanced"}, "class_weight is 'balanced', which partial_fit does not support"),
+])
+def test_partial_fit_refuses_what_needs_all_samples(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LogisticRegression(**settings).partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_names_of_columns_are_kept_and_another_order_is_refused(kind, tmp_path):
+    frames = pytest.importorskip(kind, reason=f"{kind} is not installed")
+    frame = frames.DataFrame({"price": [1.0, 2, 3, 4], "age": [1, 0, 1, 0], "size": [0.5, 0.5, 1, 1]})
+    y = [0, 1, 1, 0]
+    model = LogisticRegression().fit(frame, y)
+    assert model.feature_names_in_.tolist() == ["price", "age", "size"]
+    model.save(tmp_path / "checkpoint")
+    loaded = LogisticRegression.load(tmp_path / "checkpoint")
+    for one in (model, loaded, LogisticRegression().partial_fit(frame, y)):
+        for call in (one.predict, one.predict_proba, one.predict_log_proba, lambda X, one=one: one.score(X, y),
+                     lambda X, one=one: one.partial_fit(X, y)):
+            with pytest.raises(ValueError, match="Feature names must be in the same order as they were in fit"):
+                call(frame[["age", "price", "size"]])
+            with pytest.raises(ValueError, match="unseen at fit time:\n- cost\nFeature names seen at fit time, yet "
+                                                 "now missing:\n- price"):
+                call(frame.rename({"price": "cost"}) if kind == "polars" else frame.rename(columns={"price": "cost"}))
+            with pytest.warns(UserWarning, match="X does not have valid feature names, but LogisticRegression was"):
+                call(np.asarray(frame))
+    model.fit(np.asarray(frame), y)
+    assert not hasattr(model, "feature_names_in_")
+    with pytest.warns(UserWarning, match="X has feature names, but LogisticRegression was fitted without"):
+        model.predict(frame)
+
+
+def test_names_that_are_only_partly_texts_are_refused():
+    with pytest.raises(TypeError, match=r"names are of the types \['int', 'str'\]. Feature names are only supported"):
+        LogisticRegression().fit(Frame([[1, 2], [3, 4]], ["price", 7]), [0, 1])
+    assert not hasattr(LogisticRegression().fit(Frame([[1, 2], [3, 4]], [7, 8]), [0, 1]), "feature_names_in_")
+
+
+def test_a_notebook_shows_a_model_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.utils", None)
+    assert LogisticRegression(l1=0.5)._repr_html_() == "<pre>LogisticRegression(l1=0.5)</pre>"
 
 
 def test_a_model_that_is_not_fitted_says_so():

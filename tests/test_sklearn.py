@@ -4,21 +4,27 @@ import warnings
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
+import sklearn
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.datasets import make_blobs
 from sklearn.feature_extraction import FeatureHasher
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.linear_model import LogisticRegression as TheirLogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, parametrize_with_checks
 
 from sparseopt.models import FactorizationMachineClassifier, FactorizationMachineRegressor, LogisticRegression
 
-# The checks train on some hundred samples, which is one batch: a regressor's weights need more epochs.
-ESTIMATORS = [LogisticRegression(), LogisticRegression(optimizer="Adam", missed="replay"),
-              FactorizationMachineClassifier(), FactorizationMachineRegressor(epochs=100)]
+# The checks train on some hundred samples, which is one batch: the models need more epochs or a higher rate.
+ESTIMATORS = [LogisticRegression(epochs=100), LogisticRegression(optimizer="Adam", lr=0.1, missed="replay", epochs=50),
+              FactorizationMachineClassifier(optimizer="Adam", lr=0.1, epochs=50),
+              FactorizationMachineRegressor(epochs=100)]
 
 with warnings.catch_warnings():         # that they are no BaseEstimator, which would need scikit-learn to import them
     warnings.filterwarnings("ignore", "Estimator .* does not inherit", UserWarning)
@@ -34,7 +40,7 @@ def test_tags_say_what_the_models_are():
     assert is_classifier(LogisticRegression())
     assert is_classifier(FactorizationMachineClassifier())
     assert is_regressor(FactorizationMachineRegressor())
-    assert not get_tags(LogisticRegression()).classifier_tags.multi_class
+    assert get_tags(LogisticRegression()).classifier_tags.multi_class
     assert all(get_tags(estimator).input_tags.sparse and get_tags(estimator).target_tags.required
                for estimator in ESTIMATORS)
 
@@ -50,3 +56,85 @@ def test_a_pipeline_from_a_hasher_is_searched_and_cross_validated():
     assert search.best_score_ > 0.98
     # of none: 0.64
     assert cross_val_score(clone(search.best_estimator_), rows, y, scoring="neg_log_loss").min() > -0.5
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_names_of_columns_are_checked_as_scikit_learn_does(estimator):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    check_dataframe_column_names_consistency(type(estimator).__name__, estimator)
+
+
+@pytest.mark.parametrize("centers", [2, 3, 5])
+def test_logistic_regression_comes_to_the_probabilities_of_scikit_learns(centers):
+    X, y = make_blobs(300, n_features=4, centers=centers, cluster_std=8, random_state=0)
+    X = X / X.std(axis=0)
+    ours = LogisticRegression(optimizer="Adam", lr=0.02, epochs=1500, batch_size=300, shuffle=False).fit(X, y)
+    theirs = TheirLogisticRegression(C=np.inf, tol=1e-8, max_iter=10_000).fit(X, y)
+    assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=2e-3)
+    assert_allclose(ours.predict_log_proba(X), np.log(ours.predict_proba(X)), atol=1e-9)
+    assert ours.coef_.shape == theirs.coef_.shape
+    assert ours.intercept_.shape == theirs.intercept_.shape
+    assert ours.decision_function(X).shape == theirs.decision_function(X).shape
+    assert (ours.predict(X) == theirs.predict(X)).mean() > 0.99
+
+
+@pytest.mark.parametrize("model", [LogisticRegression, FactorizationMachineClassifier])
+@pytest.mark.parametrize("class_weight", ["balanced", {"a": 3.0, "c": 0.25}])
+def test_weights_of_classes_are_the_weights_of_samples_that_scikit_learn_computes(model, class_weight):
+    X, y = make_blobs([60, 20, 90], n_features=4, random_state=0)
+    y = np.array(["a", "b", "c"])[y]
+    theirs = compute_sample_weight(class_weight if class_weight == "balanced" else {"b": 1.0, **class_weight}, y)
+    by_class = model(class_weight=class_weight).fit(X, y)
+    by_sample = model().fit(X, y, theirs)
+    assert_array_equal(by_class.coef_, by_sample.coef_)
+    both = model(class_weight=class_weight).fit(X, y, np.arange(170.0))
+    assert_array_equal(both.coef_, model().fit(X, y, np.arange(170.0) * theirs).coef_)
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+@pytest.mark.usefixtures("routing")
+def test_weights_of_samples_are_routed_to_the_methods_that_request_them():
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.standard_normal((90, 3)), np.arange(90) % 3 > 0, rng.uniform(size=90)
+    seen = []
+
+    class Noted(LogisticRegression):
+        def fit(self, X, y, sample_weight=None, callback=None):
+            seen.append(("fit", sample_weight))
+            return super().fit(X, y, sample_weight, callback)
+
+        def score(self, X, y, sample_weight=None):
+            seen.append(("score", sample_weight))
+            return super().score(X, y, sample_weight)
+
+    model = Noted().set_fit_request(sample_weight=True).set_score_request(sample_weight="w")
+    cross_validate(model, X, y, cv=3, params={"sample_weight": weight, "w": 2 * weight})
+    assert [name for name, _ in seen] == ["fit", "score"] * 3
+    assert_array_equal(np.sort(np.concatenate([w for name, w in seen if name == "score"])), np.sort(2 * weight))
+    assert [len(w) for name, w in seen if name == "fit"] == [60] * 3
+    with pytest.raises(ValueError, match=r"sample_weight.* are passed but are not explicitly set as requested or not"):
+        cross_validate(Noted(), X, y, params={"sample_weight": weight})
+    pipeline = make_pipeline(clone(model).set_partial_fit_request(classes=True))
+    assert pipeline.get_metadata_routing().consumes("fit", ["sample_weight", "callback"]) == {"sample_weight"}
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_request_for_what_a_method_does_not_have_is_an_error():
+    with pytest.raises(TypeError, match=r"set_partial_fit_request\(\) got an unexpected keyword argument 'classes'"):
+        FactorizationMachineRegressor().set_partial_fit_request(classes=True)
+
+
+def test_requests_need_the_routing_that_scikit_learn_must_be_told_of():
+    with pytest.raises(RuntimeError, match="only available when metadata routing is enabled"):
+        LogisticRegression().set_fit_request(sample_weight=True)
+
+
+def test_a_notebook_shows_a_model_as_scikit_learn_draws_it():
+    html = make_pipeline(FeatureHasher(), LogisticRegression(l1=0.5))._repr_html_()
+    assert "LogisticRegression(l1=0.5)" in html
+    assert "sk-container" in LogisticRegression()._repr_html_()

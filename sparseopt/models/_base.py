@@ -1,7 +1,8 @@
 """The base of all models: scikit-learn's conventions, the choice of an optimizer, and reports to callbacks."""
 
+import html
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -94,6 +95,14 @@ class Model:
         changed = [f"{name}={value!r}" for name, value in self.get_params().items()
                    if value is not defaults[name].default]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+    def _repr_html_(self) -> str:
+        """Return the model for a notebook, as scikit-learn draws it if that is installed."""
+        try:
+            from sklearn.utils import estimator_html_repr
+        except ImportError:
+            return f"<pre>{html.escape(repr(self))}</pre>"
+        return estimator_html_repr(self)
 
     def __sklearn_tags__(self) -> Any:
         """Return the tags of the estimator. Only scikit-learn calls this method."""
@@ -254,7 +263,9 @@ class Model:
         with checkpoint.refusing(path):
             if optimizer.metadata.get("model_type") != cls.__name__:
                 raise ValueError(f"a checkpoint of an optimizer, but not of a {cls.__name__} model")
-            settings = {"optimizer": type(optimizer).__name__, **optimizer.metadata["model"]}
+            settings = {"optimizer": type(optimizer).__name__, **{
+                name: dict(value) if isinstance(value, list) else value
+                for name, value in optimizer.metadata["model"].items()}}
             if lr is None:
                 lr = schedules.from_json(settings["lr"]) if "lr" in settings else optimizer.param_groups[0]["lr"]
             model = cls(**{**settings, "lr": lr})
@@ -274,10 +285,14 @@ class Model:
             del settings["lr"]
         return settings
 
+    def _axes_of(self, metadata):
+        """Return the axes of the tables of a file with these metadata."""
+        return self._axes
+
     def _check_tables(self):
         """Raise ValueError if the tables of a file do not fit this class."""
         lengths = {"one": 1}
-        for name, axes in self._axes.items():
+        for name, axes in self._axes_of(self.optimizer_.metadata).items():
             table = self.optimizer_.params.get(name)
             if table is None and name == "intercept":
                 continue
@@ -295,7 +310,12 @@ class Model:
 
 
 def _stored(value):
-    """Return a parameter as JSON can hold it, and None for a random generator, whose state is not stored."""
+    """Return a parameter as JSON can hold it, and None for a random generator, whose state is not stored.
+
+    A dict becomes a list of pairs, because the keys of JSON are texts.
+    """
+    if isinstance(value, Mapping):
+        return [[_stored(key), _stored(one)] for key, one in value.items()]
     if isinstance(value, np.random.Generator | np.random.RandomState):
         return None
     return value.item() if isinstance(value, np.generic) else value

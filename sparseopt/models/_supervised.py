@@ -1,12 +1,14 @@
-"""The base of models of sparse features: checks of X and y, the training loop, binary classification and regression."""
+"""The base of models of sparse features: checks of X and y, the training loop, classification and regression."""
 
 import warnings
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from scipy.special import expit
+from scipy.special import expit, log_expit, log_softmax, softmax
 
 from .. import _memory
 from .._text import escaped, listed, shown
@@ -14,14 +16,16 @@ from .._typing import Self
 from ..gradients import checked
 from ..optimizers import Optimizer
 from ._base import Callback, Model, Progress
+from ._scikit import Routed, check_feature_names, feature_names
 
 _WIDEST_CLASS = 1 << 20         # bytes of a class in a file
 _SCORED = 4096                  # rows that are scored at a time, which bounds the memory
+_HELD_OUT = (1, 0)              # the stream of random numbers that draws what is held out; an epoch's has one number
 _ENCODERS = ("Such values become numbers by scikit-learn's OneHotEncoder, or by its FeatureHasher if there are many "
              "different values")
 
 
-class Supervised(Model):
+class Supervised(Routed, Model):
     """Trains on batches of rows of X and their targets. A subclass defines the tables and the step on a batch."""
 
     _axes: ClassVar = {"weights": ("feature",), "intercept": ("one",)}
@@ -32,6 +36,12 @@ class Supervised(Model):
     _canonical = False          # whether repeated columns of a row must be summed before training
 
     n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    @property
+    def n_iter_(self) -> int:
+        self._check_fitted()
+        return len(self.loss_curve_)
 
     def fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
             sample_weight: npt.ArrayLike | None = None, callback: Callback | None = None) -> Self:
@@ -60,32 +70,83 @@ class Supervised(Model):
             If an argument or a parameter of the model is not as described.
         """
         self._check_settings()
-        X = self._checked_X(X, self.n_features)
+        names, X = feature_names(X), self._checked_X(X, self.n_features)
         y, found = self._checked_y(y, X.shape[0])
-        weight = _checked_weight(sample_weight, X.shape[0])
+        weight = self._by_class(_checked_weight(sample_weight, X.shape[0]), y, found)
+        held_out = None
+        if self.early_stopping:
+            X, y, weight, held_out = self._without_held_out(X, y, weight)
         self._start(X.shape[1], y, weight, found)
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        best, without_gain = np.inf, 0
         for _ in range(self.epochs):
             if self._epoch(X, y, weight, callback):
                 break
+            if held_out is not None:
+                loss = self._mean_loss(*held_out)
+                without_gain = 0 if loss <= best - self.tol else without_gain + 1
+                best = min(best, loss)
+                if without_gain >= self.n_iter_no_change:
+                    break
         return self
+
+    def _without_held_out(self, X, y, weight):
+        """Return X, y and weight without the samples that are held out for early stopping, and a tuple of these."""
+        held_out = self._held_out(y, self._rng(*_HELD_OUT))
+        train = np.setdiff1d(np.arange(len(y)), held_out)
+        if not len(held_out) or not len(train):
+            raise ValueError(f"validation_fraction is {self.validation_fraction!r}, which holds out {len(held_out)} of "
+                             f"{len(y)} samples; it must leave samples on both sides, or early_stopping must be False")
+        weights = [None if weight is None else weight[part] for part in (train, held_out)]
+        if weight is not None and not all(part.any() for part in weights):
+            raise ValueError("sample_weight is zero for all samples that are held out, or for all others; more samples "
+                             "must have a weight, or early_stopping must be False")
+        return X[train], y[train], weights[0], (X[held_out], y[held_out], weights[1])
+
+    def _held_out(self, y, rng):
+        """Return the positions of the samples that are held out."""
+        return np.sort(rng.permutation(len(y))[:round(len(y) * self.validation_fraction)])
+
+    def _mean_loss(self, X, y, weight):
+        loss = 0.0
+        for start, scores in self._scores_by_parts(X):
+            some = slice(start, start + len(scores))
+            loss += self._loss(scores, y[some], None if weight is None else weight[some])[0]
+        return loss / (len(y) if weight is None else float(weight.sum()))
+
+    def _by_class(self, weight, y, found):
+        """Return the weights of the samples, with the weights of their classes."""
+        return weight
 
     def _go_on(self, X, y, sample_weight, callback, **known):
         """Train one more epoch on these samples. The first call begins a new model."""
         self._check_settings()
+        if self.early_stopping:
+            raise ValueError("early_stopping is True; partial_fit trains one epoch on all samples that it gets, so "
+                             "early_stopping must be False")
         begun = hasattr(self, "optimizer_")
+        names = feature_names(X)
+        if begun:
+            check_feature_names(self, names)
         X = self._checked_X(X, self.n_features_in_ if begun else self.n_features)
         y, found = self._checked_y(y, X.shape[0], begun, **known)
-        weight = _checked_weight(sample_weight, X.shape[0])
+        weight = self._by_class(_checked_weight(sample_weight, X.shape[0]), y, found)
         if not begun:
             self._start(X.shape[1], y, weight, found)
+            if names is not None:
+                self.feature_names_in_ = names
         self._epoch(X, y, weight, callback)
         return self
 
     def _start(self, n_features, y, weight, found):
-        tables = self._tables(n_features)
+        columns = self._columns(found)
+        tables = self._tables(n_features, columns)
         if self.fit_intercept:
-            tables["intercept"] = _memory.zeros(1)
-            tables["intercept"][0] = self._first_intercept(y, weight)
+            tables["intercept"] = _memory.zeros(columns or 1)
+            tables["intercept"][:] = self._first_intercept(y, weight)
         self.optimizer_: Optimizer = self._make_optimizer(tables, self._penalties(tables))
         self.n_features_in_ = n_features
         self.loss_curve_: list[float] = []
@@ -112,7 +173,11 @@ class Supervised(Model):
         self.loss_curve_.append(mean)
         return ended
 
-    def _tables(self, n_features):
+    def _columns(self, found):
+        """Return the shape of the scores of a sample: () for one score."""
+        return ()
+
+    def _tables(self, n_features, columns):
         """Return the tables of a new model, without the intercept."""
         raise NotImplementedError
 
@@ -126,14 +191,17 @@ class Supervised(Model):
 
     def _score_all(self, X):
         self._check_fitted()
+        check_feature_names(self, feature_names(X))
         X = self._checked_X(X, self.n_features_in_)
+        return np.concatenate([scores for _, scores in self._scores_by_parts(X)])
+
+    def _scores_by_parts(self, X):
+        """Yield the first row of each part of X, and the scores of the part."""
         compact = Compactor(X.shape[1])
-        parts = []
         for start in range(0, X.shape[0], _SCORED):
             batch, features = compact(X, start, min(start + _SCORED, X.shape[0]))
             self._bring_up(features)
-            parts.append(self._scores(batch, features))
-        return np.concatenate(parts)
+            yield start, self._scores(batch, features)
 
     def _bring_up(self, features):
         self._catch_up(dict.fromkeys(self._by_feature, features))
@@ -141,11 +209,11 @@ class Supervised(Model):
     def _add_intercept(self, scores):
         """Add the intercept in place."""
         if "intercept" in self.optimizer_.params:
-            scores += self.optimizer_.params["intercept"][0]
+            scores += self.optimizer_.params["intercept"]
         return scores
 
     def _intercept_gradient(self, slope):
-        return {"intercept": slope.sum(keepdims=True)} if "intercept" in self.optimizer_.params else {}
+        return {"intercept": np.atleast_1d(slope.sum(axis=0))} if "intercept" in self.optimizer_.params else {}
 
     def _table(self, name):
         """Return a read-only view of a table, after all missed steps are applied."""
@@ -158,7 +226,12 @@ class Supervised(Model):
     def _check_settings(self):
         self._check_integers(epochs=0, batch_size=1)
         self._check_numbers("l1", "l2", zero=True)
-        for name in ("shuffle", "fit_intercept"):
+        self._check_integers(n_iter_no_change=1)
+        self._check_numbers("tol", zero=True)
+        share = self.validation_fraction
+        if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share < 1:
+            raise ValueError(f"validation_fraction is {shown(share)}; it must be above 0 and below 1")
+        for name in ("shuffle", "fit_intercept", "early_stopping"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ValueError(f"{name} is {shown(getattr(self, name))}; it must be True or False")
         if self.n_features is not None:
@@ -220,17 +293,27 @@ class Supervised(Model):
         return X
 
     def _fitted(self):
-        return {**super()._fitted(), "n_features_in": int(self.n_features_in_)}
+        names = {"feature_names_in": self.feature_names_in_.tolist()} if hasattr(self, "feature_names_in_") else {}
+        return {**super()._fitted(), "n_features_in": int(self.n_features_in_), **names}
 
     def _restore(self, metadata):
         super()._restore(metadata)
         self.n_features_in_ = len(self.optimizer_.params[self._by_feature[0]])
+        if "feature_names_in" in metadata:
+            self.feature_names_in_ = np.array(metadata["feature_names_in"], dtype=object)
 
 
-class BinaryClassifier:
-    """A model for two classes. The score is the log-odds of the second class, and the loss is the log-loss."""
+class Classifier:
+    """A model for classes, whose loss is the log-loss.
+
+    | classes | scores of a sample           | probabilities             |
+    |---------|------------------------------|---------------------------|
+    | 2       | log-odds of the second class | logistic function         |
+    | more    | one for each class           | softmax of all its scores |
+    """
 
     classes_: np.ndarray
+    class_weight: Mapping[Any, float] | Literal["balanced"] | None
 
     def partial_fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
                     classes: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None,
@@ -243,8 +326,8 @@ class BinaryClassifier:
         ----------
         X, y, sample_weight, callback
             As in `fit`.
-        classes : None or array, shape (2,)
-            Both classes. The first call needs them if its y has only one class.
+        classes : None or array, shape (n_classes,)
+            All classes. The first call needs these if its y does not have all classes.
 
         Returns
         -------
@@ -253,12 +336,18 @@ class BinaryClassifier:
         Raises
         ------
         TypeError, ValueError, IndexError
-            As in `fit`, and if X has other features or y has other classes than the model.
+            As in `fit`, and if X has other features or y has other classes than the model. If early_stopping is True
+            or class_weight is "balanced", which needs all samples.
         """
+        if isinstance(self.class_weight, str):
+            raise ValueError(f"class_weight is {shown(self.class_weight)}, which partial_fit does not support: it "
+                             "needs the samples of all calls. class_weight must be a dict or None")
         return self._go_on(X, y, sample_weight, callback, classes=classes)
 
     def decision_function(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
-        """Return the log-odds of the second class, shape (n_samples,).
+        """Return the scores: with two classes the log-odds of the second class, shape (n_samples,).
+
+        With more classes, each class has a score: shape (n_samples, n_classes).
 
         Raises
         ------
@@ -268,7 +357,7 @@ class BinaryClassifier:
         return self._score_all(X)
 
     def predict_proba(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
-        """Return the probabilities of both classes, shape (n_samples, 2), in the order of `classes_`.
+        """Return the probabilities of all classes, shape (n_samples, n_classes), in the order of `classes_`.
 
         Raises
         ------
@@ -276,7 +365,19 @@ class BinaryClassifier:
             As in `decision_function`.
         """
         scores = self._score_all(X).astype(np.float64)
-        return np.column_stack([expit(-scores), expit(scores)])
+        return softmax(scores, axis=1) if scores.ndim == 2 else np.column_stack([expit(-scores), expit(scores)])
+
+    def predict_log_proba(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
+        """Return the logarithms of `predict_proba`, shape (n_samples, n_classes). These are finite for all scores.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As in `decision_function`.
+        """
+        scores = self._score_all(X).astype(np.float64)
+        return (log_softmax(scores, axis=1) if scores.ndim == 2 else
+                np.column_stack([log_expit(-scores), log_expit(scores)]))
 
     def predict(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
         """Return the more probable class of each row, shape (n_samples,).
@@ -286,8 +387,8 @@ class BinaryClassifier:
         TypeError, ValueError, IndexError
             As in `decision_function`.
         """
-        second = self._score_all(X) > 0
-        return self.classes_[second.astype(np.intp)]
+        scores = self._score_all(X)
+        return self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(np.intp)]
 
     def score(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
               sample_weight: npt.ArrayLike | None = None) -> float:
@@ -310,6 +411,12 @@ class BinaryClassifier:
     def _loss(self, score, y, weight):
         """Return the sum of the losses, and its derivative with respect to each score."""
         score = score.astype(np.float64)
+        if score.ndim == 2:
+            log_p = log_softmax(score, axis=1)
+            slope = np.exp(log_p)
+            own = np.arange(len(y)), y
+            slope[own] -= 1
+            return _weighted(-log_p[own], slope, weight)
         small = np.exp(-np.abs(score))
         p = np.where(score >= 0, 1, small) / (1 + small)
         return _weighted(np.log1p(small) + np.maximum(np.where(y > 0, -score, score), 0), p - y, weight)
@@ -317,16 +424,20 @@ class BinaryClassifier:
     def _first_intercept(self, y, weight):
         return 0.0
 
+    def _columns(self, found):
+        k = len(found["classes_"])
+        return (k,) if k > 2 else ()
+
     def _checked_y(self, y, n, begun=False, classes=None):
-        """Return y as 0 and 1, and the classes if the model did not know them before."""
+        """Return y as numbers of classes, and the classes if the model did not know these before."""
         y = _checked_target(self, y, n)
         if y.dtype.kind in "fc" and not np.isfinite(y).all():
-            raise ValueError("y has a NaN or an infinity; each sample must have one of two classes. Input y contains "
-                             "NaN or infinity")
+            raise ValueError("y has a NaN or an infinity; each sample must have a class. Input y contains NaN or "
+                             "infinity")
         if classes is not None:
             classes = np.unique(classes)
-            if len(classes) != 2:
-                raise ValueError(f"classes has {len(classes)} different classes; there must be 2")
+            if len(classes) < 2:
+                raise ValueError(f"classes has {len(classes)} different classes; there must be at least 2")
             if begun and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"classes is {listed(classes)}; the model has {listed(self.classes_)}")
         elif begun:
@@ -335,27 +446,67 @@ class BinaryClassifier:
             classes = np.unique(y)
             if y.dtype.kind == "f" and len(classes) > 2 and (classes % 1).any():
                 raise ValueError(f"y has {len(classes)} different numbers. Unknown label type: continuous; there must "
-                                 "be 2 classes")
+                                 "be classes")
             if len(classes) == 1:
-                raise ValueError(f"y has only one class, {shown(classes[0])}; there must be 2 (partial_fit takes both "
-                                 "as classes=)")
-            if len(classes) > 2:
-                raise ValueError(f"y has {len(classes)} classes, {', '.join(map(shown, classes[:3]))}...; there must "
-                                 "be 2. Only binary classification is supported. The type of the target is multiclass.")
-        second = y == classes[1]
-        if not (second | (y == classes[0])).all():
-            other = y[~(second | (y == classes[0]))][0]
-            raise ValueError(f"y has {shown(other)}; the classes are {shown(classes[0])} and {shown(classes[1])}")
-        return second.astype(np.float32), {} if begun else {"classes_": classes}
+                raise ValueError(f"y has only one class, {shown(classes[0])}; there must be at least 2 (partial_fit "
+                                 "takes all as classes=)")
+        numbers = np.full(len(y), -1)
+        for number, label in enumerate(classes):
+            numbers[y == label] = number
+        if (numbers < 0).any():
+            raise ValueError(f"y has {shown(y[numbers < 0][0])}; the classes are {listed(classes)}")
+        return numbers if len(classes) > 2 else numbers.astype(np.float32), {} if begun else {"classes_": classes}
+
+    def _by_class(self, weight, y, found):
+        classes = found["classes_"] if found else self.classes_
+        if self.class_weight is None:
+            return weight
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            counts = np.bincount(y.astype(np.intp), minlength=len(classes))
+            of_class = len(y) / (len(classes) * np.maximum(counts, 1))
+        elif isinstance(self.class_weight, Mapping):
+            of_class = np.ones(len(classes))
+            for label, value in self.class_weight.items():
+                at = np.flatnonzero(classes == label)
+                if not len(at):
+                    raise ValueError(f"class_weight has {shown(label)}; the classes are {listed(classes)}")
+                if not isinstance(value, Real) or not 0 <= value < np.inf:
+                    raise ValueError(f"class_weight has {shown(value)} for {shown(label)}; it must be a finite number, "
+                                     "0 or more")
+                of_class[at] = value
+        else:
+            raise ValueError(f"class_weight is {shown(self.class_weight)}; it must be None, 'balanced', or a dict from "
+                             "classes to numbers")
+        of_class = of_class[y.astype(np.intp)]
+        weight = of_class if weight is None else weight * of_class
+        if not weight.any():
+            raise ValueError("class_weight and sample_weight make all weights zero; at least one sample must count")
+        return weight
+
+    def _held_out(self, y, rng):
+        """Return the positions of the samples that are held out: the same share of each class."""
+        parts = []
+        for number in np.unique(y):
+            of_class = rng.permutation(np.flatnonzero(y == number))
+            parts.append(of_class[:min(round(len(of_class) * self.validation_fraction), len(of_class) - 1)])
+        return np.sort(np.concatenate(parts))
+
+    def _axes_of(self, metadata):
+        if len(metadata["classes"]) == 2:
+            return self._axes
+        return {name: ("class",) if name == "intercept" else (axes[0], "class" if len(axes) == 1 else "class and dim")
+                for name, axes in self._axes.items()}
 
     def _fitted(self):
         return {**super()._fitted(), "classes": self.classes_.tolist(), "classes_dtype": self.classes_.dtype.str}
 
     def _restore(self, metadata):
         super()._restore(metadata)
-        dtype = np.dtype(metadata["classes_dtype"])
-        if len(metadata["classes"]) != 2 or dtype.itemsize > _WIDEST_CLASS:
-            raise ValueError(f"its classes are {metadata['classes']!r} of dtype {dtype}; there must be 2")
+        dtype, k = np.dtype(metadata["classes_dtype"]), len(metadata["classes"])
+        columns = self.optimizer_.params["weights"].shape[1:]
+        if k < 2 or columns != ((k,) if k > 2 else ()) or dtype.itemsize > _WIDEST_CLASS:
+            raise ValueError(f"its classes are {listed(metadata['classes'])} of dtype {dtype}; these do not fit the "
+                             f"tables")
         self.classes_ = np.array(metadata["classes"], dtype=dtype)
 
     def __sklearn_tags__(self) -> Any:
@@ -363,7 +514,7 @@ class BinaryClassifier:
 
         tags = super().__sklearn_tags__()
         tags.estimator_type = "classifier"
-        tags.classifier_tags = ClassifierTags(multi_class=False)
+        tags.classifier_tags = ClassifierTags(multi_class=True)
         tags.target_tags.required = True
         return tags
 
@@ -519,7 +670,7 @@ def _first_without_number(X, names):
 
 def _weighted(losses, slopes, weight):
     if weight is not None:
-        losses, slopes = losses * weight, slopes * weight
+        losses, slopes = losses * weight, slopes * (weight if slopes.ndim == 1 else weight[:, None])
     return float(losses.sum()), slopes
 
 

@@ -1,6 +1,8 @@
 """Factorization machines of order 2: a weight for each feature, and a product of vectors for each pair of features."""
 
-from typing import ClassVar, Literal
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -8,7 +10,7 @@ import scipy.sparse as sp
 from .. import _memory
 from ..gradients import RowGradient
 from ._base import MakeOptimizer, Schedule, Seed
-from ._supervised import BinaryClassifier, Regressor, Supervised
+from ._supervised import Classifier, Regressor, Supervised
 
 
 class _FactorizationMachine(Supervised):
@@ -23,7 +25,9 @@ class _FactorizationMachine(Supervised):
     def __init__(self, dim: int = 8, optimizer: str | MakeOptimizer = "Ftrl", lr: float | Schedule | None = None,
                  l1: float = 0.0, l2: float = 0.0, init_scale: float = 0.01, epochs: int = 5, batch_size: int = 256,
                  shuffle: bool = True, fit_intercept: bool = True, n_features: int | None = None,
-                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0) -> None:
+                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0,
+                 early_stopping: bool = False, validation_fraction: float = 0.1, n_iter_no_change: int = 5,
+                 tol: float = 1e-4) -> None:
         self.dim = dim
         self.optimizer = optimizer
         self.lr = lr
@@ -37,36 +41,48 @@ class _FactorizationMachine(Supervised):
         self.n_features = n_features
         self.missed = missed
         self.random_state = random_state
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
 
     @property
     def coef_(self) -> np.ndarray:
-        return self._table("weights")
+        return self._table("weights").T
 
     @property
     def factors_(self) -> np.ndarray:
-        return self._table("factors")
+        factors = self._table("factors")
+        columns = self.optimizer_.params["weights"].shape[1:]
+        return factors.reshape(len(factors), *columns, -1).swapaxes(0, 1) if columns else factors
 
     @property
     def intercept_(self) -> np.ndarray:
         self._check_fitted()
-        return self._add_intercept(_memory.zeros(1))
+        return self._add_intercept(_memory.zeros(self.optimizer_.params["weights"].shape[1:] or 1))
 
     def _check_settings(self):
         super()._check_settings()
         self._check_integers(dim=1)
         self._check_numbers("init_scale")
 
-    def _tables(self, n_features):
-        return {"weights": _memory.zeros(n_features),
-                "factors": _memory.normal((n_features, self.dim), scale=self.init_scale, seed=self._rng())}
+    def _tables(self, n_features, columns):
+        width = self.dim * math.prod(columns)
+        return {"weights": _memory.zeros((n_features, *columns)),
+                "factors": _memory.normal((n_features, width), scale=self.init_scale, seed=self._rng())}
+
+    # With several classes, the columns of "factors" are the vectors of the first class, those of the second, and so on.
 
     def _step(self, X, features, y, weight):
         score, factors, sums, squares = self._forward(X, features)
         loss, slope = self._loss(score, y, weight)
         # The gradient of ½ (Σ x v)² - ½ Σ (x v)², summed over the batch, is Xᵀ(slope · Xv) - v · (X∘X)ᵀ slope.
-        gradient = X.T @ (slope[:, None] * np.column_stack([sums, np.ones(len(y))]))
-        by_factor = gradient[:, :-1] - factors * (squares.T @ slope)[:, None]
-        self.optimizer_.step({"weights": RowGradient(features, gradient[:, -1]),
+        columns, width = slope.shape[1:], sums.shape[1]
+        weighted = slope[..., None] * _by_class(sums, columns)
+        gradient = X.T @ np.column_stack([weighted.reshape(sums.shape), slope])
+        by_factor = gradient[:, :width] - (
+            _by_class(factors, columns) * (squares.T @ slope)[..., None]).reshape(factors.shape)
+        self.optimizer_.step({"weights": RowGradient(features, gradient[:, width:].reshape(-1, *columns)),
                               "factors": RowGradient(features, by_factor), **self._intercept_gradient(slope)})
         return loss
 
@@ -76,16 +92,28 @@ class _FactorizationMachine(Supervised):
     def _forward(self, X, features):
         """Return scores by Rendle's linear-time form, and the parts that their gradient needs."""
         tables = self.optimizer_.params
-        factors = tables["factors"][features]
-        product = X @ np.column_stack([factors, tables["weights"][features]])
-        sums, linear = product[:, :-1], product[:, -1]
+        factors, weights = tables["factors"][features], tables["weights"][features]
+        columns = weights.shape[1:]
+        product = X @ np.column_stack([factors, weights])
+        sums, linear = product[:, :factors.shape[1]], product[:, factors.shape[1]:].reshape(-1, *columns)
         squares = sp.csr_array((X.data * X.data, X.indices, X.indptr), shape=X.shape)
-        pairs = np.einsum("bd,bd->b", sums, sums) - squares @ np.einsum("fd,fd->f", factors, factors)
+        pairs = _squared(sums, columns) - squares @ _squared(factors, columns)
         return self._add_intercept(linear + pairs / 2), factors, sums, squares
 
 
-class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
-    r"""Factorization machine of order 2 for two classes: logistic regression with interactions of pairs of features.
+def _squared(vectors, columns):
+    """Return the squared lengths of vectors, shape (n, *columns)."""
+    each = _by_class(vectors, columns)
+    return np.einsum("...d,...d->...", each, each)
+
+
+def _by_class(vectors, columns):
+    """Return vectors of shape (n, *columns, dim), from an array with one row for all vectors of a feature."""
+    return vectors.reshape(len(vectors), *columns, vectors.shape[1] // math.prod(columns))
+
+
+class FactorizationMachineClassifier(Classifier, _FactorizationMachine):
+    r"""Factorization machine of order 2 for classes: logistic regression with interactions of pairs of features.
 
     .. math:: P(y_i = 1) = \frac{1}{1 + e^{-z_i}}, \quad
               z_i = b + \sum_j x_{ij} w_j + \sum_{j < k} x_{ij} x_{ik} \langle v_j, v_k \rangle, \qquad
@@ -95,6 +123,8 @@ class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
     :math:`\frac12 \sum_f \bigl((\sum_j x_{ij} v_{jf})^2 - \sum_j x_{ij}^2 v_{jf}^2\bigr)`. A step on a batch touches
     only the rows of the batch's features, so no gradient has the size of a table. Gradients are sums over a batch, as
     in `LogisticRegression`.
+
+    With more than two classes, each class has its own b, w and v. A softmax makes probabilities of the scores z.
 
     Parameters
     ----------
@@ -130,21 +160,24 @@ class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
         results of the dense optimizer: missed steps are applied before a row is read. A callable as optimizer needs
         "skip".
     random_state : int, None, numpy.random.Generator or RandomState
-        The seed of the first vectors and of the order of samples.
+        The seed of the first vectors, of the order of samples, and of the samples that are held out.
+    class_weight, early_stopping, validation_fraction, n_iter_no_change, tol
+        As in `LogisticRegression`.
 
     Attributes
     ----------
     optimizer_ : Optimizer
         Holds the tables, all float32: `optimizer_.params` has "weights" (n_features,), "factors" (n_features, dim) and
-        "intercept" (1,).
-    coef_ : array, shape (n_features,)
+        "intercept" (1,). With k classes, k > 2, their shapes are (n_features, k), (n_features, k · dim) and (k,).
+    coef_ : array, shape (n_features,) or (k, n_features)
         The weights w. Read-only.
-    factors_ : array, shape (n_features, dim)
+    factors_ : array, shape (n_features, dim) or (k, n_features, dim)
         The vectors v. Read-only.
-    intercept_ : array, shape (1,)
-    classes_ : array, shape (2,)
-        The sorted labels. The second label is the 1 of the formula.
-    n_features_in_ : int
+    intercept_ : array, shape (1,) or (k,)
+    classes_ : array, shape (k,)
+        The sorted labels. Of two labels, the second is the 1 of the formula.
+    n_features_in_, feature_names_in_, n_iter_
+        As in `LogisticRegression`.
     loss_curve_ : list of float
         The mean log-loss of each epoch. The loss of a sample is measured before the step on its batch.
 
@@ -170,6 +203,16 @@ class FactorizationMachineClassifier(BinaryClassifier, _FactorizationMachine):
     Rendle 2010, "Factorization Machines", eq. 1 and lemma 3.1.
     """
 
+    def __init__(self, dim: int = 8, optimizer: str | MakeOptimizer = "Ftrl", lr: float | Schedule | None = None,
+                 l1: float = 0.0, l2: float = 0.0, init_scale: float = 0.01, epochs: int = 5, batch_size: int = 256,
+                 shuffle: bool = True, fit_intercept: bool = True, n_features: int | None = None,
+                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0,
+                 class_weight: Mapping[Any, float] | Literal["balanced"] | None = None, early_stopping: bool = False,
+                 validation_fraction: float = 0.1, n_iter_no_change: int = 5, tol: float = 1e-4) -> None:
+        super().__init__(dim, optimizer, lr, l1, l2, init_scale, epochs, batch_size, shuffle, fit_intercept, n_features,
+                         missed, random_state, early_stopping, validation_fraction, n_iter_no_change, tol)
+        self.class_weight = class_weight
+
 
 class FactorizationMachineRegressor(Regressor, _FactorizationMachine):
     r"""Factorization machine of order 2 for numbers: linear regression with interactions of pairs of features.
@@ -184,10 +227,12 @@ class FactorizationMachineRegressor(Regressor, _FactorizationMachine):
     ----------
     dim, optimizer, lr, l1, l2, init_scale, epochs, batch_size, shuffle, fit_intercept, n_features, missed, random_state
         As in `FactorizationMachineClassifier`.
+    early_stopping, validation_fraction, n_iter_no_change, tol
+        As in `LogisticRegression`. The loss is half the squared error, and samples are held out at random.
 
     Attributes
     ----------
-    optimizer_, coef_, factors_, intercept_, n_features_in_
+    optimizer_, coef_, factors_, intercept_, n_features_in_, feature_names_in_, n_iter_
         As in `FactorizationMachineClassifier`.
     loss_curve_ : list of float
         The mean of half the squared errors of each epoch. The error of a sample is measured before the step on its

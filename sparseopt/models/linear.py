@@ -1,20 +1,25 @@
 """Logistic regression on sparse features: the baseline for click models."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
 from .. import _memory
 from ..gradients import RowGradient
 from ._base import MakeOptimizer, Schedule, Seed
-from ._supervised import BinaryClassifier, Supervised
+from ._supervised import Classifier, Supervised
 
 
-class LogisticRegression(BinaryClassifier, Supervised):
-    r"""Logistic regression for two classes. A step on a batch touches only the weights of the batch's features.
+class LogisticRegression(Classifier, Supervised):
+    r"""Logistic regression. A step on a batch touches only the weights of the batch's features.
 
     .. math:: P(y_i = 1) = \frac{1}{1 + e^{-z_i}}, \quad z_i = b + \sum_j x_{ij} w_j, \qquad
               \min_{w, b} \; -\sum_i s_i \log P(y_i)
+
+    With more than two classes, each class k has its own weights, and a softmax makes probabilities of the scores:
+
+    .. math:: P(y_i = k) = \frac{e^{z_{ik}}}{\sum_l e^{z_{il}}}, \quad z_{ik} = b_k + \sum_j x_{ij} w_{jk}
 
     The gradient of a batch is a sum over its samples, not a mean. So the steps of a rare feature do not depend on the
     batch size. SGD and other optimizers that do not divide by the size of gradients need a rate for the batch size. The
@@ -50,18 +55,36 @@ class LogisticRegression(BinaryClassifier, Supervised):
         results of the dense optimizer: missed steps are applied before a weight is read. A callable as optimizer needs
         "skip".
     random_state : int, None, numpy.random.Generator or RandomState
-        The seed of the order of samples.
+        The seed of the order of samples, and of the samples that are held out.
+    class_weight : None, "balanced" or dict
+        A factor for the weight of each sample, by class. A class that a dict does not have counts 1. "balanced" gives
+        all classes the same sum: n_samples / (n_classes · number of samples of the class).
+    early_stopping : bool
+        Whether `fit` holds out samples, and ends when their loss no longer falls. The model is then the one of the last
+        epoch, as in scikit-learn's SGDClassifier. `partial_fit` needs False.
+    validation_fraction : float
+        The share of samples of each class that is held out, above 0 and below 1.
+    n_iter_no_change : int
+        `fit` ends after so many epochs in a row, 1 or more, in which the loss did not fall by tol.
+    tol : float
+        The least fall of the mean loss of the held-out samples below the best one that counts, 0 or more.
 
     Attributes
     ----------
     optimizer_ : Optimizer
-        Holds the tables: `optimizer_.params` has "weights" (n_features,) and "intercept" (1,), both float32.
-    coef_ : array, shape (1, n_features)
+        Holds the tables: `optimizer_.params` has "weights" (n_features,) and "intercept" (1,), both float32. With k
+        classes, k > 2, their shapes are (n_features, k) and (k,).
+    coef_ : array, shape (1, n_features) or (k, n_features)
         The weights, in scikit-learn's shape. Read-only.
-    intercept_ : array, shape (1,)
-    classes_ : array, shape (2,)
-        The sorted labels. The second label is the 1 of the formula.
+    intercept_ : array, shape (1,) or (k,)
+    classes_ : array, shape (k,)
+        The sorted labels. Of two labels, the second is the 1 of the formula.
     n_features_in_ : int
+    feature_names_in_ : array of str, shape (n_features_in_,)
+        The names of the columns, if the X of the training was a data frame. Another X must have the same names in the
+        same order.
+    n_iter_ : int
+        The number of epochs so far.
     loss_curve_ : list of float
         The mean log-loss of each epoch. The loss of a sample is measured before the step on its batch.
 
@@ -93,7 +116,9 @@ class LogisticRegression(BinaryClassifier, Supervised):
     def __init__(self, optimizer: str | MakeOptimizer = "Ftrl", lr: float | Schedule | None = None, l1: float = 0.0,
                  l2: float = 0.0, epochs: int = 5, batch_size: int = 1024, shuffle: bool = True,
                  fit_intercept: bool = True, n_features: int | None = None,
-                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0) -> None:
+                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0,
+                 class_weight: Mapping[Any, float] | Literal["balanced"] | None = None, early_stopping: bool = False,
+                 validation_fraction: float = 0.1, n_iter_no_change: int = 5, tol: float = 1e-4) -> None:
         self.optimizer = optimizer
         self.lr = lr
         self.l1 = l1
@@ -105,18 +130,24 @@ class LogisticRegression(BinaryClassifier, Supervised):
         self.n_features = n_features
         self.missed = missed
         self.random_state = random_state
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
 
     @property
     def coef_(self) -> np.ndarray:
-        return self._table("weights")[None]
+        weights = self._table("weights")
+        return weights.T if weights.ndim == 2 else weights[None]
 
     @property
     def intercept_(self) -> np.ndarray:
         self._check_fitted()
-        return self._add_intercept(_memory.zeros(1))
+        return self._add_intercept(_memory.zeros(self.optimizer_.params["weights"].shape[1:] or 1))
 
-    def _tables(self, n_features):
-        return {"weights": _memory.zeros(n_features)}
+    def _tables(self, n_features, columns):
+        return {"weights": _memory.zeros((n_features, *columns))}
 
     def _step(self, X, features, y, weight):
         loss, slope = self._loss(self._scores(X, features), y, weight)
