@@ -106,16 +106,16 @@ def read(name, path):
 
 
 def save(n, path):
-    import scipy.sparse as sp
-
+    from sparseopt.datasets import Ratings
     from sparseopt.models import ImplicitFactorization
 
     n = int(n)
-    X = sp.csr_array((np.ones(n, np.float32), np.arange(n, dtype=np.int32) % 1000, np.arange(n + 1)), shape=(n, 1000))
+    users = np.arange(n, dtype=np.int32)
+    X = Ratings(users, users % 1000, np.ones(n), None, np.array([f"A{user:013X}" for user in range(n)], object),
+                np.arange(1000))
     model = ImplicitFactorization(dim=2, epochs=1, loss="bpr", batch_size=2**20).fit(X)
-    ids = [f"A{user:013X}" for user in range(n)]
     begin = time.perf_counter()
-    model.save(path, user_ids=ids)
+    model.save(path)
     return measured(begin)
 
 
@@ -125,7 +125,7 @@ def load(n, path):
     begin = time.perf_counter()
     model = ImplicitFactorization.load(path)
     found = measured(begin)
-    assert model.optimizer_.metadata["user_ids"][-1] == f"A{int(n) - 1:013X}"
+    assert model.user_ids_[-1] == f"A{int(n) - 1:013X}"
     return found
 
 

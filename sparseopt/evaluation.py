@@ -1,5 +1,6 @@
 """Metrics of predictions: log-loss and AUC of clicks; precision, recall, NDCG, MAP and AUC at k of rankings."""
 
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from ._ratings import Ratings, known_pairs
 from ._text import shown
 from .gradients import checked
 
@@ -163,11 +165,19 @@ def train_test_split_by_time(users: npt.ArrayLike, times: npt.ArrayLike, test_si
         _, test = train_test_split_by_time(users[last], times[last], test_size)
         held_out = np.isin(samples, test)
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    later, n = _later(users, times)
+    held_out = later < np.floor(n * test_size + 1e-9)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _later(users, times):
+    """Return for each sample how many samples of its user come later, and how many samples its user has in all."""
     order = np.lexsort((times, users))
     _, first, n = np.unique(users[order], return_index=True, return_counts=True)
-    place = np.arange(len(users)) - np.repeat(first, n)
-    held_out = place >= np.repeat(n - np.floor(n * test_size + 1e-9).astype(np.int64), n)
-    return np.sort(order[~held_out]), np.sort(order[held_out])
+    later, of_user = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
+    later[order] = np.repeat(first + n, n) - 1 - np.arange(len(users))
+    of_user[order] = np.repeat(n, n)
+    return later, of_user
 
 
 def train_test_split_at_random(users: npt.ArrayLike, test_size: float = 0.2, items: npt.ArrayLike | None = None,
@@ -212,6 +222,96 @@ def _pairs(users, items, times):
     samples = np.empty(len(order), np.int64)
     samples[order] = np.cumsum(ends) - ends
     return samples, order[ends]
+
+
+class TimeSplit:
+    """Splits Ratings by time, as `cv=` of scikit-learn's tools: the last pairs of each user are the test set.
+
+    With several splits, each has its own test set, and trains on the pairs before it, as scikit-learn's
+    TimeSeriesSplit does for one series. The last split has the last pairs.
+
+    Other splitters cut users apart: whole users are in the test set, of whom the model knows nothing. The recommenders
+    refuse such a split.
+
+    Parameters
+    ----------
+    n_splits : int
+        The number of splits, 1 or more.
+    test_size : float or int
+        The size of each test set. A float is the share of each user's pairs, above 0: of n pairs, the test set has
+        ⌊n · test_size⌋. n_splits · test_size must be below 1. An integer is the number of pairs of each user. Users
+        with n_splits · test_size pairs or fewer are then in training only.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not as described above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseopt.datasets import interactions
+    >>> from sparseopt.evaluation import TimeSplit
+    >>> bought = interactions({"who": ["ann"] * 3 + ["bob"], "what": ["tea", "jam", "rye", "tea"],
+    ...                        "when": [3, 1, 2, 9]}, user="who", item="what", time="when")
+    >>> for train, test in TimeSplit(n_splits=2, test_size=1).split(bought):
+    ...     print(train, test)
+    [1 3] [2]
+    [1 2 3] [0]
+    """
+
+    def __init__(self, n_splits: int = 1, test_size: float | int = 0.2) -> None:
+        if not isinstance(n_splits, Integral) or isinstance(n_splits, bool) or n_splits < 1:
+            raise ValueError(f"n_splits is {shown(n_splits)}; it must be an integer of at least 1")
+        number = isinstance(test_size, Integral) and not isinstance(test_size, bool)
+        if not (number and test_size >= 1) and not (
+                isinstance(test_size, Real) and not number and 0 < n_splits * test_size < 1):
+            raise ValueError(f"test_size is {shown(test_size)} and n_splits is {n_splits}; test_size must be an "
+                             f"integer of at least 1, or a share above 0 and below {1 / n_splits:g}")
+        self.n_splits = n_splits
+        self.test_size = test_size
+
+    def __repr__(self):
+        return f"TimeSplit(n_splits={self.n_splits}, test_size={self.test_size})"
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of splits. The arguments are those of scikit-learn's splitters, and change nothing."""
+        return int(self.n_splits)
+
+    def split(self, X: Ratings, y: None = None, groups: None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the positions of the training set and of the test set for each split.
+
+        Parameters
+        ----------
+        X : Ratings
+            With times. If a pair of a user and an item comes again, all of its ratings are in the same set, as in
+            `train_test_split_by_time`.
+        y, groups : None
+            As scikit-learn's splitters have these.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is not Ratings with times, or no user has enough pairs for a test set.
+        """
+        if not isinstance(X, Ratings):
+            raise TypeError(f"X is a {type(X).__name__}; it must be Ratings, such as datasets.read_ratings and "
+                            "datasets.interactions return")
+        if X.times is None:
+            raise ValueError("X has no times; Ratings must have times for a split by time. datasets.interactions(..., "
+                             "time=...) names their column")
+        samples, last = _pairs(X.users, X.items, X.times)
+        later, n = _later(X.users[last], X.times[last])
+        held_out = np.floor(n * self.test_size + 1e-9)
+        if isinstance(self.test_size, Integral):
+            held_out = np.where(n > self.n_splits * self.test_size, self.test_size, 0)
+        if not held_out.any():
+            raise ValueError(f"no user has enough pairs for {self}; the most are {n.max(initial=0)}, so test_size must "
+                             "be another")
+        for after in reversed(range(self.n_splits)):
+            test = (later >= after * held_out) & (later < (after + 1) * held_out)
+            train = later >= (after + 1) * held_out
+            yield np.flatnonzero(train[samples]), np.flatnonzero(test[samples])
 
 
 def ranking_metrics(recommended: npt.ArrayLike, test: sp.sparray | sp.spmatrix) -> dict[str, float]:
@@ -295,7 +395,7 @@ def ranking_metrics(recommended: npt.ArrayLike, test: sp.sparray | sp.spmatrix) 
     }
 
 
-def evaluate(model: Any, train: sp.sparray | sp.spmatrix, test: sp.sparray | sp.spmatrix,
+def evaluate(model: Any, train: Ratings | sp.sparray | sp.spmatrix, test: Ratings | sp.sparray | sp.spmatrix,
              k: int = 10) -> dict[str, float]:
     """Return the `ranking_metrics` of a model's recommendations. Items of the training set are not recommended.
 
@@ -303,8 +403,8 @@ def evaluate(model: Any, train: sp.sparray | sp.spmatrix, test: sp.sparray | sp.
     ----------
     model : ImplicitFactorization, MatrixFactorization or an object with their method `recommend`
         A fitted model. `recommend(users, n, seen)` returns the items and the scores.
-    train, test : scipy sparse arrays, shape (n_users, n_items)
-        The training set and the test set.
+    train, test : Ratings, or scipy sparse arrays of shape (n_users, n_items)
+        The training set and the test set. The model must know all users and items of the test set.
     k : int
         Number of items to recommend to each user.
 
@@ -332,7 +432,7 @@ def evaluate(model: Any, train: sp.sparray | sp.spmatrix, test: sp.sparray | sp.
     >>> bool(evaluate(ImplicitFactorization(dim=8).fit(train), train, test, k=5)["precision"] > 0.9)
     True
     """
-    test, train = _matrix("test", test), _matrix("train", train)
+    test, train = (_matrix(name, _of_model(name, X, model)) for name, X in (("test", test), ("train", train)))
     if train.shape != test.shape:
         raise ValueError(f"train has shape {train.shape} and test {test.shape}; both must have the same shape")
     if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= test.shape[1]:
@@ -340,8 +440,22 @@ def evaluate(model: Any, train: sp.sparray | sp.spmatrix, test: sp.sparray | sp.
     recommended = np.full((test.shape[0], k), -1)
     users = np.flatnonzero(np.diff(test.indptr))
     if len(users):
-        recommended[users] = model.recommend(users, k, seen=train)[0]
+        by_number = getattr(model, "_recommended", model.recommend)     # `recommend` may take ids
+        recommended[users] = by_number(users, k, train)[0]
     return ranking_metrics(recommended, test)
+
+
+def _of_model(name, X, model):
+    """Return Ratings as a matrix with the rows and columns of a model. Pairs that it does not know cannot be tested."""
+    if not isinstance(X, Ratings):
+        return X
+    if not hasattr(model, "user_ids_"):
+        return X.matrix()
+    matrix, known = known_pairs(X, model.user_ids_, model.item_ids_)
+    if name == "test" and not known.all():
+        raise ValueError(f"test has {(~known).sum()} ratings of users or items that the model does not know; it must "
+                         "have known ones alone")
+    return matrix
 
 
 def _matrix(name, X):

@@ -8,7 +8,9 @@ import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 
 from sparseopt import evaluation
+from sparseopt.datasets import interactions
 from sparseopt.evaluation import (
+    TimeSplit,
     evaluate,
     ranking_metrics,
     train_test_split_at_random,
@@ -156,3 +158,62 @@ def test_a_matrix_handed_in_is_left_as_it_was():
     test = sp.csr_array((np.ones(3), np.array([2, 0, 2]), np.array([0, 3])), shape=(1, 4))       # unsorted, repeated
     evaluation.ranking_metrics([[0, 1]], test)
     assert_array_equal(test.indices, [2, 0, 2])
+
+
+def some_ratings(seed=0, n=900):
+    rng = np.random.default_rng(seed)
+    return interactions({"u": rng.integers(20, size=n), "i": rng.integers(30, size=n), "t": rng.permutation(n)},
+                        "u", "i", time="t")
+
+
+def test_one_split_by_time_is_that_of_the_function():
+    ratings = some_ratings()
+    (train, test), = TimeSplit(test_size=0.3).split(ratings)
+    expected = train_test_split_by_time(ratings.users, ratings.times, 0.3, ratings.items)
+    assert_array_equal(train, expected[0])
+    assert_array_equal(test, expected[1])
+
+
+@pytest.mark.parametrize("test_size", [0.1, 2])
+def test_each_split_trains_on_what_comes_before_its_test(test_size):
+    ratings = some_ratings()
+    splits = list(TimeSplit(n_splits=3, test_size=test_size).split(ratings))
+    assert TimeSplit(3, test_size).get_n_splits(ratings) == len(splits) == 3
+    for user in range(20):
+        theirs = np.flatnonzero(ratings.users == user)
+        theirs = theirs[np.argsort(ratings.times[theirs], kind="stable")].tolist()
+        held_out = int(len(theirs) * 0.1 + 1e-9) if test_size == 0.1 else 2
+        for after, (train, test) in zip((2, 1, 0), splits, strict=True):
+            end = len(theirs) - after * held_out
+            assert set(test.tolist()) & set(theirs) == set(theirs[end - held_out:end])
+            assert set(train.tolist()) & set(theirs) == set(theirs[:end - held_out])
+            assert (np.diff(train) > 0).all()
+
+
+def test_users_with_too_few_pairs_are_in_training_alone():
+    ratings = interactions({"u": [1, 1, 1, 2, 2], "i": [1, 2, 3, 1, 2], "t": [5, 4, 3, 2, 1]}, "u", "i", time="t")
+    for (train, test), expected in zip(TimeSplit(2, 1).split(ratings), ([1], [0]), strict=True):
+        assert test.tolist() == expected
+        assert {3, 4} <= set(train.tolist())
+
+
+def test_a_pair_that_comes_again_is_on_one_side_of_a_split():
+    once = some_ratings()
+    again = once[np.concatenate([np.arange(len(once)), np.arange(100)])]
+    for train, test in TimeSplit(2, 0.2).split(again):
+        keys = again.users * 1000 + again.items
+        assert not set(keys[train]) & set(keys[test])
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda: TimeSplit(0), ValueError, "n_splits is 0; it must be an integer of at least 1"),
+    (lambda: TimeSplit(2, 0.5), ValueError, "test_size is 0.5 and n_splits is 2; .* a share above 0 and below 0.5"),
+    (lambda: TimeSplit(1, 0), ValueError, "test_size is 0 and"),
+    (lambda: TimeSplit(1, True), ValueError, "test_size is True and"),
+    (lambda: next(TimeSplit().split(np.ones(3))), TypeError, "X is a ndarray; it must be Ratings"),
+    (lambda: next(TimeSplit().split(interactions({"u": [1], "i": [1]}, "u", "i"))), ValueError, "X has no times"),
+    (lambda: next(TimeSplit(1, 9).split(some_ratings(n=30))), ValueError, r"no user has enough pairs for TimeSplit\("),
+])
+def test_a_split_by_time_that_cannot_be_made_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

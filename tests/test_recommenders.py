@@ -509,7 +509,7 @@ def test_someone_new_is_recommended_what_people_with_the_same_items_like():
     (lambda m: m.recommend_for([1, 2], 3, [1, np.nan]), ValueError, "(weights|ratings) is .*; it must be None or 2"),
     (lambda m: m.fit(taste(), np.ones(60)), TypeError, "callback is a ndarray; .* A recommender has no y"),
     (lambda m: m.partial_fit(taste(), np.ones(60)), TypeError, "callback is a ndarray; it must be None or callable"),
-    (lambda m: m.fit(np.array([["ann", "tea"]])), TypeError, "read_ratings.path..matrix.. makes .*np.unique"),
+    (lambda m: m.fit(np.array([["ann", "tea"]])), TypeError, "must be Ratings, or a .*datasets.interactions"),
 ])
 @pytest.mark.parametrize("name", ["ratings", "softmax"])
 def test_a_wrong_question_about_someone_new_is_named(name, call, error, message):
@@ -590,3 +590,158 @@ def test_ratings_of_films_are_predicted_better_than_by_biases(movielens):
     model = MatrixFactorization(dim=32, epochs=15).fit(train)
     assert -model.score(test) < 0.88
     assert -model.score(test) < 0.86 * by_means
+
+
+# Ratings with ids.
+
+def with_ids(X, kind="text", seed=3):
+    """The pairs of a matrix as Ratings, in random order: user 7 is "user 007" or 1007, and item 5 "item 005" or 505."""
+    X = X.tocoo()
+    order = np.random.default_rng(seed).permutation(X.nnz)
+    user, item = ((lambda u: f"user {u:03}", lambda i: f"item {i:03}") if kind == "text" else
+                  (lambda u: int(u) + 1000, lambda i: int(i) + 500))
+    columns = {"u": [user(u) for u in X.coords[0][order]], "i": [item(i) for i in X.coords[1][order]],
+               "v": X.data[order].astype(float), "t": order}
+    return datasets.interactions(columns, "u", "i", "v", "t"), user, item
+
+
+def dense(X):
+    """A matrix without the rows and columns that have no entries, as Ratings number users and items."""
+    X = sp.csr_array(X)
+    return X[np.flatnonzero(np.diff(X.indptr))][:, np.flatnonzero(np.diff(X.tocsc().indptr))]
+
+
+@pytest.mark.parametrize("kind", ["text", "integer"])
+@pytest.mark.parametrize("name", ["ratings", *LOSSES])
+def test_a_model_that_knows_ids_takes_and_answers_ids(name, kind, tmp_path):
+    model, X = fitted(name, epochs=3)
+    X = dense(X)
+    pairs, user, item = with_ids(X, kind)
+    of_ids, of_numbers = model.fit(pairs), fitted(name, epochs=3)[0].fit(pairs.matrix())
+    assert_array_equal(of_ids.optimizer_.params["items"], of_numbers.optimizer_.params["items"])
+    of_ids.save(tmp_path / "checkpoint")
+    loaded = type(model).load(tmp_path / "checkpoint")
+    none = None if kind == "text" else -1
+    for one in (of_ids, loaded):
+        users = [user(u) for u in (7, 3)]
+        for seen, plain in ((None, None), (pairs, pairs.matrix()), (pairs.matrix(), pairs.matrix())):
+            numbers, expected = of_numbers.recommend([7, 3], n=X.shape[1], seen=plain)
+            items, scores = one.recommend(users, n=X.shape[1], seen=seen)
+            assert items.tolist() == [[item(i) if i >= 0 else none for i in row] for row in numbers]
+            assert_array_equal(scores, expected)
+        assert one.recommend(user(7), n=2)[0].tolist() == items_of(of_numbers.recommend(7, n=2), item)
+        assert one.similar_items(item(5), n=3)[0].tolist() == items_of(of_numbers.similar_items(5, n=3), item)
+        assert one.recommend_for([item(1), item(4)], n=4)[0].tolist() == items_of(of_numbers.recommend_for([1, 4], n=4),
+                                                                                  item)
+        assert_array_equal(one.predict(users, [item(2), item(9)]), of_numbers.predict([7, 3], [2, 9]))
+
+
+def items_of(found, item):
+    return [item(i) for i in found[0]]
+
+
+@pytest.mark.parametrize("name", ["ratings", *LOSSES])
+def test_new_ids_join_whatever_the_order_of_the_ids(name):
+    model, X = fitted(name, epochs=2)
+    X = dense(X)
+    pairs, _, _ = with_ids(X)
+    model.fit(pairs)
+    known = tables(model)
+    more = datasets.Ratings(                    # the new ids come first
+        np.append(pairs.users + 1, [0, 0]), np.append(pairs.items + 1, [0, 1]),
+        np.append(pairs.values, [pairs.values[0]] * 2), None, np.array(["a newcomer", *pairs.user_ids], object),
+        np.array(["a new item", *pairs.item_ids], object))
+    model.partial_fit(more)
+    assert model.user_ids_.tolist() == [*pairs.user_ids, "a newcomer"]
+    assert model.item_ids_.tolist() == [*pairs.item_ids, "a new item"]
+    assert len(model.optimizer_.params["users"]) == X.shape[0] + 1
+    by_numbers = fitted(name, epochs=2)[0].fit(pairs.matrix())
+    users, items = (more.users - 1) % (X.shape[0] + 1), (more.items - 1) % (X.shape[1] + 1)     # here they come last
+    by_numbers.partial_fit(sp.coo_array((more.values, (users, items)), shape=(X.shape[0] + 1, X.shape[1] + 1)).tocsr())
+    for key, table in tables(by_numbers).items():
+        assert_allclose(model.optimizer_.params[key], table, atol=1e-6)
+    assert np.abs(model.optimizer_.params["items"][:-1] - known["items"]).max() > 0
+    assert "a new item" in model.recommend("a newcomer", n=X.shape[1] + 1)[0]
+
+
+def test_ids_that_are_integers_become_texts_when_texts_join():
+    model = ImplicitFactorization(dim=2, epochs=1)
+    model.fit(datasets.interactions({"u": [7, 9], "i": [1, 2]}, "u", "i"))
+    model.partial_fit(datasets.interactions({"u": ["7", "ann"], "i": [1, 2]}, "u", "i"))
+    assert model.user_ids_.tolist() == ["7", "9", "ann"]
+    assert model.item_ids_.tolist() == [1, 2]
+
+
+def test_a_matrix_makes_a_model_forget_ids():
+    pairs, _, _ = with_ids(dense(taste()))
+    model = ImplicitFactorization(dim=2, epochs=1).fit(pairs).partial_fit(pairs.matrix())
+    assert model.recommend("user 003", n=1)[0].tolist()[0].startswith("item")
+    model.fit(pairs.matrix())
+    assert not hasattr(model, "user_ids_")
+    assert model.recommend(3, n=1)[0].dtype == np.int64
+
+
+PAIRS = datasets.interactions({"u": ["a", "b", "a", "b"], "i": [1, 2, 2, 3], "t": [1, 2, 3, 4]}, "u", "i", time="t")
+STARS = datasets.interactions({"u": ["a", "b"], "i": [1, 2], "r": [1.0, 5.0]}, "u", "i", "r")
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda m: m.recommend(0), "users has 0 at position 0, which is no user that the model knows; .* such as 'a'"),
+    (lambda m: m.recommend(["a", "zoe"]), "users has 'zoe' at position 1, which is no user that the model knows"),
+    (lambda m: m.recommend([True]), "users has True at position 0"),
+    (lambda m: m.similar_items(7), "item has 7 at position 0, which is no item that the model knows; .* such as 1"),
+    (lambda m: m.similar_items("1"), "item has '1' at position 0"),
+    (lambda m: m.recommend_for([2, 2]), "items has 2 twice; it must have at least one item, and each item once"),
+    (lambda m: m.predict(["a"], [9]), "items has 9 at position 0"),
+    (lambda m: m.partial_fit(sp.csr_array(np.ones((3, 3)))), "new ones in a matrix have no ids. X must be Ratings"),
+    (lambda m: m.fit(PAIRS[np.array([0, 2])]), "X has no pair of 1 of its 2 users, the first is 'b'; .*TimeSplit"),
+    (lambda m: m.fit(PAIRS[:0]), "X has no ratings; it must have at least one"),
+    (lambda m: m.fit(STARS), r"X has ratings from 1 to 5, of which low ones may mean dislike; X.chosen\(\) has"),
+    (lambda m: m.partial_fit(STARS), "X has ratings from 1 to 5"),
+    (lambda m: MatrixFactorization().fit(PAIRS), "X has counts, such as numbers of plays, and not ratings"),
+    (lambda m: MatrixFactorization(epochs=1).fit(STARS.matrix()).partial_fit(STARS), "knows no ids; X must be a mat"),
+    (lambda m: m.score(datasets.interactions({"u": ["zoe"], "i": [1]}, "u", "i")),
+     "X has 1 ratings of users or items that the model does not know, the first at position 0: user 'zoe', item 1"),
+    (lambda m: MatrixFactorization(epochs=1).fit(STARS).score(PAIRS[:1]), "X has counts"),
+    (lambda m: evaluation.evaluate(m, PAIRS, datasets.interactions({"u": ["zoe"], "i": [1]}, "u", "i")),
+     "test has 1 ratings of users or items that the model does not know"),
+])
+def test_what_a_model_with_ids_does_not_know_is_named(call, message):
+    model = ImplicitFactorization(dim=2, epochs=1).fit(PAIRS)
+    before = tables(model)
+    with pytest.raises(ValueError, match=message):
+        call(model)
+    for name, table in before.items():
+        assert_array_equal(model.optimizer_.params[name], table)
+    assert model.user_ids_.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("by_ids", [True, False])
+def test_the_score_of_choices_is_ndcg_of_what_was_not_trained_on(by_ids, tmp_path):
+    pairs, _, _ = with_ids(dense(taste(share=0.6)))
+    train, test = next(evaluation.TimeSplit().split(pairs))
+    train, test = (pairs[part] if by_ids else pairs.matrix(part) for part in (train, test))
+    model = ImplicitFactorization(dim=8).fit(train)
+    expected = evaluation.evaluate(model, train, test)["ndcg"]
+    assert expected > 0.2
+    assert model.score(test) == model.score(test, seen=train) == expected
+    assert model.score(test, seen=pairs if by_ids else pairs.matrix()) == 0      # then none of the test is recommended
+    model.save(tmp_path / "checkpoint")
+    loaded = ImplicitFactorization.load(tmp_path / "checkpoint")
+    assert loaded.score(test, seen=train) == expected
+    with pytest.raises(ValueError, match="seen is None, and the model comes from a file"):
+        loaded.score(test)
+    with pytest.raises(TypeError, match=r"y is array\(.*; it must be None"):
+        model.score(test, np.ones(3))
+    assert loaded.partial_fit(train).score(test) == evaluation.evaluate(loaded, train, test)["ndcg"]
+
+
+def test_the_score_of_users_without_training_is_refused():
+    X = taste()
+    halves = [sp.csr_array(X * part) for part in (np.arange(60)[:, None] < 30, np.arange(60)[:, None] >= 30)]
+    for half in halves:
+        half.eliminate_zeros()
+    with pytest.raises(ValueError, match=r"X has pairs of 30 users without pairs in the training, the first is 30; "):
+        ImplicitFactorization(dim=2, epochs=1).fit(halves[0]).score(halves[1])
+    with pytest.raises(ValueError, match=r"X has shape \(30, 40\); .* A split of the rows of a matrix cuts users"):
+        ImplicitFactorization(dim=2, epochs=1).fit(X).score(X[:30])

@@ -1,9 +1,13 @@
 """scikit-learn's own checks of estimators, and models as parts of its tools. None of the checks is expected to fail."""
 
 import warnings
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
@@ -19,7 +23,15 @@ from sklearn.utils import get_tags
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, parametrize_with_checks
 
-from sparseopt.models import FactorizationMachineClassifier, FactorizationMachineRegressor, LogisticRegression
+from sparseopt import datasets, evaluation
+from sparseopt.evaluation import TimeSplit
+from sparseopt.models import (
+    FactorizationMachineClassifier,
+    FactorizationMachineRegressor,
+    ImplicitFactorization,
+    LogisticRegression,
+    MatrixFactorization,
+)
 
 # The checks train on some hundred samples, which is one batch: the models need more epochs or a higher rate.
 ESTIMATORS = [LogisticRegression(epochs=100), LogisticRegression(optimizer="Adam", lr=0.1, missed="replay", epochs=50),
@@ -138,3 +150,71 @@ def test_a_notebook_shows_a_model_as_scikit_learn_draws_it():
     html = make_pipeline(FeatureHasher(), LogisticRegression(l1=0.5))._repr_html_()
     assert "LogisticRegression(l1=0.5)" in html
     assert "sk-container" in LogisticRegression()._repr_html_()
+
+
+# Recommenders. MovieLens is only for those who have it.
+
+MOVIELENS = Path(__file__).parents[1].parent / "shared" / "data" / "movielens-latest-small" / "ratings.csv"
+
+
+def bought(n_users=60, seed=0):
+    """Users buy every other item, in random order; ids are texts."""
+    rng = np.random.default_rng(seed)
+    users = np.repeat(np.arange(n_users), 12)
+    items = np.concatenate([rng.permutation(20)[:12] * 2 + user % 2 for user in range(n_users)])
+    return datasets.interactions({"u": [f"u{user:03}" for user in users], "i": [f"i{item:02}" for item in items],
+                                  "t": rng.permutation(len(users))}, "u", "i", time="t")
+
+
+@pytest.mark.parametrize("make", [lambda: ImplicitFactorization(dim=8), lambda: MatrixFactorization(dim=8, epochs=3)])
+def test_a_recommender_is_cross_validated_by_time(make):
+    pairs = bought()
+    if isinstance(make(), MatrixFactorization):
+        pairs = replace(pairs, values=3 + np.sin(np.arange(len(pairs))), counts=False)
+    cv = TimeSplit(n_splits=3, test_size=2)
+    by_hand = [make().fit(pairs[train]).score(pairs[test]) for train, test in cv.split(pairs)]
+    assert np.isfinite(by_hand).all()
+    assert cross_val_score(make(), pairs, cv=cv, error_score="raise").tolist() == by_hand
+    found = cross_validate(make_pipeline(make()), pairs, cv=cv, return_estimator=True)
+    assert found["test_score"].tolist() == by_hand
+    assert found["estimator"][0][0].user_ids_[0] == "u000"
+
+
+def test_a_search_picks_what_a_loop_by_hand_picks_and_answers_in_ids():
+    pairs = bought()
+    grid, cv = {"dim": [1, 8], "epochs": [0, 10]}, TimeSplit(n_splits=2, test_size=2)
+    search = GridSearchCV(ImplicitFactorization(), grid, cv=cv, error_score="raise").fit(pairs)
+    by_hand = {}
+    for dim, epochs in product(*grid.values()):
+        model = ImplicitFactorization(dim=dim, epochs=epochs)
+        by_hand[dim, epochs] = np.mean([model.fit(pairs[train]).score(pairs[test]) for train, test in cv.split(pairs)])
+    assert search.cv_results_["mean_test_score"].tolist() == list(by_hand.values())
+    assert tuple(search.best_params_.values()) == max(by_hand, key=by_hand.get)
+    assert search.best_params_["epochs"] == 10
+    assert search.best_estimator_.recommend("u003", n=2, seen=pairs)[0].tolist()[0].startswith("i")
+    with sklearn.config_context(enable_metadata_routing=True):
+        assert GridSearchCV(ImplicitFactorization(), grid, cv=cv).fit(pairs).best_params_ == search.best_params_
+
+
+@pytest.mark.parametrize("X", [bought(), bought().matrix()])
+def test_a_split_that_cuts_users_apart_is_an_error(X):
+    with pytest.raises(ValueError, match=r"cuts? users apart"):
+        cross_val_score(ImplicitFactorization(epochs=1), X, error_score="raise")
+    if not sp.issparse(X):                      # then no training can be done, which scikit-learn reports as an error
+        with pytest.raises(ValueError, match=r"(?s)All the 5 fits failed.*cut users apart: evaluation.TimeSplit"):
+            cross_val_score(ImplicitFactorization(epochs=1), X)
+
+
+def test_a_search_over_films_picks_what_a_loop_by_hand_picks():
+    if not MOVIELENS.exists():
+        pytest.skip(f"{MOVIELENS} is not there: ml-latest-small of grouplens.org/datasets/movielens")
+    liked, cv = datasets.read_ratings(MOVIELENS).chosen(), TimeSplit(test_size=0.2)
+    settings = [(0.01, 4), (0.1, 4), (0.01, 1)]
+    grid = [{"regularization": [a], "epochs": [b]} for a, b in settings]
+    search = GridSearchCV(ImplicitFactorization("bpr", dim=8), grid, cv=cv, error_score="raise", refit=False).fit(liked)
+    train, test = evaluation.train_test_split_by_time(liked.users, liked.times, 0.2)
+    train, test = liked.matrix(train), liked.matrix(test)
+    models = (ImplicitFactorization("bpr", dim=8, regularization=a, epochs=b).fit(train) for a, b in settings)
+    by_hand = [evaluation.evaluate(model, train, test)["ndcg"] for model in models]
+    assert search.cv_results_["mean_test_score"].tolist() == pytest.approx(by_hand, abs=1e-9)
+    assert search.best_index_ == int(np.argmax(by_hand))

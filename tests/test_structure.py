@@ -18,11 +18,11 @@ LAYERS = [
     {"_files", "_text", "_tokens", "_typing", "_version"},
     {"_checks", "_memory", "_tensors"},
     {"_kernels"},
-    {"_config", "gradients"},
+    {"_config", "_ratings", "gradients"},
     {"optimizers"},
     {"embedding", "schedules"},
-    {"checkpoint", "training"},
-    {"_bench", "datasets", "evaluation", "models", "torch"},
+    {"checkpoint", "evaluation", "training"},
+    {"_bench", "datasets", "models", "torch"},
     {"cli", "sparseopt"},
 ]
 MOST_COLUMNS = 120

@@ -114,7 +114,7 @@ def _clicks(options, out):
 def _ratings(options, out):
     kind = ratings.MODELS[options.model]
     read, _ = ratings.read(out, options.files[0], ratings.reading(options), kind, {"min_rating": options.min_rating})
-    X, test, _ = ratings.matrices(out, read, 0.2, seed=options.seed)
+    X, test = (part.matrix() for part in ratings.parts(out, read, 0.2, seed=options.seed))
     k = min(10, X.shape[1])
 
     def make(optimizer, lr):

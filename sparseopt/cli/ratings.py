@@ -9,7 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from .. import _config, checkpoint, datasets, evaluation
-from ..models import ImplicitFactorization, MatrixFactorization
+from .._ratings import known_pairs, renumbered
+from ..models import ImplicitFactorization, MatrixFactorization, Model
 from ._common import UsageError, add_settings, count, existing_file, flag, given, list_of, share
 from ._output import Output, add_format, check_table_path, write_table
 from ._run import Run, add_run
@@ -229,16 +230,17 @@ def _train(options):
         model, stored = kind(**given(options, kind(), MODELS.values())), None
         how, chosen, held_out = reading(options), {"min_rating": options.min_rating}, options.held_out
     ratings, chosen = read(out, options.file, how, type(model), chosen)
-    X, test, ids = matrices(out, ratings, held_out, stored)
+    train, test = parts(out, ratings, held_out, model)
+    X, test = train.matrix(), None if test is None else test.matrix()
     at_random = _checksum(test) if held_out and ratings.times is None else None
     if stored and at_random != stored["at_random"]:
         raise ValueError(f"{options.file}: what was held out at random is known only for the ratings of the training, "
                          "in the same order and with times only if these had times; train a new model")
     out.say(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
             + (f", {test.nnz:,} others held out" if test is not None else ""))
-    run.train(out, model, lambda show: model.partial_fit(X, show), "ratings",
+    run.train(out, model, lambda show: model.partial_fit(train, show), "ratings",
               (lambda: measures(model, X, test, 10)) if test is not None else None, reading=how, chosen=chosen,
-              held_out=held_out, at_random=at_random, **ids)
+              held_out=held_out, at_random=at_random)
     quality, beside = ({}, {}) if test is None else (measures(model, X, test, 10), _baseline(model, X, test, 10))
     if quality:
         _print_measures(out, model, test, quality, beside)
@@ -249,58 +251,28 @@ def _train(options):
     return 0
 
 
-def matrices(out: Output, ratings: datasets.Ratings, held_out: float | None, stored: dict[str, Any] | None = None,
-             seed: int = 0) -> tuple[sp.csr_array, sp.csr_array | None, dict[str, Any]]:
-    """Return the training set, the test set or None, and the ids of the rows and columns. Stored ids come first."""
-    users, user_ids = _renumbered(ratings.users, ratings.user_ids, stored and stored["user_ids"])
-    items, item_ids = _renumbered(ratings.items, ratings.item_ids, stored and stored["item_ids"])
-    shape = len(user_ids), len(item_ids)
-    parts = [np.arange(len(ratings))]
-    if held_out:
-        if ratings.times is None:
-            out.say("there are no times; what is held out is drawn at random")
-            parts = evaluation.train_test_split_at_random(users, held_out, items, seed)
-        else:
-            parts = evaluation.train_test_split_by_time(users, ratings.times, held_out, items)
-        if not len(parts[1]):
-            raise ValueError(f"no user has enough items to hold out {held_out:g} of these; the share must be larger, "
-                             "or left out")
-    X, *test = (sp.coo_array((ratings.values[part].astype(np.float32), (users[part], items[part])), shape=shape).tocsr()
-                for part in parts)
-    return X, test[0] if test else None, {"user_ids": user_ids, "item_ids": item_ids}
+def parts(out: Output, ratings: datasets.Ratings, held_out: float | None, model: Model | None = None,
+          seed: int = 0) -> tuple[datasets.Ratings, datasets.Ratings | None]:
+    """Return the training set, and the test set or None. The ids that a model knows come first."""
+    if hasattr(model, "user_ids_"):
+        ratings = renumbered(ratings, model.user_ids_, model.item_ids_)
+    if not held_out:
+        return ratings, None
+    if ratings.times is None:
+        out.say("there are no times; what is held out is drawn at random")
+        train, test = evaluation.train_test_split_at_random(ratings.users, held_out, ratings.items, seed)
+    else:
+        train, test = evaluation.train_test_split_by_time(ratings.users, ratings.times, held_out, ratings.items)
+    if not len(test):
+        raise ValueError(f"no user has enough items to hold out {held_out:g} of these; the share must be larger, "
+                         "or left out")
+    return ratings[train], ratings[test]
 
 
 def _checksum(test):
     """A number that tells the pairs of a matrix from other pairs."""
     test.sort_indices()
     return zlib.crc32(test.indices.astype("<i8").tobytes(), zlib.crc32(test.indptr.astype("<i8").tobytes()))
-
-
-def _renumbered(numbers, ids, known):
-    """Numbers that belong to known ids and then to new ids, and all these ids, as a list."""
-    if known is None:
-        return numbers, ids.tolist()
-    known, ids = _alike(known, ids.tolist())
-    place = _places(known, ids)
-    new = place < 0
-    place[new] = len(known) + np.arange(new.sum())
-    return place[numbers], known + [one for one, is_new in zip(ids, new.tolist(), strict=True) if is_new]
-
-
-def _alike(known, ids):
-    """Two lists of ids, both of integers or both of texts."""
-    if known and ids and type(known[0]) is not type(ids[0]):
-        return [str(one) for one in known], [str(one) for one in ids]
-    return known, ids
-
-
-def _places(known, ids):
-    """The position of each id in the list of known ids, or -1."""
-    found = dict.fromkeys(ids, -1)          # smaller than a dict of all known ids
-    for place, one in enumerate(known):
-        if one in found:
-            found[one] = place
-    return np.array([found[one] for one in ids], np.int64)
 
 
 def _loaded(path):
@@ -313,19 +285,15 @@ def _loaded(path):
     return kind.load(path), stored
 
 
-def _known(ratings, stored):
+def _known(ratings, model):
     """The ratings of users and items that the model knows, as a matrix, and the number of all other ratings."""
-    users, items = (_places(*_alike(stored[name], ids.tolist()))[numbers] for name, ids, numbers in (
-        ("user_ids", ratings.user_ids, ratings.users), ("item_ids", ratings.item_ids, ratings.items)))
-    known = (users >= 0) & (items >= 0)
-    X = sp.coo_array((ratings.values[known].astype(np.float32), (users[known], items[known])),
-                     shape=(len(stored["user_ids"]), len(stored["item_ids"])))
-    return X.tocsr(), int((~known).sum())
+    X, known = known_pairs(ratings, model.user_ids_, model.item_ids_)
+    return X, int((~known).sum())
 
 
-def _seen(out, path, how, stored):
+def _seen(out, path, how, model):
     """What users have rated, whatever the rating."""
-    seen, _ = _known(_read(out, path, how), stored)
+    seen, _ = _known(_read(out, path, how), model)
     if not seen.nnz:
         raise ValueError(f"{path}: there is no rating of a user and an item that the model knows; there must be at "
                          "least one")
@@ -344,13 +312,13 @@ def _evaluate(options):
         out.say("without --seen, items of the training take places among the recommended ones; --seen FILE leaves "
                 "out the items that users have in FILE")
     ratings, _ = read(out, options.file, how, type(model), stored["chosen"])
-    test, unknown = _known(ratings, stored)
+    test, unknown = _known(ratings, model)
     if not test.nnz:
         raise ValueError(f"{options.file}: there is no rating of a user and an item that the model knows; there must "
                          "be at least one")
     if unknown:
         out.say(f"{options.file.name}: {unknown:,} ratings of users or items that the model does not know are left out")
-    seen = _seen(out, options.seen, how, stored) if options.seen else sp.csr_array(test.shape, dtype=np.float32)
+    seen = _seen(out, options.seen, how, model) if options.seen else sp.csr_array(test.shape, dtype=np.float32)
     pattern = sp.csr_array((np.ones(seen.nnz, np.float32), seen.indices, seen.indptr), shape=seen.shape)
     again = test.multiply(pattern).tocsr()
     if again.nnz == test.nnz:
@@ -430,29 +398,29 @@ def _recommend(options):
         check_table_path("--output", options.output)
     reading(options)
     model, stored = _loaded(options.checkpoint)
-    ids = stored["item_ids"]
-    titles = _titles(out, options, stored) if options.titles else None
-    seen = _seen(out, options.seen, reading(options, stored["reading"]), stored) if options.seen else None
+    ids = model.item_ids_
+    titles = _titles(out, options, model, stored) if options.titles else None
+    seen = _seen(out, options.seen, reading(options, stored["reading"]), model) if options.seen else None
     if seen is None and asked[0] in ("USER", "--all"):
         out.say("items that a user had in the training may come again; --seen FILE leaves out the items that users "
                 "have in FILE")
     if options.like:
-        found = [(options.like, *model.similar_items(_numbers(options, [options.like], ids, "item")[0],
+        found = [(options.like, *model.similar_items(_known_ids(options, [options.like], ids, "item")[0],
                                                      min(options.n, len(ids) - 1)))]
     elif options.items:
-        found = [(None, *_for_items(options, model, ids))]
+        found = [(None, *_for_items(options, model))]
     else:
-        numbers = range(len(stored["user_ids"]))
+        users = model.user_ids_.tolist()
         if not options.all:
-            numbers = _numbers(options, options.users, stored["user_ids"], "user")
-        found = _for_users(model, numbers, stored["user_ids"], min(options.n, len(ids)), seen)
+            users = _known_ids(options, options.users, model.user_ids_, "user")
+        found = _for_users(model, users, min(options.n, len(ids)), seen)
 
     def rows():
         for one, items, scores in found:
             for item, score in zip(items.tolist(), scores.tolist(), strict=True):
-                if item >= 0:
-                    title = [] if titles is None else [titles.get(str(ids[item]), "")]
-                    yield (*([] if one is None else [one]), ids[item], *title, score)
+                if score > -np.inf:             # else fewer items than asked for are left
+                    title = [] if titles is None else [titles.get(str(item), "")]
+                    yield (*([] if one is None else [one]), item, *title, score)
 
     columns = [*{"--like": ["like"], "--items": []}.get(asked[0], ["user"]), "item",
                *([] if titles is None else ["title"]), ("score", ".3f")]
@@ -464,17 +432,16 @@ def _recommend(options):
     return 0
 
 
-def _for_users(model, numbers, ids, n, seen):
+def _for_users(model, users, n, seen):
     """Yield the id of each user, with items and scores."""
-    for start in range(0, len(numbers), _AT_ONCE):
-        some = np.array(numbers[start:start + _AT_ONCE])
-        for number, items, scores in zip(some.tolist(), *model.recommend(some, n, seen), strict=True):
-            yield ids[number], items, scores
+    for start in range(0, len(users), _AT_ONCE):
+        some = users[start:start + _AT_ONCE]
+        yield from zip(some, *model.recommend(some, n, seen), strict=True)
 
 
-def _for_items(options, model, ids):
+def _for_items(options, model):
     """Items and scores for someone who was not trained on."""
-    items, ratings = options.items, None
+    items, ratings, ids = options.items, None, model.item_ids_
     rated = [item for item in items if "=" in item and item not in ids]
     if rated and not isinstance(model, MatrixFactorization):
         raise UsageError(f"--items has {rated[0]}; ratings go with the model explicit only, and this is a checkpoint "
@@ -486,19 +453,19 @@ def _for_items(options, model, ids):
         except ValueError:
             raise UsageError(f"--items is {','.join(options.items)}; either all items must have a rating, as in "
                              "ITEM=RATING, or none") from None
-    numbers = _numbers(options, items, ids, "item")
-    again = [item for place, item in enumerate(items) if numbers[place] in numbers[:place]]
+    known = _known_ids(options, items, ids, "item")
+    again = [item for place, item in enumerate(items) if known[place] in known[:place]]
     if again:
         raise UsageError(f"--items has {again[0]} twice; each item must be there once")
     n = min(options.n, len(ids))
-    return model.recommend_for(numbers, n) if ratings is None else model.recommend_for(numbers, n, ratings)
+    return model.recommend_for(known, n) if ratings is None else model.recommend_for(known, n, ratings)
 
 
-def _numbers(options, wanted, ids, what):
-    """The positions of ids that stand on the command line, as texts."""
-    integers = ids and isinstance(ids[0], int)
-    found = _places(ids, [datasets.ratings.as_integer(one) if integers else one for one in wanted])
-    unknown = [one for one, place in zip(wanted, found.tolist(), strict=True) if place < 0]
+def _known_ids(options, wanted, ids, what):
+    """The ids of the model that stand on the command line, as texts."""
+    found = [datasets.ratings.as_integer(one) for one in wanted] if ids.dtype.kind == "i" else list(wanted)
+    known = set(ids.tolist())
+    unknown = [text for text, one in zip(wanted, found, strict=True) if one not in known]
     if unknown:
         spaces = "; spaces, not commas, stand between users" if what == "user" and "," in unknown[0] else ""
         raise ValueError(f"{options.checkpoint}: the model does not know {what} {unknown[0]}; it must be an id of the "
@@ -506,9 +473,9 @@ def _numbers(options, wanted, ids, what):
     return found
 
 
-def _titles(out, options, stored):
+def _titles(out, options, model, stored):
     """From ids of items, as texts, to titles."""
-    path, ids, how = options.titles, stored["item_ids"], options.encoding or "utf-8"
+    path, ids, how = options.titles, model.item_ids_.tolist(), options.encoding or "utf-8"
     try:
         titles = datasets.ratings.read_titles(path, how)
     except ValueError:

@@ -1,24 +1,20 @@
-"""Ratings of items by users, counts of plays or purchases, and a reader of the files that hold these."""
+"""A reader of files that hold ratings of items by users, or counts of plays or purchases."""
 
 import contextlib
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-import scipy.sparse as sp
 
-from .._checks import flag, one_of
+from .._checks import flag
+from .._ratings import Duplicates, Ratings, check_rule, numbered
 from .._text import escaped, listed, shown
 from .._typing import FilePath
 from . import _columns, _tables
 
-Duplicates = Literal["last", "first", "mean", "sum", "max"]
 Column = str | int | None
 
 # Names of columns that are found without an option, in small letters without signs. The first that a file has counts.
@@ -47,229 +43,7 @@ _SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(?:[ T](\d{1,2}):(\d\d)(?::(\
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n"}         # in small letters.
 _SINCE_1973 = 1e8               # seconds since 1970: no rating is so high.
 _MOST = 100                     # no scale of ratings goes further.
-_SPARSE = 4                     # ids that are spread wider than so many times their number are sorted.
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))        # from this size on, so many of the unit make a second.
-
-
-@dataclass(frozen=True)
-class Ratings:
-    """Ratings of items by users. Users and items have numbers, and each number belongs to an id.
-
-    Attributes
-    ----------
-    users, items : arrays of int32, shape (n,)
-        The user and the item of each rating: numbers from 0, in the order of the ids.
-    values : array of float64, shape (n,)
-        The ratings; or counts, such as numbers of plays.
-    times : None, or array of float64, shape (n,)
-        The time of each rating, in seconds since 1970.
-    user_ids, item_ids : arrays of int64 or of str (dtype object)
-        The id of each user and of each item, sorted.
-    counts : bool
-        True if the values are counts, and False if they are ratings.
-    columns : str
-        What the reader took each column of the file for, in one line.
-    left_out, merged : int
-        How many rows the reader left out because a cell is empty, and how many because their pair came again.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sparseopt.datasets import Ratings
-    >>> ratings = Ratings(users=np.array([0, 0, 1]), items=np.array([0, 1, 1]), values=np.array([5.0, 2.0, 4.0]),
-    ...                   times=None, user_ids=np.array([7, 9]), item_ids=np.array([10, 20]))
-    >>> ratings.matrix().toarray()
-    array([[5., 2.],
-           [0., 4.]], dtype=float32)
-    >>> ratings.where(ratings.users == 1).item_ids
-    array([20])
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    values: np.ndarray
-    times: np.ndarray | None
-    user_ids: np.ndarray
-    item_ids: np.ndarray
-    counts: bool = False
-    columns: str = ""
-    left_out: int = 0
-    merged: int = 0
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def where(self, keep: np.ndarray) -> "Ratings":
-        """Return the ratings that a mask of bools selects, without users and items that have no selected rating.
-
-        Parameters
-        ----------
-        keep : array of bools, shape (n,)
-
-        Returns
-        -------
-        Ratings
-            Users and items have new numbers; their ids stay.
-        """
-        kept_users, users = _numbered(self.users[keep])
-        kept_items, items = _numbered(self.items[keep])
-        return replace(self._at(keep), users=users, items=items, user_ids=self.user_ids[kept_users],
-                       item_ids=self.item_ids[kept_items])
-
-    def matrix(self, which: slice | npt.ArrayLike = slice(None)) -> sp.csr_array:
-        """Return the ratings as a matrix with a row for each user and a column for each item.
-
-        If a user has rated an item several times, the last rating counts. Counts add up.
-
-        Parameters
-        ----------
-        which : slice, array of integers or array of bools
-            The ratings to take; the default takes all.
-
-        Returns
-        -------
-        scipy.sparse.csr_array of float32, shape (len(user_ids), len(item_ids))
-            The shape does not depend on `which`.
-        """
-        once = self._at(which).without_duplicates()
-        shape = len(self.user_ids), len(self.item_ids)
-        return sp.coo_array((once.values.astype(np.float32), (once.users, once.items)), shape=shape).tocsr()
-
-    def without_duplicates(self, how: Duplicates | None = None) -> "Ratings":
-        """Return the ratings with one rating for each pair of a user and an item.
-
-        Parameters
-        ----------
-        how : None, "last", "first", "mean", "sum" or "max"
-            Which rating counts. "last" and "first" go by the times, and without times by the order. Ratings of the same
-            time keep their order. None stands for "sum" if the values are counts, else for "last".
-
-        Returns
-        -------
-        Ratings
-            A pair stands where its last rating stood, with the time of that rating; with "first", its first. Numbers
-            and ids stay. `merged` grows by the number of ratings that are gone.
-
-        Raises
-        ------
-        ValueError
-            If how is not allowed.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sparseopt.datasets import Ratings
-        >>> ratings = Ratings(users=np.array([0, 0, 0]), items=np.array([0, 1, 0]), values=np.array([5.0, 2.0, 4.0]),
-        ...                   times=None, user_ids=np.array([7]), item_ids=np.array([10, 20]))
-        >>> ratings.without_duplicates().values, ratings.without_duplicates("mean").values
-        (array([2., 4.]), array([2. , 4.5]))
-        """
-        how = _how(how, self.counts)
-        pairs = self.users.astype(np.int64) * len(self.item_ids) + self.items
-        ordered = np.sort(pairs)
-        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        if not len(again):
-            return self
-        order = np.flatnonzero(again[np.minimum(np.searchsorted(again, pairs), len(again) - 1)] == pairs)
-        order = order[np.lexsort((pairs[order],) if self.times is None else (self.times[order], pairs[order]))]
-        begins = np.flatnonzero(np.diff(pairs[order], prepend=-1))
-        ends = np.append(begins[1:], len(order)) - 1
-        kept, values = order[begins if how == "first" else ends], self.values.copy()
-        if how in ("mean", "sum", "max"):
-            values[kept] = (np.maximum if how == "max" else np.add).reduceat(values[order], begins)
-            if how == "mean":
-                values[kept] /= ends - begins + 1
-        once = np.ones(len(self), bool)
-        once[order], once[kept] = False, True
-        return replace(replace(self, values=values)._at(once), merged=self.merged + len(order) - len(kept))
-
-    def chosen(self, min_rating: float | None = None, unrated: float | None = None) -> "Ratings":
-        """Return the pairs that show that a user likes an item, with a weight each, for `ImplicitFactorization`.
-
-        =======  ======================================================  ==================================
-        values   kept                                                    weight
-        =======  ======================================================  ==================================
-        ratings  at least min_rating, by default `default_min_rating()`  1
-        counts   above 0                                                 1 + ln(count); 1 for counts till 1
-        =======  ======================================================  ==================================
-
-        Parameters
-        ----------
-        min_rating : None or float
-            The least rating of a chosen item. Counts need None.
-        unrated : None or float
-            A value that counts as chosen, too: the user has turned to the item, and has not rated it. If min_rating is
-            None, None stands for the result of `unrated()`.
-
-        Returns
-        -------
-        Ratings
-            The values are the weights. Users and items without a chosen pair are gone. A pair is there once.
-
-        Raises
-        ------
-        ValueError
-            If no pair is left, or the values are counts and min_rating is not None.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sparseopt.datasets import Ratings
-        >>> plays = Ratings(users=np.array([0, 0, 1]), items=np.array([0, 1, 1]), values=np.array([1.0, 0.0, 100.0]),
-        ...                 times=None, user_ids=np.array([7, 9]), item_ids=np.array([10, 20]), counts=True)
-        >>> plays.chosen().values.round(2)
-        array([1.  , 5.61])
-        """
-        once = self.without_duplicates()
-        if self.counts:
-            if min_rating is not None:
-                raise ValueError(f"min_rating (--min-rating) is {shown(min_rating)}, and the values are counts, not "
-                                 "ratings; it must be left out")
-            keep, weights = once.values > 0, 1 + np.log(np.maximum(once.values, 1))
-        else:
-            least = once.default_min_rating() if min_rating is None else min_rating
-            keep, weights = once.values >= least, np.ones(len(once))
-            unrated = once.unrated() if unrated is None and min_rating is None else unrated
-            if unrated is not None:
-                keep |= once.values == unrated
-        if not keep.any():
-            raise ValueError("no count is above 0; at least one must be" if self.counts else
-                             f"no rating is at least {least:g}; there must be one, or min_rating (--min-rating) must "
-                             "be lower")
-        return replace(once, values=weights).where(keep)
-
-    def default_min_rating(self) -> float:
-        """Return four fifths of the highest rating: 4 where ratings go up to 5, and 8 where they go up to 10."""
-        return float(np.round(0.8 * self.values.max(), 6))
-
-    def unrated(self) -> float | None:
-        """Return the value that stands for an item that the user has not rated, or None if there is no such value.
-
-        All ratings must be whole, and some above 1.
-
-        =====  ===========================================================  =============
-        value  stands for no rating if                                      as in
-        =====  ===========================================================  =============
-        0      none is lower, and 0 comes more often than any other rating  Book-Crossing
-        -1     no other is below 1                                          MyAnimeList
-        =====  ===========================================================  =============
-        """
-        different, times = np.unique(self.values, return_counts=True)
-        if self.counts or different[-1] <= 1 or len(different) < 2 or (different != np.round(different)).any():
-            return None
-        if different[0] == 0 and times[0] > times[1:].max():
-            return 0.0
-        return -1.0 if different[0] == -1 and different[1] >= 1 else None
-
-    def _at(self, which):
-        """The ratings at some positions, without new numbers."""
-        return replace(self, users=self.users[which], items=self.items[which], values=self.values[which],
-                       times=None if self.times is None else self.times[which])
-
-
-def _how(how, counts):
-    return ("sum" if counts else "last") if how is None else one_of("duplicates", how, "last", "first", "mean", "sum",
-                                                                    "max")
 
 
 def read_ratings(path: FilePath, columns: Mapping[str, Column] | None = None, sep: str | None = None,
@@ -385,7 +159,7 @@ def read_ratings(path: FilePath, columns: Mapping[str, Column] | None = None, se
         if table.layout and table.layout.separator == ";":          # which leaves the comma to the numbers: 3,5
             used[role] = used[role]._replace(texts=[_with_point(text, role) for text in used[role].texts])
         values = cells(role, _numbers)
-    times = cells("time", _times) if "time" in used else None
+    times = cells("time", times_of) if "time" in used else None
     (user_ids, users), (item_ids, items) = (_ids(used[role], keep) for role in ("user", "item"))
     found = Ratings(users, items, values, times, user_ids, item_ids, "rating" not in used, table.said(roles),
                     int(n - len(values)))
@@ -397,7 +171,7 @@ def check_reading(columns: Mapping[str, Column] | None, sep: str | None, header:
     """Raise an error if an argument of `read_ratings` is not allowed. No file is read."""
     flag("weights", weights)
     if duplicates is not None:
-        _how(duplicates, False)
+        check_rule(duplicates, False)
     _tables.check(sep, header, encoding)
     if columns is None:
         return
@@ -605,7 +379,7 @@ def _checked(column, numbers, keep, wrong, allowed):
     return numbers[column.codes[keep]]
 
 
-def _times(column, keep, wrong):
+def times_of(column, keep, wrong):
     """Seconds since 1970."""
     if isinstance(column, _columns.Column):
         numbers = np.array([_time(text) for text in column.texts])
@@ -616,6 +390,11 @@ def _times(column, keep, wrong):
                          "column shows which part is the day")
     else:
         times = column[keep].astype(np.float64)
+    return time_units(times)
+
+
+def time_units(times):
+    """Seconds since 1970, from numbers of a unit that their size tells."""
     size = np.median(np.abs(times))
     return times / next((unit for least, unit in _UNITS if size >= least), 1)
 
@@ -650,7 +429,7 @@ def _slash_dates(texts, numbers):
 def _ids(column, keep):
     """The different ids, sorted, and the number of each cell's id among these."""
     if not isinstance(column, _columns.Column):
-        return _numbered(column[keep].astype(np.int64))
+        return numbered(column[keep].astype(np.int64))
     codes = column.codes[keep]
     seen = np.flatnonzero(np.bincount(codes, minlength=len(column.texts)))
     texts = [column.texts[code] for code in seen.tolist()] if len(seen) < len(column.texts) else column.texts
@@ -659,7 +438,7 @@ def _ids(column, keep):
         with contextlib.suppress(OverflowError):            # some are outside int64
             integers = np.array([int(text.partition(".")[0]) for text in texts], np.int64)
     if integers is not None:
-        ids, numbers = _numbered(integers)
+        ids, numbers = numbered(integers)
     else:
         ids = np.array(sorted(texts), object)
         places = dict(zip(ids.tolist(), range(len(ids)), strict=True))
@@ -667,16 +446,3 @@ def _ids(column, keep):
     of_code = np.zeros(len(column.texts), np.int32)
     of_code[seen] = numbers
     return ids, of_code[codes]
-
-
-def _numbered(ids):
-    """The different ids, sorted, and the number of each given id among the different ids."""
-    ids = np.asarray(ids)
-    least, most = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
-    if most - least > _SPARSE * len(ids):
-        different, numbers = np.unique(ids, return_inverse=True)
-        return different, numbers.astype(np.int32)
-    there = np.zeros(most - least + 1, bool)            # a table of all ids between is faster than a sort
-    there[ids - least] = True
-    numbers = np.cumsum(there, dtype=np.int32) - 1
-    return (np.flatnonzero(there) + least).astype(ids.dtype), numbers[ids - least]

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from .. import _memory, embedding
 from .._kernels import rowplan
+from .._ratings import Ratings, known_pairs, renumbered
 from .._text import shown
 from .._typing import Self
 from ..gradients import checked, row_numbers
@@ -26,15 +27,19 @@ class Recommender(Model):
     _axes: ClassVar = {"users": ("user", "dim"), "items": ("item", "dim"), "item_bias": ("item",)}
     _spread = 1e-4          # approximate standard deviation of the product of two new vectors
 
-    def fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> Self:
+    user_ids_: np.ndarray
+    item_ids_: np.ndarray
+
+    def fit(self, X: Ratings | sp.sparray | sp.spmatrix, callback: Callback | None = None) -> Self:
         """Train new vectors for the users and items of a matrix.
 
         After an error the model is as before.
 
         Parameters
         ----------
-        X : scipy sparse array, shape (n_users, n_items)
-            As the class describes. `sparseopt.datasets.read_ratings(path).matrix()` makes one from a file.
+        X : Ratings, or scipy sparse array of shape (n_users, n_items)
+            As the class describes. `sparseopt.datasets` makes Ratings from a file by `read_ratings`, and from a data
+            frame by `interactions`. Each user of Ratings must have a pair in X.
         callback : None or callable
             Called after every batch with a `sparseopt.models.Progress`. A true result ends the training.
 
@@ -48,21 +53,25 @@ class Recommender(Model):
             If X or a parameter of the model is not as described.
         """
         _check_callback(callback)
+        ratings, X = self._first(X)
         X = self._checked(X)
         self._check_settings(X)
         self._start(X)
+        self._know(ratings)
         for _ in range(self.epochs):
             if self._epoch(X, callback):
                 break
         return self
 
-    def partial_fit(self, X: sp.sparray | sp.spmatrix, callback: Callback | None = None) -> Self:
+    def partial_fit(self, X: Ratings | sp.sparray | sp.spmatrix, callback: Callback | None = None) -> Self:
         """Train the present vectors for one more epoch. New users and items get new vectors.
 
         Parameters
         ----------
-        X : scipy sparse array, shape (n_users, n_items)
-            The first rows and columns are the known users and items. Further rows and columns are new users and items.
+        X : Ratings, or scipy sparse array of shape (n_users, n_items)
+            In Ratings, ids that the model does not know are new users and items. If known ids are integers and those of
+            X are texts, all become texts. In a matrix, the first rows and columns are the known users and items.
+            Further rows and columns are new users and items.
         callback : None or callable
             As in `fit`.
 
@@ -73,40 +82,61 @@ class Recommender(Model):
         Raises
         ------
         TypeError, ValueError, IndexError
-            As in `fit`, and if X has fewer rows or columns than the model has users or items.
+            As in `fit`, and if X has fewer rows or columns than the model has users or items. If the model knows ids
+            and X is a matrix with new users or items, which have no ids, or the other way round.
         """
         _check_callback(callback)
+        begun = hasattr(self, "optimizer_")
+        if not begun:
+            ratings, X = self._first(X)
+        elif isinstance(X, Ratings):
+            if not self._knows_ids:
+                raise ValueError("X is Ratings, and the model was fitted to a matrix, so it knows no ids; X must be a "
+                                 "matrix")
+            self._check_ratings(X)
+            ratings = renumbered(X, self.user_ids_, self.item_ids_)
+            X = ratings.matrix()
+        else:
+            ratings = None
         X = self._checked(X)
         self._check_settings(X)
-        if not hasattr(self, "optimizer_"):
+        if not begun:
             self._start(X)
+            self._know(ratings)
         known = self._shape
         if X.shape[0] < known[0] or X.shape[1] < known[1]:
             raise ValueError(f"X has shape {X.shape}; the model knows {known[0]} users and {known[1]} items, so X must "
                              "have at least as many rows and columns")
         if X.shape != known:
+            if self._knows_ids and ratings is None:
+                raise ValueError(f"X has shape {X.shape}; the model knows {known[0]} users and {known[1]} items by "
+                                 "their ids, and new ones in a matrix have no ids. X must be Ratings")
             self._grow(*X.shape)
+        if ratings is not None:
+            self._know(ratings)
         self._epoch(X, callback)
         return self
 
     def recommend(self, users: npt.ArrayLike, n: int = 10,
-                  seen: sp.sparray | sp.spmatrix | None = None) -> tuple[np.ndarray, np.ndarray]:
+                  seen: Ratings | sp.sparray | sp.spmatrix | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the n items with the highest scores for each user, and the scores. The highest comes first.
 
         Parameters
         ----------
-        users : int, or array of integers, shape (k,)
+        users : int or str, or array of these, shape (k,)
+            The ids of users, if the model was fitted to Ratings; else the numbers of rows.
         n : int
             The number of items for each user, 1 or more.
-        seen : None or scipy sparse array, shape (n_users, n_items)
-            The stored entries of a user's row are not recommended to that user. Usually this is the X of the training.
+        seen : None, Ratings, or scipy sparse array of shape (n_users, n_items)
+            The items of a user's pairs are not recommended to that user. Usually this is the X of the training.
 
         Returns
         -------
-        items : array of integers, shape (n,) or (k, n)
-            -1 stands at the end if fewer than n items are left for a user.
+        items : array of integers or str, shape (n,) or (k, n)
+            The ids of items if the model knows ids, else the numbers of columns. If fewer than n items are left for a
+            user, -1 stands at the end; or None among ids that are texts.
         scores : array of floats, of the same shape
-            The scores of `predict`, and -inf beside -1.
+            The scores of `predict`, and -inf where there is no item.
 
         Raises
         ------
@@ -118,13 +148,21 @@ class Recommender(Model):
         The examples of the class show a call.
         """
         self._check_fitted()
-        n_items = self._shape[1]
         single, numbers = np.ndim(users) == 0, self._numbers("users", users)
-        _check_count("n", n, n_items)
+        _check_count("n", n, self._shape[1])
+        items, scores = self._recommended(numbers, n, seen)
+        items = self._item_ids(items)
+        return (items[0], scores[0]) if single else (items, scores)
+
+    def _recommended(self, numbers, n, seen):
+        """Return the numbers of the best items for the rows of users, and the scores."""
+        n_items = self._shape[1]
+        if isinstance(seen, Ratings):
+            seen = known_pairs(seen, self.user_ids_, self.item_ids_)[0] if self._knows_ids else seen.matrix()
         if seen is not None:
             if not sp.issparse(seen) or seen.shape != self._shape:
                 raise TypeError(f"seen is a {type(seen).__name__} of shape {getattr(seen, 'shape', None)}; it must be "
-                                f"a scipy sparse array of shape {self._shape}")
+                                f"Ratings or a scipy sparse array of shape {self._shape}")
             seen = checked(seen, "seen").tocsr()
         self._catch_up()
         items, scores = np.empty((len(numbers), n), np.int64), np.empty((len(numbers), n), np.float32)
@@ -137,20 +175,21 @@ class Recommender(Model):
                 all_scores[np.repeat(np.arange(len(some)), np.diff(theirs.indptr)), theirs.indices] = -np.inf
             items[start:start + at_once], scores[start:start + at_once] = highest(all_scores, n)
         items[np.isneginf(scores)] = -1
-        return (items[0], scores[0]) if single else (items, scores)
+        return items, scores
 
-    def similar_items(self, item: int, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    def similar_items(self, item: int | str, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """Return the n items whose vectors have the highest cosine with the vector of an item. The nearest comes first.
 
         Parameters
         ----------
-        item : int
+        item : int or str
+            The id of an item if the model knows ids, else the number of a column.
         n : int
             From 1 to the number of other items.
 
         Returns
         -------
-        items : array of integers, shape (n,)
+        items : array of integers or str, shape (n,)
         cosines : array of floats, shape (n,)
 
         Raises
@@ -166,15 +205,17 @@ class Recommender(Model):
         self._catch_up()
         vectors = self.optimizer_.params["items"]
         rows, cosines = nearest(vectors, vectors[row], n, [row])
-        return rows[0], cosines[0]
+        return self._item_ids(rows[0]), cosines[0]
 
     def _own(self, items, name, values):
         """Return the items of someone who was not trained on, and one value for each item or None, both checked."""
         self._check_fitted()
+        given = np.ravel(np.asarray(items))
         items = self._numbers("items", items)
-        different, counts = np.unique(items, return_counts=True)
+        different, first = np.unique(items, return_index=True)
         if not len(items) or len(different) < len(items):
-            what = f"has {different[counts > 1][0]} twice" if len(items) else "is empty"
+            again = np.setdiff1d(np.arange(len(items)), first)[:1]
+            what = f"has {shown(given[again].tolist()[0])} twice" if len(items) else "is empty"
             raise ValueError(f"items {what}; it must have at least one item, and each item once")
         if values is not None:
             values = np.asarray(values)
@@ -190,15 +231,84 @@ class Recommender(Model):
         scores[items] = -np.inf
         found, scores = (rows[0] for rows in highest(scores[None].astype(np.float32), n))
         found[np.isneginf(scores)] = -1
-        return found, scores
+        return self._item_ids(found), scores
 
     @property
     def _shape(self):
         tables = self.optimizer_.params
         return len(tables["users"]), len(tables["items"])
 
+    @property
+    def _knows_ids(self):
+        return hasattr(self, "user_ids_")
+
+    def _know(self, ratings):
+        """Keep the ids of users and items, or none if the model was fitted to a matrix."""
+        if ratings is not None:
+            self.user_ids_, self.item_ids_ = ratings.user_ids, ratings.item_ids
+        elif self._knows_ids:
+            del self.user_ids_, self.item_ids_
+
+    def _first(self, X):
+        """Return the X of a new model as Ratings, or None if it is a matrix; and as a matrix."""
+        if not isinstance(X, Ratings):
+            return None, X
+        self._check_ratings(X)
+        without = np.flatnonzero(np.bincount(X.users, minlength=len(X.user_ids)) == 0)
+        if len(without):
+            raise ValueError(f"X has no pair of {len(without)} of its {len(X.user_ids)} users, the first is "
+                             f"{shown(X.user_ids[without].tolist()[0])}; nothing shows what they like. A split must "
+                             "not cut users apart: evaluation.TimeSplit leaves pairs of each user in the training. "
+                             "X.where(mask) drops users without pairs")
+        return X, X.matrix()
+
+    def _check_ratings(self, ratings):
+        """Raise ValueError if the values of Ratings are not those that the model learns."""
+        if not len(ratings):
+            raise ValueError("X has no ratings; it must have at least one")
+
+    def _item_ids(self, numbers):
+        """Return the ids of items, if the model knows ids. -1 stays, or becomes None among texts."""
+        if not self._knows_ids:
+            return numbers
+        found = self.item_ids_[numbers]
+        found[numbers < 0] = None if found.dtype.kind == "O" else -1
+        return found
+
+    def _numbers_of_ids(self, name, ids):
+        """Return the numbers of ids of users or items."""
+        asked = np.atleast_1d(np.asarray(ids)).ravel()
+        which = "user" if name.startswith("user") else "item"
+        known = getattr(self, f"{which}_ids_")
+        kept = self.__dict__.setdefault("_lookups", {}).get(which)
+        if kept is None or kept[0] is not known:
+            kept = self._lookups[which] = known, dict(zip(known.tolist(), range(len(known)), strict=True))
+        wanted = asked.tolist() if asked.dtype.kind in "iufUTO" else []
+        numbers = np.fromiter((kept[1].get(one, -1) for one in wanted), np.int64, len(wanted))
+        if len(numbers) < len(asked) or (numbers < 0).any():
+            at = int((numbers < 0).argmax()) if wanted else 0
+            raise ValueError(f"{name} has {shown(asked[at:at + 1].tolist()[0])} at position {at}, which is no {which} "
+                             f"that the model knows; it must be an id such as {shown(known[:1].tolist()[0])}")
+        return numbers
+
+    def _as_matrix(self, name, X):
+        """Return X, or the matrix of Ratings, whose users and items the model must know."""
+        if not isinstance(X, Ratings):
+            return X
+        if not self._knows_ids:
+            return X.matrix()
+        matrix, known = known_pairs(X, self.user_ids_, self.item_ids_)
+        if not known.all():
+            first = int(known.argmin())
+            raise ValueError(f"{name} has {(~known).sum()} ratings of users or items that the model does not know, the "
+                             f"first at position {first}: user {shown(X.user_ids.tolist()[X.users[first]])}, item "
+                             f"{shown(X.item_ids.tolist()[X.items[first]])}; it must have known ones alone")
+        return matrix
+
     def _numbers(self, name, numbers):
         """Return the numbers of users or items, flat and checked."""
+        if self._knows_ids:
+            return self._numbers_of_ids(name, numbers)
         flat = row_numbers(np.asarray(numbers), name)
         rowplan.check(name, name.rstrip("s"), flat, self._shape[0] if name.startswith("user") else self._shape[1])
         return flat
@@ -209,6 +319,20 @@ class Recommender(Model):
         if len(users) != len(items):
             raise ValueError(f"users has {len(users)} numbers and items has {len(items)}; they must be pairs")
         return users, items
+
+    def _fitted(self):
+        ids = {name: getattr(self, f"{name}_").tolist() for name in ("user_ids", "item_ids") if self._knows_ids}
+        return {**super()._fitted(), **ids}
+
+    def _restore(self, metadata):
+        super()._restore(metadata)
+        if {"user_ids", "item_ids"} <= set(metadata):
+            users, items = (np.array(metadata[name], object if isinstance(metadata[name][0], str) else np.int64)
+                            for name in ("user_ids", "item_ids"))
+            if (len(users), len(items)) != self._shape:
+                raise ValueError(f"it has {len(users)} ids of users and {len(items)} of items for tables of "
+                                 f"{self._shape} rows")
+            self.user_ids_, self.item_ids_ = users, items
 
     def _check_settings(self, X):
         self._check_integers(dim=1, epochs=0, batch_size=1)
@@ -259,9 +383,21 @@ def highest(scores, n):
 
 def not_sparse(X):
     """The error for an X that is no sparse matrix."""
-    return TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be a scipy sparse array "
-                     "(n_users, n_items). datasets.read_ratings(path).matrix() makes one from a file; np.unique(ids, "
-                     "return_inverse=True) numbers the users and items of a table")
+    return TypeError(f"X is a {type(X).__name__} of shape {getattr(X, 'shape', None)}; it must be Ratings, or a scipy "
+                     "sparse array (n_users, n_items). datasets.read_ratings(path) makes Ratings from a file, and "
+                     "datasets.interactions(frame, user, item) from a data frame or a dict of columns")
+
+
+def other_shape(X, shape):
+    """The error for a matrix to score whose users and items are not those of the model."""
+    return ValueError(f"X has shape {X.shape}; the model has {shape[0]} users and {shape[1]} items, so X must have as "
+                      "many rows and columns. A split of the rows of a matrix cuts users apart: split Ratings by "
+                      "evaluation.TimeSplit, cv=TimeSplit()")
+
+
+def check_no_y(y):
+    if y is not None:
+        raise TypeError(f"y is {shown(y)}; it must be None. A recommender has no y: the ratings are in X")
 
 
 def _check_callback(callback):

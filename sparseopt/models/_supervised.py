@@ -306,10 +306,12 @@ class Supervised(Routed, Model):
 class Classifier:
     """A model for classes, whose loss is the log-loss.
 
-    | classes | scores of a sample           | probabilities             |
-    |---------|------------------------------|---------------------------|
-    | 2       | log-odds of the second class | logistic function         |
-    | more    | one for each class           | softmax of all its scores |
+    =======  ============================  =========================
+    classes  scores of a sample            probabilities
+    =======  ============================  =========================
+    2        log-odds of the second class  logistic function
+    more     one for each class            softmax of all its scores
+    =======  ============================  =========================
     """
 
     classes_: np.ndarray

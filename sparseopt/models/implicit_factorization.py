@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from .. import embedding
+from .. import embedding, evaluation
+from .._ratings import Ratings, known_pairs
 from .._text import shown
 from ..gradients import RowGradient, _numbers, checked
 from ._base import MakeOptimizer, Progress, Schedule, Seed
-from ._recommender import Recommender, not_sparse
+from ._recommender import Recommender, check_no_y, not_sparse, other_shape
 
 _ALL = 1 << 14              # up to this number of items, softmax uses all items
 # The values of parameters that are None.
@@ -28,7 +29,8 @@ class ImplicitFactorization(Recommender):
 
     The stored entries of X are the pairs (u, i) of users with their items. The entry is the weight w of the pair. If a
     pair has several entries, the weights add up: each purchase may be an entry. I_u are the items of u. All other items
-    count as not chosen. So `partial_fit` needs all pairs too, not only the new pairs. The loss is one of these:
+    count as not chosen. So `partial_fit` needs all pairs too, not only the new pairs. X may also be
+    `sparseopt.datasets.Ratings`, with ids of users and items. The loss is one of these:
 
     .. math::
         \text{softmax:} \quad & -\sum w_{ui} \log \frac{e^{s_{ui}}}{e^{s_{ui}} + \sum_{j \notin I_u} e^{s_{uj}}} \\
@@ -96,6 +98,8 @@ class ImplicitFactorization(Recommender):
     optimizer_ : Optimizer
         Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim) and "item_bias"
         (n_items,).
+    user_ids_, item_ids_ : arrays of int64 or of str (dtype object)
+        The ids of the rows, if the model was fitted to Ratings.
     loss_curve_ : list of float
         The mean loss of a pair in each epoch, without the decay. The loss is measured before the step on its batch.
 
@@ -165,7 +169,8 @@ class ImplicitFactorization(Recommender):
 
         Parameters
         ----------
-        users, items : arrays of integers, shape (k,)
+        users, items : arrays of integers or str, shape (k,)
+            Ids if the model knows ids, else the numbers of rows and columns.
 
         Returns
         -------
@@ -176,7 +181,9 @@ class ImplicitFactorization(Recommender):
         TypeError, ValueError, IndexError
             If there is no such user or item, if the lengths differ, or if the model is not fitted.
         """
-        users, items = self._pairs(users, items)
+        return self._predicted(*self._pairs(users, items))
+
+    def _predicted(self, users, items):
         self._catch_up({"users": users, "items": items, "item_bias": items})
         tables = self.optimizer_.params
         return embedding.dots(tables["users"], users, tables["items"], items) + tables["item_bias"][items]
@@ -195,7 +202,7 @@ class ImplicitFactorization(Recommender):
 
         Parameters
         ----------
-        items : array of integers, shape (k,)
+        items : array of integers or str, shape (k,)
             The items that the person has chosen, each once. The result has none of these.
         n : int
             From 1 to the number of items.
@@ -204,10 +211,10 @@ class ImplicitFactorization(Recommender):
 
         Returns
         -------
-        items : array of integers, shape (n,)
-            The highest score comes first. -1 stands at the end if fewer than n items are left.
+        items : array of integers or str, shape (n,)
+            As in `recommend`. The highest score comes first.
         scores : array of floats, shape (n,)
-            The scores as in `predict`, and -inf beside -1.
+            The scores as in `predict`, and -inf where there is no item.
 
         Raises
         ------
@@ -248,6 +255,60 @@ class ImplicitFactorization(Recommender):
 
         p = minimize(loss, np.zeros(self.dim), jac=True, method="L-BFGS-B").x.astype(np.float32)
         return self._best(Q @ p + bias, items, n)
+
+    def score(self, X: Ratings | sp.sparray | sp.spmatrix, y: None = None,
+              seen: Ratings | sp.sparray | sp.spmatrix | None = None) -> float:
+        """Return NDCG@10 of the pairs of X, which the model was not trained on: from 0 to 1, and higher is better.
+
+        The measure is that of `sparseopt.evaluation.ranking_metrics`, over the users that have pairs in X. With fewer
+        than 10 items, it is that of all items.
+
+        Parameters
+        ----------
+        X : Ratings, or scipy sparse array of shape (n_users, n_items)
+        y : None
+            Part of scikit-learn's convention.
+        seen : None, Ratings, or scipy sparse array of shape (n_users, n_items)
+            The pairs whose items are not recommended again. None stands for the X of the last `fit` or `partial_fit`,
+            of which the model keeps the pairs for this purpose. A file of the model does not have these.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If X is not as in `fit`, or its shape differs from the model's, or if the model is not fitted. If the model
+            does not know a user or an item, or a user has no pair in seen: the score would mean nothing. If seen is
+            None and the model comes from a file.
+        """
+        self._check_fitted()
+        check_no_y(y)
+        X = self._checked(self._as_matrix("X", X))
+        if X.shape != self._shape:
+            raise other_shape(X, self._shape)
+        if seen is None:
+            if not hasattr(self, "_trained_on"):
+                raise ValueError("seen is None, and the model comes from a file, which does not have the pairs of the "
+                                 "training; seen must have these")
+            seen = self._trained_on
+        elif isinstance(seen, Ratings):
+            seen = known_pairs(seen, self.user_ids_, self.item_ids_)[0] if self._knows_ids else seen.matrix()
+        if sp.issparse(seen) and seen.shape == X.shape:
+            new = np.flatnonzero((np.diff(X.indptr) > 0) & (np.diff(checked(seen, "seen").tocsr().indptr) == 0))
+            if len(new):
+                user = self.user_ids_[new[:1]].tolist()[0] if self._knows_ids else int(new[0])
+                raise ValueError(f"X has pairs of {len(new)} users without pairs in the training, the first is "
+                                 f"{shown(user)}; the model has not learnt what they like, so the score would mean "
+                                 "nothing. evaluation.TimeSplit leaves pairs of each user in the training")
+        return evaluation.evaluate(self, seen, X, min(10, X.shape[1]))["ndcg"]
+
+    def _check_ratings(self, ratings):
+        super()._check_ratings(ratings)
+        if not ratings.counts and (ratings.values != ratings.values[0]).any():
+            raise ValueError(f"X has ratings from {ratings.values.min():g} to {ratings.values.max():g}, of which low "
+                             "ones may mean dislike; X.chosen() has the pairs that show that a user likes an item")
+
+    def _start(self, X):
+        super()._start(X)
+        self._trained_on = X
 
     def _check_settings(self, X):
         self._check_one_of("loss", *_DEFAULTS)
@@ -293,6 +354,7 @@ class ImplicitFactorization(Recommender):
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
+        self._trained_on = X
         rng = self._rng(epoch)
         counts = np.bincount(X.indices, minlength=X.shape[1])
         negatives = embedding.Alias((counts + 1)**self._setting("popularity"))      # + 1 so that any item can be drawn
@@ -406,7 +468,7 @@ class ImplicitFactorization(Recommender):
         others = drawn.reshape(-1)
         kept = ~_among(keys, users, others, self._shape[1])
         users, items, weights, others = users[kept], items[kept], weights[kept], others[kept]
-        ahead = self.predict(users, items) - self.predict(users, others)
+        ahead = self._predicted(users, items) - self._predicted(users, others)
         wrong = np.exp(-np.logaddexp(0, ahead))         # σ(-ahead) without overflow
         return users, items, others, weights, weights * wrong, float(weights @ np.logaddexp(0, -ahead))
 
@@ -416,7 +478,7 @@ class ImplicitFactorization(Recommender):
         The loss of a triplet is log(estimated rank) · (1 - score + other score).
         """
         tables = self.optimizer_.params
-        behind = 1 - self.predict(users, items)[:, None]
+        behind = 1 - self._predicted(users, items)[:, None]
         behind = behind + embedding.dots(embedding.gather(tables["users"], users), None, tables["items"], drawn)
         behind += tables["item_bias"][drawn]
         near = behind > 0

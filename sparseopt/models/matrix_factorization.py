@@ -7,9 +7,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from .. import _memory, embedding
+from .._ratings import Ratings
 from ..gradients import RowGradient, _numbers, checked
 from ._base import MakeOptimizer, Progress, Schedule, Seed, repeats
-from ._recommender import Recommender, not_sparse
+from ._recommender import Recommender, check_no_y, not_sparse, other_shape
 
 
 class MatrixFactorization(Recommender):
@@ -56,6 +57,8 @@ class MatrixFactorization(Recommender):
     optimizer_ : Optimizer
         Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim), "user_bias" (n_users,)
         and "item_bias" (n_items,).
+    user_ids_, item_ids_ : arrays of int64 or of str (dtype object)
+        The ids of the rows, if the model was fitted to Ratings.
     mean_, std_ : float
         μ, and the standard deviation of the same ratings.
     loss_curve_ : list of float
@@ -113,7 +116,8 @@ class MatrixFactorization(Recommender):
 
         Parameters
         ----------
-        users, items : arrays of integers, shape (k,)
+        users, items : arrays of integers or str, shape (k,)
+            Ids if the model knows ids, else the numbers of rows and columns.
 
         Returns
         -------
@@ -125,7 +129,9 @@ class MatrixFactorization(Recommender):
         TypeError, ValueError, IndexError
             If there is no such user or item, if the lengths differ, or if the model is not fitted.
         """
-        users, items = self._pairs(users, items)
+        return self._predicted(*self._pairs(users, items))
+
+    def _predicted(self, users, items):
         self._catch_up({"users": users, "items": items, "user_bias": users, "item_bias": items})
         tables = self.optimizer_.params
         return (embedding.dots(tables["users"], users, tables["items"], items)
@@ -143,7 +149,7 @@ class MatrixFactorization(Recommender):
 
         Parameters
         ----------
-        items : array of integers, shape (k,)
+        items : array of integers or str, shape (k,)
             The items that the person has rated, each once. The result has none of these.
         n : int
             From 1 to the number of items.
@@ -153,10 +159,10 @@ class MatrixFactorization(Recommender):
 
         Returns
         -------
-        items : array of integers, shape (n,)
-            The highest score comes first. -1 stands at the end if fewer than n items are left.
+        items : array of integers or str, shape (n,)
+            As in `recommend`. The highest score comes first.
         scores : array of floats, shape (n,)
-            The predicted ratings, and -inf beside -1.
+            The predicted ratings, and -inf where there is no item.
 
         Raises
         ------
@@ -184,25 +190,36 @@ class MatrixFactorization(Recommender):
         scores = tables["items"] @ found[:-1] + tables["item_bias"] + (found[-1] + np.float32(self.mean_))
         return self._best(scores, items, n)
 
-    def score(self, X: sp.sparray | sp.spmatrix) -> float:
+    def score(self, X: Ratings | sp.sparray | sp.spmatrix, y: None = None) -> float:
         """Return minus the root mean squared error of the stored ratings. Higher is better, and 0 is the best.
 
         Parameters
         ----------
-        X : scipy sparse array, shape (n_users, n_items)
+        X : Ratings, or scipy sparse array of shape (n_users, n_items)
+        y : None
+            Part of scikit-learn's convention.
 
         Raises
         ------
         TypeError, ValueError, IndexError
-            If X is not as in `fit`, if its shape differs from the model's, or if the model is not fitted.
+            If X is not as in `fit`, if its shape differs from the model's, or if the model is not fitted. If the model
+            does not know a user or an item of Ratings.
         """
         self._check_fitted()
-        X = self._checked(X)
+        check_no_y(y)
+        if isinstance(X, Ratings):
+            self._check_ratings(X)
+        X = self._checked(self._as_matrix("X", X))
         if X.shape != self._shape:
-            raise ValueError(f"X has shape {X.shape}; the model has {self._shape[0]} users and {self._shape[1]} items, "
-                             "so X must have as many rows and columns")
-        error = self.predict(*X.coords) - X.data
+            raise other_shape(X, self._shape)
+        error = self._predicted(*X.coords) - X.data
         return -float(np.sqrt(np.mean(np.square(error, dtype=np.float64))))
+
+    def _check_ratings(self, ratings):
+        super()._check_ratings(ratings)
+        if ratings.counts:
+            raise ValueError("X has counts, such as numbers of plays, and not ratings; ImplicitFactorization learns "
+                             "from these")
 
     def _checked(self, X):
         if not sp.issparse(X) or X.ndim != 2:
