@@ -309,29 +309,67 @@ def test_attaching_says_what_is_wrong():
         opt.catch_up(rows=[1])
 
 
-def test_a_model_catches_up_after_the_function_that_trained_it_has_returned():
+@pytest.mark.parametrize("read", [
+    lambda model: model.eval()(torch.arange(6)),
+    lambda model: model(torch.arange(6)),
+    lambda model: model.state_dict()["weight"],
+])
+def test_a_model_outlives_its_optimizer_and_loses_no_step(read):
     def trained():
         model, opt = replaying()
         opt.attach(model)
-        start = model.weight.detach().clone()
         look_up(model, opt, [1])
         look_up(model, opt, [2])
-        return model, start
+        return model, weakref.ref(opt)
 
-    model, start = trained()
+    model, opt = trained()
     gc.collect()
-    moved = start - model(torch.arange(6)).detach()
-    assert_close(moved[1], torch.full((2,), 0.5 + 0.25))        # momentum 0.5, rate 0.5
+    moved = replaying()[0].weight - read(model)
+    assert_close(moved[1].detach(), torch.full((2,), 0.5 + 0.25))
+    model.eval()(torch.tensor([1]))
+    assert opt() is None                                # all rows are caught up: nothing keeps it
+    assert_close(model(torch.arange(6)), read(model), rtol=0, atol=0)
 
 
-def test_attaching_does_not_keep_a_model_that_nothing_else_keeps():
+def test_an_optimizer_is_freed_with_its_model():
     model, opt = replaying()
     opt.attach(model)
-    module, optimizer = weakref.ref(model), weakref.ref(opt)
+    look_up(model, opt, [1])
+    gone = weakref.ref(opt)
     del model, opt
-    gc.collect()
-    assert module() is None
-    assert optimizer() is None
+    assert gone() is None
+
+
+class Hashing(torch.nn.Embedding):
+    def forward(self, words):
+        return super().forward(words * 7 % self.num_embeddings)
+
+
+def replacing(module):
+    return lambda words: torch.nn.Embedding.forward(module, words * 7 % module.num_embeddings)
+
+
+@pytest.mark.parametrize("kind", ["subclass", "hook", "forward replaced"])
+def test_rows_that_a_forward_computes_are_brought_up(kind):
+    def program(sparse_, optimizer):
+        torch.manual_seed(0)
+        model = (Hashing if kind == "subclass" else torch.nn.Embedding)(6, 2, sparse=sparse_)
+        if kind == "forward replaced":
+            model.forward = replacing(model)
+        if kind == "hook":
+            model.register_forward_pre_hook(lambda module, args: (args[0] * 7 % 6,))
+        opt = optimizer(model)
+        for word in (1, 2, 9, 3, 2, 50, 4, 8):
+            look_up(model, opt, [word])
+        return model(torch.arange(6)).detach()
+
+    def replay(model):
+        opt = sparseopt.torch.Adam(model.parameters(), lr=0.1, missed="replay")
+        opt.attach(model)
+        return opt
+
+    dense = program(False, lambda model: torch.optim.Adam(model.parameters(), lr=0.1))
+    assert_close(program(True, replay), dense, rtol=1e-5, atol=1e-6)
 
 
 def test_copies_and_pickles_of_an_attached_model_do_not_touch_the_optimizer():

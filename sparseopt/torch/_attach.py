@@ -1,16 +1,30 @@
 """Hooks on modules that bring rows up before they are read, under missed="replay".
 
-A hook keeps the optimizer: a function may train a model with an optimizer of its own and return the model, whose rows
-still have steps to catch up. Copies of a module have hooks that do nothing, because the optimizer does not update the
-parameters of a copy.
+A hook keeps the optimizer alive only while rows have steps to catch up: a program may drop the optimizer after
+training and then read the weights. Copies of a module have hooks that do nothing, because the optimizer does not update
+the parameters of a copy.
 """
+
+import weakref
 
 import torch
 
-_LOOK_UPS = torch.nn.Embedding, torch.nn.EmbeddingBag
+_LOOK_UPS = torch.nn.Embedding.forward, torch.nn.EmbeddingBag.forward
 
 
-def attach(optimizer, modules, parameters, attached):
+class Link:
+    """The way from the hooks of modules to their optimizer."""
+
+    def __init__(self, optimizer):
+        self.optimizer = weakref.ref(optimizer)
+        self.held = None                # the optimizer, while rows have steps to catch up
+
+    def __call__(self):
+        """Return the optimizer, or None if it is gone."""
+        return self.optimizer()
+
+
+def attach(link, modules, parameters, attached):
     """Put hooks on modules and their parts. Return the parameters of the optimizer that they have.
 
     `attached` has the modules with hooks of this optimizer already, and gets the new ones.
@@ -24,16 +38,17 @@ def attach(optimizer, modules, parameters, attached):
     for module in modules:
         for part in module.modules():
             if part not in attached and any(one in parameters for one in part.parameters()):
+                # A look-up's hook comes after those that change its input, another's before those that read weights.
+                part.register_forward_pre_hook(_BeforeForward(link), with_kwargs=True, prepend=not _looks_up(part))
+                part.register_state_dict_pre_hook(_BeforeAccess(link))
+                part.register_load_state_dict_pre_hook(_BeforeAccess(link))
                 attached.add(part)
-                part.register_forward_pre_hook(_BeforeForward(optimizer), with_kwargs=True, prepend=True)
-                part.register_state_dict_pre_hook(_BeforeAccess(optimizer))
-                part.register_load_state_dict_pre_hook(_BeforeAccess(optimizer))
     return found
 
 
 class _Hook:
-    def __init__(self, optimizer):
-        self.optimizer = optimizer
+    def __init__(self, link):
+        self.optimizer = link
 
     def __reduce__(self):
         return _Nothing, ()
@@ -47,24 +62,35 @@ class _Nothing:
 class _BeforeForward(_Hook):
     @torch._disable_dynamo
     def __call__(self, module, args, kwargs):
+        optimizer = self.optimizer()
+        if optimizer is None:
+            return
         if not module.training:         # once everything is brought up, later calls find nothing to do
-            self.optimizer.catch_up()
+            optimizer.catch_up()
             return
         rows = _rows(module, args, kwargs)
         for one in module.parameters(recurse=False):
-            if self.optimizer.replays(one):
-                self.optimizer.catch_up(one, rows)
+            if optimizer.replays(one):
+                optimizer.catch_up(one, rows)
 
 
 class _BeforeAccess(_Hook):
     def __call__(self, module, *args):
-        for one in module.parameters(recurse=False):
-            if self.optimizer.replays(one):
-                self.optimizer.catch_up(one)
+        optimizer = self.optimizer()
+        if optimizer is not None:
+            for one in module.parameters(recurse=False):
+                if optimizer.replays(one):
+                    optimizer.catch_up(one)
+
+
+def _looks_up(module):
+    """Return whether the input of a forward has the row numbers that it reads; a subclass may compute others."""
+    return getattr(module.forward, "__func__", None) in _LOOK_UPS
 
 
 def _rows(module, args, kwargs):
     """Return the rows that a forward reads; None is all rows."""
     rows = args[0] if args else kwargs.get("input")
-    integers = isinstance(rows, torch.Tensor) and not rows.is_floating_point() and not rows.is_complex()
-    return rows if isinstance(module, _LOOK_UPS) and integers else None
+    integers = (isinstance(rows, torch.Tensor) and not rows.is_nested and not rows.is_floating_point()
+                and not rows.is_complex())
+    return rows if _looks_up(module) and integers else None

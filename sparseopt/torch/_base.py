@@ -20,7 +20,7 @@ from .. import optimizers
 from .._text import listed, shown
 from ..gradients import RowGradient
 from ..optimizers import BY_GROUP, DEFAULTS, Options, Unpack, spell_out
-from ._attach import attach
+from ._attach import Link, attach
 from ._binding import Binding, plain
 from ._gradients import gradient_of
 
@@ -94,6 +94,7 @@ class Optimizer(torch.optim.Optimizer):
         self._binding = None
         self._followed: set[torch.Tensor] = set()       # parameters whose rows are brought up before they are read
         self._attached: WeakSet[torch.nn.Module] = WeakSet()
+        self._links: WeakSet[Link] = WeakSet()
 
     @property
     def _hyper(self):
@@ -148,8 +149,10 @@ class Optimizer(torch.optim.Optimizer):
                 self._check_brought_up(binding, name, gradients[name])
         self._synchronize(binding)
         binding.behind |= behind            # before the step, so that a signal leaves no row behind unnoticed
+        self._hold(binding)
         binding.optimizer.step(gradients)
         binding.behind = behind
+        self._hold(binding)
         if stepped:
             torch.autograd.graph.increment_version(stepped)
         return loss
@@ -195,13 +198,17 @@ class Optimizer(torch.optim.Optimizer):
         """Have the modules bring rows up before they read them, under missed="replay".
 
         A forward of torch.nn.Embedding or EmbeddingBag brings up the rows of its input. A forward of another module
-        that has a parameter of this optimizer itself brings up all rows of the parameter. In evaluation mode
+        that has a parameter of this optimizer itself brings up all rows of the parameter. So does a subclass of
+        Embedding with a forward of its own, which may read other rows than those of its input. In evaluation mode
         (`model.eval()`), a forward of an attached module first brings up everything, which later forwards then find
         done. Before `state_dict` and `load_state_dict` of a module, its parameters are brought up, too.
 
-        Code that reads a weight without its module sees rows as they were last brought up. Such code calls `catch_up`
-        first: copies of the model, averages of weights, products with `embedding.weight`. A step raises if a row with a
-        gradient was read so. Attach before torch.compile, which looks at hooks when it compiles.
+        Code that reads or writes a weight without its module finds rows as they were last brought up. Such code calls
+        `catch_up` first: copies and pickles of the model, averages of weights, products with `embedding.weight`. A step
+        raises if a row with a gradient was read so. Attach before torch.compile, which looks at hooks when it compiles.
+
+        Attached modules keep the optimizer alive while rows have steps to catch up. Under DistributedDataParallel other
+        processes read rows, too: call `opt.catch_up(param, param.grad._indices()[0])` before each step.
 
         Parameters
         ----------
@@ -223,7 +230,15 @@ class Optimizer(torch.optim.Optimizer):
         >>> opt.attach(model)
         """
         self._check_replays("attach")
-        self._followed |= attach(self, modules, self._bound().position, self._attached)
+        link = Link(self)
+        self._followed |= attach(link, modules, self._bound().position, self._attached)
+        self._links.add(link)
+        self._hold(self._bound())
+
+    def _hold(self, binding):
+        """Have the attached modules keep this optimizer alive while rows have steps to catch up."""
+        for link in self._links:
+            link.held = self if binding.behind else None
 
     def replays(self, param: torch.Tensor) -> bool:
         """Return whether rows of a parameter may be behind: it is this optimizer's, and missed is "replay"."""
@@ -272,6 +287,7 @@ class Optimizer(torch.optim.Optimizer):
             binding.optimizer.catch_up(dict.fromkeys(names, numbers))
             if rows is None:
                 binding.behind.difference_update(names)
+                self._hold(binding)
 
     def _check_replays(self, what):
         if self._options["missed"] != "replay":
@@ -312,6 +328,7 @@ class Optimizer(torch.optim.Optimizer):
                                    "call opt.catch_up() before a model is moved or its parameters are replaced")
             old.optimizer.catch_up({name: None for name in old.behind})
             old.behind.clear()
+            self._hold(old)
         new = Binding(self._numpy, type(self).__name__, self.param_groups, self._hyper, self._options, self.state)
         for tensor, state in zip(new.tensors, new.states, strict=True):
             self.state[tensor] = state
