@@ -7,6 +7,7 @@ import io
 import pickle
 import warnings
 import weakref
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -429,6 +430,42 @@ def test_state_shares_memory_and_may_be_replaced_or_cleared():
     assert_close(before[1] - weight.detach()[1], torch.full((2,), 0.1))
 
 
+@pytest.mark.parametrize("send", [
+    lambda opt: [value.share_memory_() for state in opt.state.values() for value in state.values()],
+    lambda opt: ForkingPickler.dumps(opt.state_dict()),             # what a queue of torch.multiprocessing does
+])
+def test_state_that_moves_to_shared_memory_goes_on(send):
+    weight = parameter((4, 2))
+    opt = sparseopt.torch.Adam([weight], lr=0.1)
+    weight.grad = torch.ones(4, 2)
+    opt.step()
+    send(opt)
+    opt.step()
+    assert_close(opt.state_dict()["state"][0]["exp_avg"], torch.full((4, 2), 0.19))
+    assert opt.state[weight]["step"].tolist() == [2, 2, 2, 2]
+
+
+def test_a_parameter_whose_data_is_another_view_of_its_memory_is_noticed():
+    weight = torch.nn.Parameter(torch.zeros(3, 3))
+    opt = sparseopt.torch.SGD([weight], lr=1.0)
+    weight.data = weight.data.T
+    weight.grad = torch.zeros(3, 3)
+    with pytest.raises(ValueError, match="is not contiguous"):
+        opt.step()
+    weight.data = weight.data.T[:2]
+    weight.grad = torch.ones(2, 3)
+    opt.step()
+    assert_close(weight.detach(), -torch.ones(2, 3), rtol=0, atol=0)
+
+
+def test_a_parameter_of_inference_mode_is_taken():
+    with torch.inference_mode():
+        weight = torch.nn.Parameter(torch.zeros(3, 1))
+        weight.grad = torch.ones(3, 1)
+        sparseopt.torch.SGD([weight], lr=1.0).step()
+        assert weight.T.tolist() == [[-1.0, -1.0, -1.0]]
+
+
 def test_the_version_of_a_parameter_counts_its_steps():
     weight = parameter((4, 2))
     opt = sparseopt.torch.SGD([weight])
@@ -504,11 +541,17 @@ def test_wrong_hyper_parameters_are_refused_at_once_and_at_a_step():
         sparseopt.torch.Adam([weight], lr=-1.0)
     with pytest.raises(TypeError, match=r"lr is .*Cosine.*torch.optim.lr_scheduler"):
         sparseopt.torch.Adam([weight], lr=so.schedules.Cosine(1.0, steps=3))
-    opt = sparseopt.torch.Adam([weight])
-    opt.param_groups[0]["betas"] = (0.9, 1.5)
+    with pytest.raises(TypeError, match=r"lr is .*Cosine.*torch.optim.lr_scheduler"):
+        sparseopt.torch.Adam([{"params": [weight], "lr": so.schedules.Cosine(1.0, steps=3)}])
     before = weight.detach().clone()
-    with pytest.raises(ValueError, match=r"betas\[1\] is 1.5"):
-        train(opt, weight, gradients(2, 2, 1, torch.float32, seed=3))
+    for cls in sparseopt.torch.Adam, sparseopt.torch.SparseAdam:
+        for name, value, says in [("betas", (0.9, 1.5), r"betas\[1\] is 1.5"), ("betas", None, "betas is None"),
+                                  ("eps", -1.0, "eps is -1.0"), ("lr", torch.tensor([0.1, 0.2]), "lr is"),
+                                  ("lr", lambda step: 0.1, "lr is .*torch.optim.lr_scheduler")]:
+            opt = cls([weight])
+            opt.param_groups[0][name] = value
+            with pytest.raises((TypeError, ValueError), match=says):
+                train(opt, weight, gradients(2, 2, 1, torch.float32, seed=3))
     assert_close(weight.detach(), before, rtol=0, atol=0)
 
 
@@ -517,6 +560,22 @@ def test_named_parameters_name_themselves_in_errors():
     opt = sparseopt.torch.SGD(model.named_parameters())
     model.weight.grad = sparse([1], torch.full((1, 2), float("inf")), (4, 2))
     with pytest.raises(ValueError, match='gradient of "weight" has inf at row 1'):
+        opt.step()
+
+
+def test_names_that_do_not_fit_the_parameters_give_way_to_places():
+    model = torch.nn.Module()
+    model.register_parameter("a\x1b[2Jb", torch.nn.Parameter(torch.zeros(1)))
+    opt = sparseopt.torch.SGD(model.named_parameters())
+    (weight,) = opt.param_groups[0]["params"]
+    weight.grad = torch.tensor([float("nan")])
+    with pytest.raises(ValueError, match=r'gradient of "a\\x1b\[2Jb" has nan'):
+        opt.step()
+    other = parameter((1,))
+    other.grad = torch.tensor([float("nan")])
+    weight.grad = None
+    opt.param_groups[0]["params"].append(other)
+    with pytest.raises(ValueError, match=r"gradient of \"param_groups\[0\]\['params'\]\[1\]\" has nan"):
         opt.step()
 
 

@@ -194,6 +194,39 @@ def test_a_checkpoint_that_does_not_fit_is_an_error_that_changes_nothing(saved, 
     train(twin, other, batches(1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_state_of_half_precision_is_taken_over(dtype):
+    half, weight = (torch.nn.Parameter(torch.zeros(2, 2, dtype=each)) for each in (dtype, torch.float32))
+    half.grad = torch.full((2, 2), 2.0, dtype=dtype)
+    theirs, opt = torch.optim.AdamW([half], lr=0.1), sparseopt.torch.AdamW([weight], lr=0.1)
+    theirs.step()
+    opt.load_state_dict(theirs.state_dict())
+    assert_close(opt.state[weight]["exp_avg"], theirs.state[half]["exp_avg"].float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("step", [3, 3.0, torch.tensor(3), torch.tensor([3.0]), torch.full((4,), 3)])
+def test_a_step_count_is_taken_in_every_form(step):
+    weight = torch.nn.Parameter(torch.zeros(4, 3))
+    opt = sparseopt.torch.Adam([weight])
+    state = opt.state_dict()
+    opt.load_state_dict({**state, "state": {0: {**state["state"][0], "step": step}}})
+    assert opt.state[weight]["step"].tolist() == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (12,), (1,), (4, 1)])
+def test_state_of_another_shape_is_refused(shape):
+    opt = sparseopt.torch.Adam([torch.nn.Parameter(torch.zeros(4, 3))])
+    state = opt.state_dict()
+    with pytest.raises(ValueError, match=r"exp_avg has shape .*; the state has shape \(4, 3\)"):
+        opt.load_state_dict({**state, "state": {0: {**state["state"][0], "exp_avg": torch.ones(shape)}}})
+
+
+def test_a_state_dict_has_no_tensor_on_the_default_device():
+    opt = sparseopt.torch.Adam([torch.nn.Parameter(torch.zeros(4, 3))], step_count="global")
+    with torch.device("meta"):
+        assert opt.state_dict()["state"][0]["step"] == 0
+
+
 def test_a_state_that_is_not_a_tensor_is_named():
     opt = sparseopt.torch.Adam(Model().parameters())
     state = opt.state_dict()

@@ -1,10 +1,11 @@
 """The registry of optimizers: a new one is its file beside this one, its import and its name in `__all__`.
 
-`Gradients`, `OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run`, `while_held` and some names of
-`_options` are for the rest of the package, which touches no private attribute of an optimizer.
+`CHECKS`, `Gradients`, `OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run`, `while_held` and some
+names of `_options` are for the rest of the package, which touches no private attribute of an optimizer.
 """
 
 from ._base import Optimizer
+from ._hyper import CHECKS as CHECKS
 from ._options import BY_GROUP as BY_GROUP
 from ._options import DEFAULTS as DEFAULTS
 from ._options import Options as Options

@@ -21,7 +21,7 @@ from .._text import listed, shown
 from ..gradients import RowGradient
 from ..optimizers import BY_GROUP, DEFAULTS, Options, Unpack, spell_out
 from ._attach import Link, attach
-from ._binding import Binding, plain
+from ._binding import Binding, hyper_of
 from ._gradients import gradient_of
 
 _BRING_UP = ("opt.attach(model) before training and before torch.compile, or opt.catch_up(param, rows) before each "
@@ -80,8 +80,6 @@ class Optimizer(torch.optim.Optimizer):
         defaults = {**defaults, **{name: given.pop(name) for name in BY_GROUP}}
         self._options = given
         self._start()
-        if callable(defaults["lr"]):
-            raise TypeError(f"lr is {shown(defaults['lr'])}; it must be a number. torch.optim.lr_scheduler changes it")
         super().__init__(params, defaults)
         self._bound()
 
@@ -154,7 +152,7 @@ class Optimizer(torch.optim.Optimizer):
         binding.behind = behind
         self._hold(binding)
         if stepped:
-            torch.autograd.graph.increment_version(stepped)
+            torch.autograd.graph.increment_version([one for one in stepped if not one.is_inference()])
         return loss
 
     def _check_followed(self, tensor, name):
@@ -178,10 +176,11 @@ class Optimizer(torch.optim.Optimizer):
     def _synchronize(self, binding):
         """Give the NumPy optimizer the hyper-parameters of torch's groups."""
         inner, hyper, number = binding.optimizer, self._hyper, 0
+        states = inner.state            # once, because it makes a mapping of all tables
         for group in self.param_groups:
-            values = {key: plain(group[key]) for key in hyper}
+            values = hyper_of(group, hyper)
             for _ in group["params"]:
-                inner.param_groups[number].update(self._settings(values, inner.state[binding.names[number]]))
+                inner.param_groups[number].update(self._settings(values, states[binding.names[number]]))
                 number += 1
         self._take_threads(inner)
 
@@ -352,7 +351,7 @@ class Optimizer(torch.optim.Optimizer):
                 name = next(states)
                 if "step" in packed["state"].get(number, {}):
                     count = float(binding.optimizer.state[name]["step"].max(initial=0))
-                    packed["state"][number] = {**packed["state"][number], "step": torch.tensor(count)}
+                    packed["state"][number] = {**packed["state"][number], "step": torch.tensor(count, device="cpu")}
         return packed
 
     @torch._disable_dynamo

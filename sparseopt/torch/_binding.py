@@ -7,13 +7,14 @@ by copy.
 
 import operator
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
 from .. import optimizers
-from .._text import listed, shown
+from .._text import escaped, listed, shown
 from ._gradients import as_table
 
 
@@ -34,21 +35,38 @@ def check_parameter(kind, name, tensor):
 
 def names_of(groups):
     """Return the name of each parameter, in order: the user's where torch was given names, else its place."""
-    names = [name for number, group in enumerate(groups)
-             for name in group.get("param_names") or _places(number, group)]
-    return names if len(set(names)) == len(names) else [name for number, group in enumerate(groups)
-                                                        for name in _places(number, group)]
+    places = [[f"param_groups[{number}]['params'][{place}]" for place in range(len(group["params"]))]
+              for number, group in enumerate(groups)]
+    given = [[escaped(str(name), 80) for name in group.get("param_names") or place]
+             for group, place in zip(groups, places, strict=True)]
+    names = list(chain.from_iterable(given))
+    fit = len(set(names)) == len(names) and list(map(len, given)) == list(map(len, places))
+    return names if fit else list(chain.from_iterable(places))
 
 
-def _places(number, group):
-    return [f"param_groups[{number}]['params'][{place}]" for place in range(len(group["params"]))]
+def hyper_of(group, names):
+    """Return the hyper-parameters of a group without tensors and lists: torch takes both."""
+    values = {name: _plain(group[name]) for name in names}
+    if callable(values["lr"]):
+        raise TypeError(f"lr is {shown(values['lr'])}; it must be a number. torch.optim.lr_scheduler changes it")
+    return values
 
 
-def plain(value):
-    """Return a hyper-parameter without tensors and lists: torch takes both."""
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value.item()
-    return tuple(map(plain, value)) if isinstance(value, (list, tuple)) else value
+def _plain(value):
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+        return value[0] if isinstance(value, list) and len(value) == 1 else value
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _as_array(tensor):
+    """Return a tensor as an array; of bfloat16, which NumPy does not have, as float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+
+
+def _place(tensor):
+    """Return where and how a tensor lies in memory, if it is contiguous."""
+    return tensor.data_ptr(), tensor.shape, tensor.is_contiguous()
 
 
 class Binding:
@@ -73,29 +91,30 @@ class Binding:
     def __init__(self, cls: type[optimizers.Optimizer], kind: str, groups: list[dict[str, Any]], settings: list[str],
                  options: Mapping[str, Any], given: Mapping[torch.Tensor, Mapping[str, Any]]) -> None:
         self.tensors: list[torch.Tensor] = []
-        self.pointers: list[int] = []
+        self.places: list[tuple[Any, ...]] = []
         self.position: dict[torch.Tensor, int] = {}
         self.names = names_of(groups)
         self.states: list[dict[str, torch.Tensor]] = []
-        self.values: list[tuple[torch.Tensor, ...]] = []        # of `states`, to notice others in the same dict
+        self.values: list[tuple[torch.Tensor, ...]] = []        # of `states`, to notice others in the same dict,
+        self.pointers: list[list[int]] = []                     # and values that have moved
         self.behind: set[str] = set()           # tables of which rows may have missed steps
         inner = []
         for group in groups:
             for tensor in group["params"]:
                 name = self.names[len(self.tensors)]
                 check_parameter(kind, name, tensor)
-                inner.append({"params": {name: as_table(tensor)}, **{key: plain(group[key]) for key in settings}})
+                inner.append({"params": {name: as_table(tensor)}, **hyper_of(group, settings)})
                 self.position[tensor] = len(self.tensors)
                 self.tensors.append(tensor)
-                self.pointers.append(tensor.data_ptr())
+                self.places.append(_place(tensor))
         self.optimizer = cls(inner, **options)
         for tensor, name in zip(self.tensors, self.names, strict=True):
-            self._adopt(name, given.get(tensor) or {})
+            self._adopt(tensor, name, given.get(tensor) or {})
             self._share(tensor, name)
 
     def in_place(self) -> bool:
         """Return whether all tensors are where they were."""
-        return all(tensor.data_ptr() == pointer for tensor, pointer in zip(self.tensors, self.pointers, strict=True))
+        return list(map(_place, self.tensors)) == self.places
 
     def holds(self, groups: list[dict[str, Any]], states: Mapping[torch.Tensor, Mapping[str, Any]]) -> bool:
         """Return whether groups and states of torch's optimizer are still those of this binding."""
@@ -105,9 +124,11 @@ class Binding:
                 if number == len(self.tensors) or tensor is not self.tensors[number]:
                     return False
                 state, values = self.states[number], self.values[number]
-                if states[tensor] is not state or tensor.data_ptr() != self.pointers[number]:
+                if states[tensor] is not state or _place(tensor) != self.places[number]:
                     return False
                 if len(state) != len(values) or not all(map(operator.is_, state.values(), values)):
+                    return False
+                if [value.data_ptr() for value in values] != self.pointers[number]:
                     return False
                 number += 1
         return number == len(self.tensors)
@@ -121,8 +142,9 @@ class Binding:
             state[key] = torch.from_numpy(array).reshape(tensor.shape if long else array.shape)
         self.states.append(state)
         self.values.append(tuple(state.values()))
+        self.pointers.append([value.data_ptr() for value in state.values()])
 
-    def _adopt(self, name, given):
+    def _adopt(self, tensor, name, given):
         """Copy state of another run, of torch's optimizers for instance, into a table's."""
         ours = self.optimizer.state[name]
         given = {key: value for key, value in given.items() if value is not None}
@@ -141,10 +163,10 @@ class Binding:
         for key, value in given.items():
             if not isinstance(value, (torch.Tensor, int, float)) or isinstance(value, bool):
                 raise TypeError(f'{key} of "{name}" is {shown(value)}; it must be a tensor or a number')
-            array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-            if array.shape != ours[key].shape and array.size == ours[key].size:
+            array = _as_array(value) if isinstance(value, torch.Tensor) else np.asarray(value)
+            if array.shape == tensor.shape and array.size == ours[key].size:
                 array = array.reshape(ours[key].shape)
-            elif array.size == 1 and key != "step":
-                array = np.broadcast_to(array.reshape(()), ours[key].shape)
+            elif array.size == 1 and key in ("step", "mu_product"):     # of all rows
+                array = array.reshape(()) if key == "step" else np.full(ours[key].shape, array.item())
             arrays[key] = array
         self.optimizer.take_over(name, **arrays)

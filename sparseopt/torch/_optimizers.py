@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .. import optimizers
-from ..optimizers import Options, Unpack
+from ..optimizers import CHECKS, Options, Unpack
 from ._base import Optimizer
 
 Betas = tuple[float | Tensor, float | Tensor]
@@ -511,4 +511,5 @@ class SparseAdam(Optimizer):
 
     def _settings(self, values, state):
         # The NumPy Adam adds its ε after the bias correction of v.
-        return {**values, "eps": values["eps"] / math.sqrt(1 - values["betas"][1] ** (int(state["step"]) + 1))}
+        (_, second), eps = (CHECKS[name](name, values[name]) for name in ("betas", "eps"))
+        return {**values, "eps": eps / math.sqrt(1 - second ** (int(state["step"]) + 1))}
