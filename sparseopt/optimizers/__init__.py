@@ -1,7 +1,7 @@
 """The registry of optimizers: a new one is its file beside this one, its import and its name in `__all__`.
 
-`CHECKS`, `Gradients`, `OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run`, `while_held` and some
-names of `_options` are for the rest of the package, which touches no private attribute of an optimizer.
+`CHECKS`, `Gradients`, `OPTIMIZERS`, `STRUCTURES`, `alike`, `arranged`, `continue_run`, `same_run`, `while_held` and
+some names of `_options` are for the rest of the package, which touches no private attribute of an optimizer.
 """
 
 from ._base import Optimizer
