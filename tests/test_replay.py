@@ -312,6 +312,39 @@ def test_hyper_parameters_may_change_on_the_way():
     assert np.abs(table - w).max() < 1e-9
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adam amsgrad", "NAdam", "Adamax"])
+def test_torchs_one_cycle_which_changes_rate_and_betas_at_every_step_is_replayed(name, dtype):
+    ours, theirs, hyper, bound = WITH_TORCH[name]
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((30, 4)).astype(dtype)
+    with torch_default(dtype):
+        parameter = torch.tensor(table.copy(), requires_grad=True)
+        parameter.grad = torch.zeros_like(parameter)
+        dense = theirs([parameter], **hyper)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(dense, max_lr=0.05, total_steps=180)
+        opt = ours(table, missed="replay", **hyper)
+        searches = replay.plan_of.cache_info().misses
+        for k in range(240):
+            opt.param_groups[0].update({key: dense.param_groups[0][key] for key in ("lr", "betas")})
+            rows = np.unique(rng.integers(0, 25, 3)) if k % 7 else np.arange(0)
+            values = rng.standard_normal((len(rows), 4)).astype(dtype)
+            parameter.grad.zero_()
+            parameter.grad[rows] = torch.tensor(values)
+            opt.step(so.RowGradient(rows, values))
+            dense.step()
+            if k == 100:                            # in the middle of the cycle
+                kept = copy.deepcopy(opt.state_dict())
+                opt = ours(table, missed="replay", **hyper)
+                opt.load_state_dict(kept)
+            if k < 120 or 160 <= k < 219:           # between these, betas stay for a while
+                cycle.step()
+    opt.catch_up()
+    exact = parameter.detach().numpy()
+    assert np.abs(table - exact).max() < (bound if dtype == np.float64 else 2e-5) * np.abs(exact).max()
+    assert replay.plan_of.cache_info().misses - searches <= 4       # a search takes as long as thousands of steps
+
+
 def test_a_decay_that_is_switched_on_later_counts_from_there():
     nothing = so.RowGradient([], np.empty((0, 2)))
     table = np.ones((3, 2))

@@ -12,6 +12,7 @@ class Plan(NamedTuple):
     bands: tuple[tuple[int, int, int], ...]
 
 def plan_of(b1: float, b2: float, amsgrad: bool, dtype: Any) -> Plan: ...
+def plan_of_one_step(b1: float, b2: float, amsgrad: bool) -> Plan: ...
 
 @disjoint_base
 class History:

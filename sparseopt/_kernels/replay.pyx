@@ -81,10 +81,19 @@ def plan_of(b1, b2, amsgrad, dtype):
         return _make_plan(b1, b2, amsgrad, dtype)
 
 
+def plan_of_one_step(b1, b2, amsgrad):
+    """The Plan for rows that have missed one step or none: a sum of one term, exact for any betas."""
+    return Plan(b1, b2, amsgrad, _growth(b2, amsgrad) if b2 else 0.0, 1, ((1, 1, 0),))
+
+
+def _growth(b2, amsgrad):
+    # Under amsgrad the denominator does not decrease with v.
+    return 0.0 if amsgrad else -0.5 * float(np.log(b2)) if b2 else np.inf
+
+
 def _make_plan(b1, b2, amsgrad, dtype):
     tolerance, cutoff = _ACCURACY[np.dtype(dtype)]
-    # Under amsgrad the denominator does not decrease with v.
-    growth = 0.0 if amsgrad else -0.5 * np.log(b2) if b2 else np.inf
+    growth = _growth(b2, amsgrad)
     q = b1 * np.exp(growth) if b1 else 0.0          # a_j c_j decreases like q^j
     if not q < 1:
         raise ValueError(f"betas are {b1} and {b2}; {'β1' if amsgrad else 'β1 / √β2'} must be below 1")

@@ -15,7 +15,7 @@ import numpy as np
 from .. import _memory, gradients
 from .._checks import NonfiniteError
 from .._kernels import rowplan
-from .._kernels.replay import History, plan_of
+from .._kernels.replay import History, plan_of, plan_of_one_step
 
 LARGEST_COUNT = np.iinfo(np.int32).max
 _LONG = 1 << 16                 # steps that a history always has room for
@@ -136,20 +136,34 @@ class Parameter:
     # History of missed steps.
 
     def new_history(self, missed, start):
-        """Return a history of steps that rows may miss from now on; all rows stand at the step `start`."""
-        plan = plan_of(*missed.betas, self.dtype) if missed.betas else None
+        """Return a history of steps that rows may miss from now on; all rows stand at the step `start`.
+
+        Raises ValueError for betas that missed steps cannot have.
+        """
+        plan = None
+        if missed.one_step:
+            plan = plan_of_one_step(*missed.betas)
+        elif missed.betas:
+            try:
+                plan = plan_of(*missed.betas, self.dtype)
+            except ValueError as error:
+                raise ValueError(f'{error}; missed="skip" takes them') from None
         return History(start, missed.size, missed.powers, plan, missed.eps, self.dtype)
 
-    def continued(self, missed, update):
+    def continued(self, missed, update, takes_a_step=True):
         """Return the history for one step more: a new one if the old one is too long, or cannot express the step.
 
-        With a new history, `update` first brings all rows up to the end of the old one.
+        With a new history, `update` first brings all rows up to the end of the old one. To find a plan takes many times
+        as long as a step. So where betas change at every step, each history is for its one step, and needs no search.
         """
         sweep, history = self.sweep, self.sweep.history
         if history.now >= LARGEST_COUNT - 1:
             raise OverflowError(f"{self.title or 'the table'} has taken {history.now} steps; replay counts no further")
         long = history.now - history.start >= _LONG and 16 * history.nbytes > self.nbytes
         if long or missed != sweep.missed:
+            changes_again = history.now - history.start <= 1 and missed != sweep.missed._replace(one_step=False)
+            if missed.betas and changes_again and takes_a_step:
+                missed = missed._replace(one_step=True)
             history = self.new_history(missed, sweep.count)
             update.begin_history(self.plan_of_rows(None), history, missed)
         return history

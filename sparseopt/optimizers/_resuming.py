@@ -73,7 +73,8 @@ class Resumable(UpdateRule, TakesOptions):
             updates = []
             for parameter in self._parameters.values():
                 update = parameter.sweep.prepare_nothing(threads)
-                parameter.continued(missed_of(self, self.param_groups[parameter.group_index]), update)
+                missed = missed_of(self, self.param_groups[parameter.group_index])
+                parameter.continued(missed, update, takes_a_step=False)
                 updates.append(update)
             self._apply(updates)
             kept["history"] = {name: parameter.sweep.history.arrays() for name, parameter in self._parameters.items()}

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._kernels.replay import plan_of
-
 
 class Rule(NamedTuple):
     """The rule that the kernels apply to one group of parameters, and the state that it needs."""
@@ -45,6 +43,7 @@ class Missed(NamedTuple):
     betas: tuple[float, float, bool] | None = None      # Adam's β1, β2 and amsgrad.
     eps: float = 0.0                                    # Adam's ε.
     fixed: tuple[float, ...] = ()       # other hyper-parameters whose change begins a new history.
+    one_step: bool = False              # whether the history is for one step: see `Parameter.continued`.
 
     @property
     def moves(self):
@@ -130,10 +129,4 @@ def missed_of(optimizer: UpdateRule, group: Mapping[str, Any]) -> Missed:
     if group["max_norm"] is not None and missed.moves:
         raise ValueError(f'max_norm is {group["max_norm"]} with missed="replay"; missed steps of {name} move '
                          'weights, and the norm after each has no closed form. missed="skip" takes max_norm')
-    if missed.betas:
-        for dtype in {table.dtype for table in group["params"].values()}:
-            try:
-                plan_of(*missed.betas, dtype)
-            except ValueError as error:
-                raise ValueError(f'{error}; missed="skip" takes them') from None
     return missed
