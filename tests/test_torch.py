@@ -196,6 +196,15 @@ def test_replay_has_the_numbers_of_a_dense_optimizer(name, dtype):
         assert_close(a, b, **bound, msg=lambda said, key=key: f"{key}: {said}")
 
 
+def test_a_row_left_out_of_a_dense_gradient_takes_the_step_without_one():
+    weight = torch.nn.Parameter(torch.zeros(3, 1))
+    opt = sparseopt.torch.SGD([weight], lr=1.0, momentum=0.5, missed="replay", nonfinite="skip")
+    with pytest.warns(RuntimeWarning, match="1 of 3 touched rows"):
+        train(opt, weight, [torch.ones(3, 1), torch.tensor([[1.0], [float("nan")], [1.0]])])
+    assert weight.T.tolist() == [[-2.5, -1.5, -2.5]]
+    assert opt.state[weight]["step"].tolist() == [2, 2, 2]
+
+
 def replaying(**keywords):
     torch.manual_seed(0)
     model = torch.nn.Embedding(6, 2, sparse=True)

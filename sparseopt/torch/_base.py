@@ -132,13 +132,14 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         binding, replays = self._bound(), self._options["missed"] == "replay"
-        gradients, stepped, behind = {}, [], set(binding.behind)
+        gradients, stepped, dense, behind = {}, [], [], set(binding.behind)
         for name, tensor in zip(binding.names, binding.tensors, strict=True):
             if tensor.grad is None:
                 continue
             gradients[name] = gradient_of(tensor.grad, name)
             stepped.append(tensor)
             if tensor.grad.layout == torch.strided:
+                dense.append(name)
                 behind.discard(name)
             elif replays:
                 self._check_followed(tensor, name)
@@ -146,9 +147,12 @@ class Optimizer(torch.optim.Optimizer):
             if name in binding.behind:
                 self._check_brought_up(binding, name, gradients[name])
         self._synchronize(binding)
+        left_out = binding.optimizer.nonfinite_rows
         binding.behind |= behind            # before the step, so that a signal leaves no row behind unnoticed
         self._hold(binding)
         binding.optimizer.step(gradients)
+        if replays and binding.optimizer.nonfinite_rows > left_out:     # rows of dense gradients, too, have missed it
+            binding.optimizer.catch_up(dict.fromkeys(dense))
         binding.behind = behind
         self._hold(binding)
         if stepped:
