@@ -7,6 +7,7 @@ import io
 import pickle
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -317,6 +318,25 @@ def test_attaching_says_what_is_wrong():
         opt.catch_up(torch.zeros(6, 2))
     with pytest.raises(TypeError, match="rows are given without param"):
         opt.catch_up(rows=[1])
+    for rows, error in ([6], IndexError), ([0.5], TypeError):
+        with pytest.raises(error, match="rows of"):             # also while no row is behind
+            opt.catch_up(model.weight, rows)
+
+
+def test_threads_may_evaluate_an_attached_model_at_once():
+    torch.manual_seed(0)
+    model = torch.nn.Embedding(5000, 32, sparse=True)
+    opt = sparseopt.torch.Adam(model.parameters(), missed="replay")
+    opt.attach(model)
+    rows = torch.arange(5000)
+    for _ in range(10):
+        model.train()
+        for each in ([1], [2]):
+            look_up(model, opt, each)
+        model.eval()
+        with ThreadPoolExecutor(4) as pool:
+            for read in list(pool.map(lambda _: model(rows).detach(), range(4))):
+                assert_close(read, model.weight.detach(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("read", [

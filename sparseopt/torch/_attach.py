@@ -70,7 +70,7 @@ class _BeforeForward(_Hook):
             return
         rows = _rows(module, args, kwargs)
         for one in module.parameters(recurse=False):
-            if optimizer.replays(one):
+            if optimizer.is_behind(one):
                 optimizer.catch_up(one, rows)
 
 
@@ -79,7 +79,7 @@ class _BeforeAccess(_Hook):
         optimizer = self.optimizer()
         if optimizer is not None:
             for one in module.parameters(recurse=False):
-                if optimizer.replays(one):
+                if optimizer.is_behind(one):
                     optimizer.catch_up(one)
 
 

@@ -8,6 +8,7 @@ change them.
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from itertools import chain
+from threading import RLock
 from typing import Any, ClassVar, overload
 from weakref import WeakSet
 
@@ -93,6 +94,7 @@ class Optimizer(torch.optim.Optimizer):
         self._followed: set[torch.Tensor] = set()       # parameters whose rows are brought up before they are read
         self._attached: WeakSet[torch.nn.Module] = WeakSet()
         self._links: WeakSet[Link] = WeakSet()
+        self._turn = RLock()            # so that threads that evaluate a model wait while one of them brings it up
 
     @property
     def _hyper(self):
@@ -208,7 +210,8 @@ class Optimizer(torch.optim.Optimizer):
 
         Code that reads or writes a weight without its module finds rows as they were last brought up. Such code calls
         `catch_up` first: copies and pickles of the model, averages of weights, products with `embedding.weight`. A step
-        raises if a row with a gradient was read so. Attach before torch.compile, which looks at hooks when it compiles.
+        raises if a row with a gradient is still behind. Attach before torch.compile, which looks at hooks when it
+        compiles.
 
         Attached modules keep the optimizer alive while rows have steps to catch up. Under DistributedDataParallel other
         processes read rows, too: call `opt.catch_up(param, param.grad._indices()[0])` before each step.
@@ -243,9 +246,10 @@ class Optimizer(torch.optim.Optimizer):
         for link in self._links:
             link.held = self if binding.behind else None
 
-    def replays(self, param: torch.Tensor) -> bool:
-        """Return whether rows of a parameter may be behind: it is this optimizer's, and missed is "replay"."""
-        return self._options["missed"] == "replay" and param in self._bound().position
+    def is_behind(self, param: torch.Tensor) -> bool:
+        """Return whether rows of a parameter may have steps to catch up; of a tensor that is not its own, False."""
+        binding = self._bound()
+        return param in binding.position and binding.names[binding.position[param]] in binding.behind
 
     @torch._disable_dynamo
     def catch_up(self, param: torch.Tensor | None = None, rows: torch.Tensor | npt.ArrayLike | None = None) -> None:
@@ -273,24 +277,28 @@ class Optimizer(torch.optim.Optimizer):
         >>> opt.catch_up(weight, [0, 2])
         """
         self._check_replays("catch_up")
-        binding = self._bound()
-        if param is None:
-            if rows is not None:
-                raise TypeError("rows are given without param; rows belong to one parameter")
-            names = sorted(binding.behind)
-        elif not isinstance(param, torch.Tensor) or param not in binding.position:
-            raise ValueError(f"param is {shown(param)}; it must be a parameter of this optimizer, one of "
-                             f"{listed(binding.names)}")
-        else:
-            names = [binding.names[binding.position[param]]]
-            self._followed.add(param)
-        numbers = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
-        if binding.behind.intersection(names):
-            self._take_threads(binding.optimizer)
-            binding.optimizer.catch_up(dict.fromkeys(names, numbers))
-            if rows is None:
-                binding.behind.difference_update(names)
-                self._hold(binding)
+        with self._turn:
+            binding = self._bound()
+            if param is None:
+                if rows is not None:
+                    raise TypeError("rows are given without param; rows belong to one parameter")
+                names = sorted(binding.behind)
+            elif not isinstance(param, torch.Tensor) or param not in binding.position:
+                raise ValueError(f"param is {shown(param)}; it must be a parameter of this optimizer, one of "
+                                 f"{listed(binding.names)}")
+            else:
+                names = [binding.names[binding.position[param]]]
+            numbers = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
+            if binding.behind.intersection(names):
+                self._take_threads(binding.optimizer)
+                binding.optimizer.catch_up(dict.fromkeys(names, numbers))
+                if rows is None:
+                    binding.behind.difference_update(names)
+                    self._hold(binding)
+            elif rows is not None:
+                binding.optimizer.stale(dict.fromkeys(names, numbers))      # raises if they are no rows
+            if param is not None:
+                self._followed.add(param)
 
     def _check_replays(self, what):
         if self._options["missed"] != "replay":
