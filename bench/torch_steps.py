@@ -1,6 +1,7 @@
 """Whole training steps in torch: torch.optim's optimizer beside sparseopt.torch's, in turns, from one start.
 
-    python bench/torch_steps.py [--data NOVELS] [--cases bags,pairs,...] [--threads 1,2] [--turns N] [--steps N]
+    python bench/torch_steps.py [--data NOVELS] [--cases bags,pairs,...] [--pairs sparse,dense] [--threads 1,2]
+        [--turns N] [--steps N] [--epochs N]
 
 A step is the forward pass, the backward pass and the optimizer. Times are those of one step, the least of all turns:
 CPU time of all threads, and wall time. `optimizer`: its share of the CPU time. With --data, the epoch of
@@ -83,6 +84,8 @@ class Walks(nn.Module):
 
 
 CASES = {"bags": Bags, "pairs": Pairs, "walks": Walks}
+PAIRS = {"sparse": ("torch.optim.SparseAdam", "sparseopt.torch.SparseAdam"),
+         "dense": ("torch.optim.Adam, dense gradients", 'sparseopt.torch.Adam(missed="replay")')}
 
 
 def optimizer_of(name, model):
@@ -131,17 +134,12 @@ def show(name, threads, theirs, ours, last):
     print(*columns, f"{theirs[2] / theirs[0]:>7.0%} → {ours[2] / ours[0]:>4.0%} {last:>10.1e}", flush=True)
 
 
-def heading(pair):
-    print(f"\n{pair[0]} → {pair[1]}")
+def steps(options, pair):
     print(f"{'case':>8} {'threads':>7} {'CPU ms':>17} {'ratio':>7} {'wall ms':>17} {'ratio':>7} {'optimizer':>14} "
           f"{'deviation':>10}")
-
-
-def steps(options, pair):
-    heading(pair)
-    for case, threads in itertools.product([case for case in options.cases if case in CASES], options.threads):
+    for case, threads in itertools.product(options.cases, options.threads):
         torch.set_num_threads(threads)
-        turns = [Turn(case, name) for name in (("SparseAdam", "ours") if "Sparse" in pair[0] else ("Adam", "replay"))]
+        turns = [Turn(case, name) for name in (("SparseAdam", "ours") if pair == "sparse" else ("Adam", "replay"))]
         rng = np.random.default_rng(0)
         for number in range(options.turns):
             batches = [turns[0].model.batch(rng) for _ in range(options.steps)]
@@ -152,7 +150,7 @@ def steps(options, pair):
 
 def novels(options, pair):
     """An epoch of the classifier with each optimizer, in turns, and their weights after 300 steps."""
-    names = ("torch", "sparseopt") if "Sparse" in pair[0] else ("dense", "replay")
+    names = ("torch", "sparseopt") if pair == "sparse" else ("dense", "replay")
 
     def start(name):
         torch.manual_seed(0)
@@ -170,13 +168,9 @@ def novels(options, pair):
                 step, wall = novel_sentences.train(model, optimizers, training)
                 least[name] = np.minimum(least[name], [time.process_time() - cpu, wall, step])
                 right[name] = novel_sentences.accuracy(model, test)
-        accuracies = " and ".join(f"{right[name]:.1%}" for name in names)
-        times = [least[name] * 1e3 / np.array([1, 1, len(training)]) for name in names]
-        print(f"{'epoch of novels':>26} {threads:>7} " + "; ".join([
-            f"CPU s {times[0][0] / 1e3:.2f} → {times[1][0] / 1e3:.2f} ({times[0][0] / times[1][0]:.2f}x)",
-            f"wall s {times[0][1] / 1e3:.2f} → {times[1][1] / 1e3:.2f} ({times[0][1] / times[1][1]:.2f}x)",
-            f"optimizer ms a step {times[0][2]:.2f} → {times[1][2]:.2f} ({times[0][2] / times[1][2]:.2f}x)",
-            f"right {accuracies}"]), flush=True)
+        print(f"an epoch of the novels, {threads} threads; {right[names[0]]:.1%} and {right[names[1]]:.1%} right")
+        for what, before, after in zip(("CPU s", "wall s", "of it in steps"), *least.values(), strict=True):
+            print(f"{what:>20} {before:>7.2f} → {after:>6.2f} {before / after:>6.2f}x", flush=True)
     models = []
     for name in names:
         model, optimizers = start(name)
@@ -184,24 +178,31 @@ def novels(options, pair):
         novel_sentences.train(model, optimizers, itertools.islice(batches, 300))
         models.append(model)
     moved = deviation(models[0], start(names[0])[0])
-    print(f"{'':>26} after 300 steps, largest deviation of a weight {deviation(*models):.1e}, largest move {moved:.2f}")
+    print(f"after 300 steps: largest deviation of a weight {deviation(*models):.1e}, of a weight from its start "
+          f"{moved:.2f}")
 
 
 def main():
-    def numbers(text):
-        return [int(number) for number in text.split(",")]
+    def several(allowed):
+        def chosen(text):
+            if not set(text.split(",")) <= set(allowed):
+                raise argparse.ArgumentTypeError(f"{text!r}; it must be some of {','.join(allowed)}")
+            return text.split(",")
+        return chosen
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="NOVELS", help="the folder of texts of examples/novel_sentences.py")
-    parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES))
-    parser.add_argument("--threads", type=numbers, default=[1, 2])
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--cases", type=several(CASES), default=list(CASES))
+    parser.add_argument("--pairs", type=several(PAIRS), default=list(PAIRS))
+    parser.add_argument("--threads", type=lambda text: [int(number) for number in text.split(",")], default=[1, 2])
+    parser.add_argument("--turns", type=int, default=5, help="0 leaves the cases out (default: 5)")
     parser.add_argument("--steps", type=int, default=10, help="steps of a turn (default: 10)")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the novels, for each optimizer (default: 3)")
     options = parser.parse_args()
-    for pair in (("torch.optim.SparseAdam", "sparseopt.torch.SparseAdam"),
-                 ("torch.optim.Adam, dense gradients", 'sparseopt.torch.Adam(missed="replay")')):
-        steps(options, pair)
+    for pair in options.pairs:
+        print(f"\n{' → '.join(PAIRS[pair])}")
+        if options.turns:
+            steps(options, pair)
         if options.data:
             novels(options, pair)
 

@@ -1,6 +1,6 @@
 """Which novel is this sentence from? Words and pairs of words, averaged by an EmbeddingBag, and one linear layer.
 
-    python examples/novel_sentences.py [FOLDER] [--optimizer torch|sparseopt|dense|replay] [--epochs N] [--rows N]
+    python examples/novel_sentences.py [FOLDER] [--optimizer torch|sparseopt|one|dense|replay] [--epochs N] [--rows N]
         [--threads N]
 
 FOLDER has one text file per novel; without FOLDER the sentences are generated. A tenth of the sentences is held out.
@@ -25,7 +25,8 @@ import sparseopt.torch
 
 OPTIMIZERS = {
     "torch": "torch.optim.SparseAdam for the table, torch.optim.Adam for the layer",
-    "sparseopt": "sparseopt.torch.SparseAdam for both",
+    "sparseopt": "the same program with sparseopt.torch in place of torch.optim",
+    "one": "sparseopt.torch.SparseAdam for both",
     "dense": "torch.optim.Adam on dense gradients",
     "replay": 'sparseopt.torch.Adam with missed="replay"',
 }
@@ -43,15 +44,15 @@ class Classifier(nn.Module):
 
 
 def optimizers_of(name, model, lr=5e-3):
-    if name == "torch":         # SparseAdam refuses dense gradients, and Adam sparse ones
-        return [torch.optim.SparseAdam(model.bag.parameters(), lr=lr),
-                torch.optim.Adam(model.layer.parameters(), lr=lr)]
-    if name == "sparseopt":
+    if name in ("torch", "sparseopt"):      # torch's SparseAdam refuses dense gradients, and its Adam sparse ones
+        optim = torch.optim if name == "torch" else sparseopt.torch
+        return [optim.SparseAdam(model.bag.parameters(), lr=lr), optim.Adam(model.layer.parameters(), lr=lr)]
+    if name == "one":
         return [sparseopt.torch.SparseAdam(model.parameters(), lr=lr)]
     if name == "dense":
         return [torch.optim.Adam(model.parameters(), lr=lr)]
     optimizer = sparseopt.torch.Adam(model.parameters(), lr=lr, missed="replay")
-    optimizer.attach(model)     # rows catch up before the model reads them
+    optimizer.attach(model)                 # rows catch up before the model reads them
     return [optimizer]
 
 
