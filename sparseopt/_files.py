@@ -93,19 +93,15 @@ def save_picture(figure, path, dpi=120):
 
 def _locked(path, mode):
     """Return a new file, locked until it is closed or the process ends. A file without a lock is a leftover."""
+    if fcntl is None:           # no variable holds the file, so an interrupt closes it: Windows removes no open file
+        return open(path, "xb")
     while True:
-        if fcntl is None:           # not bound to a name, so an interrupt closes it: Windows removes no open file
-            return _new(path, mode)
-        file = _new(path, mode)
+        file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode & 0o777))  # noqa: SIM115
         with contextlib.suppress(OSError):          # the file system may have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.path.exists(path):
             return file
         file.close()                                # before the lock, another save removed the file as a leftover
-
-
-def _new(path, mode):
-    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode & 0o777))
 
 
 def _remove_leftovers(path):
