@@ -31,7 +31,8 @@ def extension(name):
 class BuildExt(build_ext):
     """Compile side by side, with OpenMP if the compiler has it, for the instruction sets that the compiler knows.
 
-    Each module is told the flags that it was built with.
+    Each module is told the flags that it was built with. OpenMP is for modules with threads alone: the package
+    loads cpu before it says how OpenMP waits, and some linkers keep a library that a module does not use.
     """
 
     def finalize_options(self):
@@ -42,15 +43,16 @@ class BuildExt(build_ext):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
                                                OPENMP[kind]) else []
-        linked = openmp if kind == "unix" else []               # the linker of MSVC has no such option
         sanitized = "-fsanitize" in os.environ.get("CFLAGS", "")
         own = {f"sparseopt._kernels.{name}": flags[kind] for name, flags in INSTRUCTION_SETS.items()}
         self.extensions = [module for module in self.extensions
                            if not own.get(module.name) or self.compiles("int probe(void) { return 0; }",
                                                                         own[module.name])]
         for module in self.extensions:
-            module.extra_compile_args = [*FLAGS[kind], *own.get(module.name, []), *openmp]
-            module.extra_link_args += [*linked, *([] if sanitized else STRIPPED)]
+            threads = openmp if module.name in own or module.name.endswith(".rowplan") else []
+            module.extra_compile_args = [*FLAGS[kind], *own.get(module.name, []), *threads]
+            module.extra_link_args += [*(threads if kind == "unix" else []),    # the linker of MSVC has no such option
+                                       *([] if sanitized else STRIPPED)]
             module.define_macros.append(("SPARSEOPT_FLAGS", '"' + " ".join(module.extra_compile_args) + '"'))
         super().build_extensions()
 
