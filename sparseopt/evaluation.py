@@ -13,7 +13,8 @@ from ._text import shown
 from .gradients import checked
 
 __all__ = [
-    "auc", "evaluate", "log_loss", "ranking_metrics", "train_test_split_at_random", "train_test_split_by_time",
+    "TimeSplit", "auc", "evaluate", "log_loss", "ranking_metrics", "train_test_split_at_random",
+    "train_test_split_by_time",
 ]
 
 
@@ -271,7 +272,7 @@ class TimeSplit:
         self.n_splits = n_splits
         self.test_size = test_size
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"TimeSplit(n_splits={self.n_splits}, test_size={self.test_size})"
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:

@@ -40,4 +40,5 @@ GloVe().fit([["a", "b"]], callback=lambda: None)                # mistake
 LogisticRegression(missed="dense")                              # mistake
 MatrixFactorization().fit([[5.0, 0.0]])                         # mistake
 datasets.ClickReader(numbers_as="square")                       # mistake
+evaluation.TimeSplit(test_size="a fifth")                       # mistake
 evaluation.log_loss([1, 0])                                     # mistake

@@ -174,6 +174,11 @@ def recommenders(folder: Path, seed: np.random.Generator) -> None:
     print(implicit.recommend_for([0, 1], n=3)[0], MatrixFactorization.load(saved(explicit, folder)).std_)
     full = ImplicitFactorization(dim=4, epochs=1).fit(X)
     print(evaluation.evaluate(full, X, ratings.matrix(test), k=3)["ndcg"])
+    plays = datasets.interactions({"who": ["ann", "bob", "ann"], "what": ["tea", "tea", "jam"], "when": [1, 2, 3]},
+                                  user="who", item="what", time="when")
+    for before, after in evaluation.TimeSplit(n_splits=1, test_size=1).split(plays):
+        print(before.tolist(), after.tolist())
+    print(ImplicitFactorization(dim=2, epochs=1).fit(plays).recommend("bob", n=1)[0])
     print(evaluation.ranking_metrics([[1, 2], [2, 3]], sp.csr_array(np.eye(2, 5)))["recall"])
 
 

@@ -4,15 +4,17 @@ import contextlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._checks import flag
 from .._ratings import Duplicates, Ratings, check_rule, numbered
 from .._text import escaped, listed, shown
-from .._typing import FilePath
+from .._typing import Array, FilePath
 from . import _columns, _tables
 
 Column = str | int | None
@@ -379,7 +381,8 @@ def _checked(column, numbers, keep, wrong, allowed):
     return numbers[column.codes[keep]]
 
 
-def times_of(column, keep, wrong):
+def times_of(column: Any, keep: npt.NDArray[np.bool_],
+             wrong: Callable[[int, str, str], Exception]) -> npt.NDArray[np.float64]:
     """Seconds since 1970."""
     if isinstance(column, _columns.Column):
         numbers = np.array([_time(text) for text in column.texts])
@@ -393,7 +396,7 @@ def times_of(column, keep, wrong):
     return time_units(times)
 
 
-def time_units(times):
+def time_units(times: Array) -> npt.NDArray[np.float64]:
     """Seconds since 1970, from numbers of a unit that their size tells."""
     size = np.median(np.abs(times))
     return times / next((unit for least, unit in _UNITS if size >= least), 1)

@@ -211,7 +211,7 @@ class FactorizationMachineClassifier(Classifier, _FactorizationMachine):
                  validation_fraction: float = 0.1, n_iter_no_change: int = 5, tol: float = 1e-4) -> None:
         super().__init__(dim, optimizer, lr, l1, l2, init_scale, epochs, batch_size, shuffle, fit_intercept, n_features,
                          missed, random_state, early_stopping, validation_fraction, n_iter_no_change, tol)
-        self.class_weight = class_weight
+        self.class_weight: Mapping[Any, float] | Literal["balanced"] | None = class_weight
 
 
 class FactorizationMachineRegressor(Regressor, _FactorizationMachine):

@@ -130,7 +130,7 @@ class LogisticRegression(Classifier, Supervised):
         self.n_features = n_features
         self.missed = missed
         self.random_state = random_state
-        self.class_weight = class_weight
+        self.class_weight: Mapping[Any, float] | Literal["balanced"] | None = class_weight
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
