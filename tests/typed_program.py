@@ -172,6 +172,12 @@ def recommenders(folder: Path, seed: np.random.Generator) -> None:
     items, scores = implicit.recommend(0, n=3, seen=ratings.chosen().matrix())
     print(items.tolist(), scores.max(), implicit.similar_items(1, n=2), stopping.patience)
     print(implicit.recommend_for([0, 1], n=3)[0], MatrixFactorization.load(saved(explicit, folder)).std_)
+    frame = {"who": ["ann", "bob", "ann"], "what": [3, 5, 5], "when": [1.0, 2.0, 3.0]}
+    bought: datasets.Ratings = datasets.interactions(frame, user="who", item="what", time="when")
+    by_ids = ImplicitFactorization(dim=4, epochs=1).fit(bought[:2]).partial_fit(bought)
+    print(by_ids.recommend(["ann", "bob"], n=1, seen=bought)[0], by_ids.similar_items(3, n=1), by_ids.user_ids_[0])
+    for first, last in evaluation.TimeSplit(n_splits=1, test_size=1).split(bought):
+        print(by_ids.fit(bought[first]).score(bought[last]), evaluation.evaluate(by_ids, bought, bought[last], k=1))
     full = ImplicitFactorization(dim=4, epochs=1).fit(X)
     print(evaluation.evaluate(full, X, ratings.matrix(test), k=3)["ndcg"])
     plays = datasets.interactions({"who": ["ann", "bob", "ann"], "what": ["tea", "tea", "jam"], "when": [1, 2, 3]},
@@ -184,8 +190,9 @@ def recommenders(folder: Path, seed: np.random.Generator) -> None:
 
 def click_models(folder: Path) -> None:
     log = datasets.ClickLog(n_features=500, fields=4, seed=1)
-    linear = LogisticRegression(epochs=1, optimizer="Ftrl", lr=0.1, l1=0.1)
-    machine = FactorizationMachineClassifier(dim=2, epochs=1, random_state=np.random.default_rng(0))
+    linear = LogisticRegression(epochs=1, optimizer="Ftrl", lr=0.1, l1=0.1, class_weight={0: 0.5})
+    machine = FactorizationMachineClassifier(dim=2, epochs=1, early_stopping=True,
+                                             random_state=np.random.default_rng(0))
     for X, y, p in log.rows(2000, chunk=1000):
         linear = linear.partial_fit(X, y, classes=[0, 1])
         machine = machine.fit(X, y, callback=report)

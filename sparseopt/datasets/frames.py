@@ -12,7 +12,8 @@ from .._checks import flag
 from .._ratings import Duplicates, Ratings, check_rule, numbered
 from .._text import listed, shown
 from . import _columns
-from .ratings import time_units, times_of
+from .ratings import _time_units
+from .ratings import _times as _times_of_cells
 
 _EXACT = 2**53                  # floats of this size and more do not hold every integer.
 
@@ -195,7 +196,7 @@ def _times(place, column):
     if column.dtype.kind in "iuf":
         if not np.isfinite(column).all():
             raise ValueError(f"{place} has {column[~np.isfinite(column)][0]}; times must be finite")
-        return time_units(column.astype(np.float64))
+        return _time_units(column.astype(np.float64))
     values = column.tolist()
     if column.dtype.kind in "OUT" and all(isinstance(one, date) for one in values):
         return np.array([_seconds(one) for one in values])
@@ -207,7 +208,7 @@ def _times(place, column):
             return ValueError(f"{place} has {shown(text)} in row {row}; it must be {allowed}")
 
         codes = np.fromiter(map(code.__getitem__, values), np.int64, len(values))
-        return times_of(_columns.Column(codes, texts), np.ones(len(values), bool), wrong)
+        return _times_of_cells(_columns.Column(codes, texts), np.ones(len(values), bool), wrong)
     if column.dtype.kind == "O" and all(isinstance(one, Real) and not isinstance(one, bool) for one in values):
         return _times(place, column.astype(np.float64))
     raise TypeError(f"{place} has {shown(values[0])} in row 0, of dtype {column.dtype}; times must be numbers, dates "

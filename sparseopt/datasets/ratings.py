@@ -161,7 +161,7 @@ def read_ratings(path: FilePath, columns: Mapping[str, Column] | None = None, se
         if table.layout and table.layout.separator == ";":          # which leaves the comma to the numbers: 3,5
             used[role] = used[role]._replace(texts=[_with_point(text, role) for text in used[role].texts])
         values = cells(role, _numbers)
-    times = cells("time", times_of) if "time" in used else None
+    times = cells("time", _times) if "time" in used else None
     (user_ids, users), (item_ids, items) = (_ids(used[role], keep) for role in ("user", "item"))
     found = Ratings(users, items, values, times, user_ids, item_ids, "rating" not in used, table.said(roles),
                     int(n - len(values)))
@@ -381,8 +381,7 @@ def _checked(column, numbers, keep, wrong, allowed):
     return numbers[column.codes[keep]]
 
 
-def times_of(column: Any, keep: npt.NDArray[np.bool_],
-             wrong: Callable[[int, str, str], Exception]) -> npt.NDArray[np.float64]:
+def _times(column, keep, wrong):
     """Seconds since 1970."""
     if isinstance(column, _columns.Column):
         numbers = np.array([_time(text) for text in column.texts])
@@ -393,10 +392,10 @@ def times_of(column: Any, keep: npt.NDArray[np.bool_],
                          "column shows which part is the day")
     else:
         times = column[keep].astype(np.float64)
-    return time_units(times)
+    return _time_units(times)
 
 
-def time_units(times: Array) -> npt.NDArray[np.float64]:
+def _time_units(times):
     """Seconds since 1970, from numbers of a unit that their size tells."""
     size = np.median(np.abs(times))
     return times / next((unit for least, unit in _UNITS if size >= least), 1)

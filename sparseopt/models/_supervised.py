@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -315,7 +315,6 @@ class Classifier:
     """
 
     classes_: np.ndarray
-    class_weight: Mapping[Any, float] | Literal["balanced"] | None
 
     def partial_fit(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike, y: npt.ArrayLike,
                     classes: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None,
