@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from ._ratings import Ratings, known_pairs
+from ._ratings import Ratings, known_pairs, places
 from ._text import shown
 from .gradients import checked
 
@@ -441,8 +441,12 @@ def evaluate(model: Any, train: Ratings | sp.sparray | sp.spmatrix, test: Rating
     recommended = np.full((test.shape[0], k), -1)
     users = np.flatnonzero(np.diff(test.indptr))
     if len(users):
-        by_number = getattr(model, "_recommended", model.recommend)     # `recommend` may take ids
-        recommended[users] = by_number(users, k, train)[0]
+        knows_ids = hasattr(model, "user_ids_")
+        items, scores = model.recommend(model.user_ids_[users] if knows_ids else users, k, seen=train)
+        if knows_ids:
+            items = places(model.item_ids_, np.ravel(items)).reshape(items.shape)
+            items[np.isneginf(scores)] = -1
+        recommended[users] = items
     return ranking_metrics(recommended, test)
 
 

@@ -1,6 +1,7 @@
 """Ranking metrics against short loops, and against the package `implicit` if it is installed."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sparseopt.evaluation import (
     train_test_split_at_random,
     train_test_split_by_time,
 )
+from sparseopt.models import ImplicitFactorization
 
 
 class Ranked:
@@ -217,3 +219,24 @@ def test_a_pair_that_comes_again_is_on_one_side_of_a_split():
 def test_a_split_by_time_that_cannot_be_made_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_recommender_that_ranks_in_a_way_of_its_own_is_evaluated_by_that_way():
+    class Reversed(ImplicitFactorization):
+        def recommend(self, users, n=10, seen=None):
+            items, scores = super().recommend(users, len(self.item_ids_), seen)
+            return items[:, ::-1][:, :n], scores[:, ::-1][:, :n]
+
+    ratings = some_ratings()
+    (train, test), = TimeSplit().split(ratings)
+    model = Reversed(dim=4, epochs=3).fit(ratings[train])
+    numbers = {item: number for number, item in enumerate(ratings.item_ids.tolist())}
+    items, scores = model.recommend(ratings.user_ids, 5, ratings[train])
+    expected = np.where(np.isneginf(scores), -1, np.vectorize(numbers.get)(items, -1))
+    assert evaluate(model, ratings[train], ratings[test], 5) == ranking_metrics(expected, ratings.matrix(test))
+    ids = replace(ratings, item_ids=ratings.item_ids - 1)           # the id -1 is an item, and none is none
+    model = ImplicitFactorization(dim=4, epochs=3).fit(ids[train])
+    plain = ImplicitFactorization(dim=4, epochs=3).fit(ratings.matrix(train))
+    assert ids.item_ids[0] == -1
+    expected = evaluate(plain, ratings.matrix(train), ratings.matrix(test), 30)
+    assert evaluate(model, ids[train], ids[test], 30) == expected

@@ -106,6 +106,8 @@ def _column(frame, role, name):
     try:
         column = frame[name]
         missing, found = _missing(column), np.asarray(column)
+        if found.dtype.kind == "U" and isinstance(column, list | tuple):        # NumPy makes texts of all else in it
+            found = np.asarray(column, dtype=object)
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise TypeError(f"column {shown(name)} ({role}) of the {type(frame).__name__} cannot be read as an array "
                         f"({type(error).__name__}: {shown(str(error), 160)[1:-1]}); frame must be a data frame in "

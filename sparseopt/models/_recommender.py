@@ -95,6 +95,7 @@ class Recommender(Model):
                                  "matrix")
             self._check_ratings(X)
             ratings = renumbered(X, self.user_ids_, self.item_ids_)
+            _check_users(ratings, self._shape[0])
             X = ratings.matrix()
         else:
             ratings = None
@@ -254,12 +255,7 @@ class Recommender(Model):
         if not isinstance(X, Ratings):
             return None, X
         self._check_ratings(X)
-        without = np.flatnonzero(np.bincount(X.users, minlength=len(X.user_ids)) == 0)
-        if len(without):
-            raise ValueError(f"X has no pair of {len(without)} of its {len(X.user_ids)} users, the first is "
-                             f"{shown(X.user_ids[without].tolist()[0])}; nothing shows what they like. A split must "
-                             "not cut users apart: evaluation.TimeSplit leaves pairs of each user in the training. "
-                             "X.where(mask) drops users without pairs")
+        _check_users(X, 0)
         return X, X.matrix()
 
     def _check_ratings(self, ratings):
@@ -393,6 +389,16 @@ def other_shape(X, shape):
     return ValueError(f"X has shape {X.shape}; the model has {shape[0]} users and {shape[1]} items, so X must have as "
                       "many rows and columns. A split of the rows of a matrix cuts users apart: split Ratings by "
                       "evaluation.TimeSplit, cv=TimeSplit()")
+
+
+def _check_users(ratings, known):
+    """Raise ValueError if a user after the known ones has no pair."""
+    without = known + np.flatnonzero(np.bincount(ratings.users, minlength=len(ratings.user_ids))[known:] == 0)
+    if len(without):
+        raise ValueError(f"X has no pair of {len(without)} of its {len(ratings.user_ids) - known} new users, the first "
+                         f"is {shown(ratings.user_ids[without].tolist()[0])}; nothing shows what they like. A split "
+                         "must not cut users apart: evaluation.TimeSplit leaves pairs of each user in the training. "
+                         "X.where(mask) drops users without pairs")
 
 
 def check_no_y(y):

@@ -369,7 +369,7 @@ class Classifier:
         return softmax(scores, axis=1) if scores.ndim == 2 else np.column_stack([expit(-scores), expit(scores)])
 
     def predict_log_proba(self, X: sp.sparray | sp.spmatrix | npt.ArrayLike) -> np.ndarray:
-        """Return the logarithms of `predict_proba`, shape (n_samples, n_classes). These are finite for all scores.
+        """Return the logarithms of `predict_proba`, shape (n_samples, n_classes), also where a probability rounds to 0.
 
         Raises
         ------
@@ -507,7 +507,7 @@ class Classifier:
         columns = self.optimizer_.params["weights"].shape[1:]
         if k < 2 or columns != ((k,) if k > 2 else ()) or dtype.itemsize > _WIDEST_CLASS:
             raise ValueError(f"its classes are {listed(metadata['classes'])} of dtype {dtype}; these do not fit the "
-                             f"tables")
+                             "tables")
         self.classes_ = np.array(metadata["classes"], dtype=dtype)
 
     def __sklearn_tags__(self) -> Any:
