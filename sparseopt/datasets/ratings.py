@@ -4,17 +4,15 @@ import contextlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .._checks import flag
 from .._ratings import Duplicates, Ratings, check_rule, numbered
 from .._text import escaped, listed, shown
-from .._typing import Array, FilePath
+from .._typing import FilePath
 from . import _columns, _tables
 
 Column = str | int | None
