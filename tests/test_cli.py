@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import gensim
@@ -14,7 +15,7 @@ NOVELS = Path(__file__).parents[2] / "shared" / "data" / "novels"
 
 
 def run(*arguments, folder):
-    return subprocess.run([Path(sys.executable).with_name("sparseopt"), *map(str, arguments)], cwd=folder,
+    return subprocess.run([Path(sysconfig.get_path("scripts")) / "sparseopt", *map(str, arguments)], cwd=folder,
                           capture_output=True, text=True, timeout=900, check=False)
 
 
