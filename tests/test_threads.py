@@ -95,7 +95,7 @@ def test_threads_are_at_most_the_cores_of_the_affinity_mask(tmp_path):
 SPINS = """
 import os, sys
 import sparseopt
-print({name: value for name, value in os.environ.items() if name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")})
+print({name: value for name, value in os.environ.items() if name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}, flush=True)
 os.execv(sys.executable, [sys.executable, "-c", "import os; print(os.environ.get('GOMP_SPINCOUNT'))"])
 """
 
