@@ -16,6 +16,7 @@ extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autos
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "py:obj"
+toc_object_entries_show_parents = "hide"
 
 myst_heading_anchors = 4                # links between pages name headings as a code host does
 autodoc_default_options = {"members": True}
