@@ -136,6 +136,7 @@ class MatmulGradient:
         return f"MatmulGradient(X: {self.X.shape} {self.X.format}, dY: {self.dY.shape} {self.dY.dtype})"
 
 
+#: The forms of a gradient of one table.
 Gradient = RowGradient | MatmulGradient | Array | Sparse
 
 
