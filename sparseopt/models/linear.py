@@ -80,7 +80,7 @@ class LogisticRegression(Classifier, Supervised):
     classes_ : array, shape (k,)
         The sorted labels. Of two labels, the second is the 1 of the formula.
     n_features_in_ : int
-    feature_names_in_ : array of str, shape (n_features_in_,)
+    feature_names_in_ : array of str, shape ``(n_features_in_,)``
         The names of the columns, if the X of the training was a data frame. Another X must have the same names in the
         same order.
     n_iter_ : int
