@@ -1,5 +1,8 @@
 """The hyper-parameters of all optimizers, and which values each may have; a new one gets its check here."""
 
+from collections.abc import Callable
+from typing import Any
+
 from .._checks import below_one, finite, flag, not_negative, positive, rate_or_schedule
 from .._text import shown
 
@@ -17,7 +20,7 @@ def or_none(check):
     return lambda name, value: None if value is None else check(name, value)
 
 
-CHECKS = {
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "lr": rate_or_schedule,
     "betas": betas,
     "eps": not_negative,
