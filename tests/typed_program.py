@@ -273,7 +273,7 @@ def torch_programs() -> None:
     replaying.step()
     replaying.catch_up(everything[0], torch.tensor([1, 2]))
     replaying.catch_up(everything[0], [1, 2])
-    print(replaying.replays(everything[0]))
+    print(replaying.is_behind(everything[0]))
 
 
 def main(folder: Path) -> None:
