@@ -361,6 +361,17 @@ def test_a_model_outlives_its_optimizer_and_loses_no_step(read):
     assert_close(model(torch.arange(6)), read(model), rtol=0, atol=0)
 
 
+def test_a_new_optimizer_begins_where_the_one_before_has_brought_all_rows_up():
+    model, opt = replaying()
+    before = model.weight.detach().clone()
+    opt.attach(model)
+    look_up(model, opt, [1])
+    look_up(model, opt, [2])
+    opt = sparseopt.torch.SGD(model.parameters(), missed="replay")
+    opt.attach(model)
+    assert_close((before - model.weight)[1].detach(), torch.full((2,), 0.5 + 0.25))
+
+
 def test_an_optimizer_is_freed_with_its_model():
     model, opt = replaying()
     opt.attach(model)

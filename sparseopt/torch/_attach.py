@@ -37,6 +37,7 @@ def attach(link, modules, parameters, attached):
         raise ValueError("no module has a parameter of this optimizer")
     for module in modules:
         for part in module.modules():
+            _finish_earlier(part, link())
             if part not in attached and any(one in parameters for one in part.parameters()):
                 # A look-up's hook comes after those that change its input, another's before those that read weights.
                 part.register_forward_pre_hook(_BeforeForward(link), with_kwargs=True, prepend=not _looks_up(part))
@@ -44,6 +45,14 @@ def attach(link, modules, parameters, attached):
                 part.register_load_state_dict_pre_hook(_BeforeAccess(link))
                 attached.add(part)
     return found
+
+
+def _finish_earlier(module, optimizer):
+    """Bring up what other optimizers have left: their user, who goes on with a new one, may have dropped them."""
+    for hook in list(module._forward_pre_hooks.values()):
+        other = hook.optimizer() if isinstance(hook, _BeforeForward) else None
+        if other is not None and other is not optimizer:
+            other.catch_up()
 
 
 class _Hook:

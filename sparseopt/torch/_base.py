@@ -336,7 +336,8 @@ class Optimizer(torch.optim.Optimizer):
         if old is not None and old.behind:
             if not old.in_place():
                 raise RuntimeError(f"{listed(sorted(old.behind))} moved in memory while rows had steps to catch up; "
-                                   "call opt.catch_up() before a model is moved or its parameters are replaced")
+                                   "call opt.catch_up(), or state_dict() of the attached model, before it is moved or "
+                                   "its parameters are replaced")
             old.optimizer.catch_up({name: None for name in old.behind})
             old.behind.clear()
             self._hold(old)
