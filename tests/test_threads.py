@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +135,20 @@ except ImportError:
     print(os.environ.get("GOMP_SPINCOUNT"))
 """
     assert python("import sys; sys.modules['sparseopt._memory'] = None" + code, tmp_path).stdout == "None\n"
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
+def test_the_import_leaves_a_python_without_a_gil_as_it_is(tmp_path):
+    code = "import sys, sparseopt; assert not sys._is_gil_enabled()"
+    python("import warnings; warnings.simplefilter('error'); " + code, tmp_path)
+
+
+def test_every_compiled_module_says_that_it_runs_without_a_gil():
+    sources = sorted((Path(__file__).parents[1] / "sparseopt").rglob("*.pyx"))
+    assert len(sources) > 5
+    for path in sources:
+        first, _ = path.read_text(encoding="utf-8").split("\n", 1)
+        assert re.match("# cython: .*freethreading_compatible=True", first), path.name
 
 
 # All that may use threads. Each entry returns bytes, the same ones whatever the number of threads.
