@@ -123,10 +123,10 @@ GOOD = {"u": [1, 2, 3], "i": ["a", "b", "c"], "r": [1.0, 2.0, 3.0], "t": [1, 2, 
     ({"i": ["a", float("nan"), "c"]}, ValueError, r"column 'i' \(item\) has 1 missing values, the first in row 1"),
     ({"u": [b"a", b"b", b"c"]}, TypeError, "'u' .* ids must be integers or texts"),
     ({"u": [[1], [2], [3]]}, ValueError, r"column 'u' \(user\) has shape \(3, 1\); it must have one dimension"),
-    ({"r": ["1", "2", "3"]}, TypeError, r"'r' \(rating\) has '1' in row 0, of dtype object; ratings must be numbers"),
+    ({"r": ["1", "2", "3"]}, TypeError, r"'r' \(rating\) has '1' in row 0; ratings must be numbers"),
     ({"r": [1.0, np.inf, 2.0]}, ValueError, "'r' .* has inf in row 1; ratings must be finite"),
     ({"t": ["2020-01-01", "soon", "later"]}, ValueError, r"'t' \(time\) has 'soon' in row 1; it must be a number"),
-    ({"t": [True, False, True]}, TypeError, "'t' .* has True in row 0, of dtype bool; times must be numbers, dates"),
+    ({"t": [True, False, True]}, TypeError, "'t' .* has True in row 0, of dtype bool; times must all be numbers"),
     ({"t": [1.0, np.inf, 2.0]}, ValueError, "'t' .* has inf; times must be finite"),
     ({"u": [], "i": [], "r": [], "t": []}, ValueError, "frame has no rows"),
 ])
@@ -182,3 +182,43 @@ def test_a_name_that_pandas_has_twice_is_refused():
 
 def test_an_index_of_pandas_that_is_in_another_order_changes_nothing():
     check(pandas(COLUMNS).set_index(np.array([3, 1, 2, 1])))
+
+
+@pytest.mark.parametrize(("change", "error", "message"), [
+    ({"u": np.ma.array([1, 2, 3], mask=[0, 1, 0])}, ValueError, "'u' .* has 1 missing values, the first in row 1"),
+    ({"r": np.ma.array([1.0, 2.0, np.nan], mask=[0, 1, 0])}, ValueError, r"'r' \(rating\) has 2 missing values"),
+    ({"u": [1, True, 2]}, TypeError, "'u' .* has True in row 1; ids must all be integers or all be texts"),
+    ({"t": [1, True, 2]}, TypeError, "'t' .* has True in row 1, of dtype object; times must all be numbers"),
+    ({"t": [1, "2020-01-01", 2]}, TypeError, "'t' .* has '2020-01-01' in row 1, of dtype object; times must all be"),
+    ({"r": [1, "2", 3]}, TypeError, "'r' .* has '2' in row 1; ratings must be numbers"),
+    ({"r": [1, 2, 10**400]}, TypeError, r"'r' .* has 10+\.\.\. in row 2; ratings must be numbers within float64"),
+])
+def test_numpy_hides_no_missing_value_and_no_cell_of_another_kind(change, error, message):
+    with pytest.raises(error, match=message):
+        interactions({**GOOD, **change}, "u", "i", "r", "t")
+
+
+@pytest.mark.filterwarnings("error")
+def test_ids_of_float16_are_read():
+    assert interactions({"u": np.array([1, 2], np.float16), "i": [1, 1]}, "u", "i").user_ids.tolist() == [1, 2]
+
+
+def test_a_column_of_pandas_may_have_the_name_of_a_method_of_other_frames():
+    frame = pandas({"collect": [1, 2], "column_names": ["a", "b"]})
+    assert interactions(frame, "collect", "column_names").item_ids.tolist() == ["a", "b"]
+
+
+def test_integers_of_polars_that_numpy_has_no_dtype_for_are_an_error_that_names_the_column():
+    pl = pytest.importorskip("polars", reason="polars is not installed")
+    frame = pl.DataFrame({"u": pl.Series([1, 2], dtype=pl.Int128), "i": [1, 2]})
+    with pytest.raises(TypeError, match=r"column 'u' \(user\) of the DataFrame cannot be read as an array"):
+        interactions(frame, "u", "i")
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_a_missing_value_of_numpys_texts_is_no_id(missing):
+    if not hasattr(np, "dtypes") or not hasattr(np.dtypes, "StringDType"):
+        pytest.skip("NumPy 1 has no StringDType")
+    texts = np.array(["a", missing, "b"], np.dtypes.StringDType(na_object=missing))
+    with pytest.raises(ValueError, match=r"'u' \(user\) has 1 missing values, the first in row 1"):
+        interactions({"u": texts, "i": [1, 2, 3]}, "u", "i")

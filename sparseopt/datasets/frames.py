@@ -1,6 +1,5 @@
 """Ratings from data frames: of pandas, of polars, of pyarrow, or from a dict of columns. None of these is imported."""
 
-import contextlib
 from collections.abc import Mapping
 from datetime import date, datetime, time, timezone
 from numbers import Real
@@ -94,9 +93,10 @@ def _column(frame, role, name):
     """Return a column as an array of one dimension without missing values."""
     if not isinstance(name, str):
         raise TypeError(f"{role} is {shown(name)}; it must be the name of a column")
-    if hasattr(frame, "collect"):
+    if hasattr(type(frame), "collect"):         # of the type, since pandas has columns as attributes of a frame
         raise TypeError(f"frame is a {type(frame).__name__}, which is not computed yet; it must be frame.collect()")
-    names = frame if isinstance(frame, Mapping) else getattr(frame, "column_names", getattr(frame, "columns", None))
+    named = "column_names" if hasattr(type(frame), "column_names") else "columns"
+    names = frame if isinstance(frame, Mapping) else getattr(frame, named, None)
     if names is None or not hasattr(frame, "__getitem__"):
         raise TypeError(f"frame is a {type(frame).__name__}; it must be a data frame, or a dict of columns")
     names = list(names)
@@ -106,9 +106,9 @@ def _column(frame, role, name):
     try:
         column = frame[name]
         missing, found = _missing(column), np.asarray(column)
-        if found.dtype.kind == "U" and isinstance(column, list | tuple):        # NumPy makes texts of all else in it
+        if found.dtype.kind == "T" or (isinstance(column, list | tuple) and _converted(found.dtype.kind, column)):
             found = np.asarray(column, dtype=object)
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except Exception as error:          # polars has classes of its own
         raise TypeError(f"column {shown(name)} ({role}) of the {type(frame).__name__} cannot be read as an array "
                         f"({type(error).__name__}: {shown(str(error), 160)[1:-1]}); frame must be a data frame in "
                         "memory, or a dict of columns") from error
@@ -122,8 +122,15 @@ def _column(frame, role, name):
     return found
 
 
+def _converted(kind, cells):
+    """Return whether NumPy made texts of other cells of a list, or numbers of bools."""
+    return kind == "U" or (kind in "iuf" and any(isinstance(one, bool | np.bool_) for one in cells))
+
+
 def _missing(column):
     """Which values of a column are missing, or None if the column is an array or a list."""
+    if isinstance(column, np.ma.MaskedArray):
+        return np.ma.getmaskarray(column) | _missing_in(column.data)
     for method in ("isna", "is_null"):
         if hasattr(column, method):
             missing = np.asarray(getattr(column, method)(), dtype=bool)
@@ -160,6 +167,7 @@ def _ids(place, column):
             raise TypeError(f"{place} has {shown(column[at])} in row {at}; ids must all be integers or all be texts. "
                             "str makes texts of other values")
     if column.dtype.kind == "f":
+        column = column.astype(np.promote_types(column.dtype, np.float64))      # float16 cannot hold _EXACT
         odd = (column != np.floor(column)) | (np.abs(column) >= _EXACT)
         if odd.any():
             raise ValueError(f"{place} has {column[odd][0]} in row {odd.argmax()}; ids must be integers or texts")
@@ -178,9 +186,8 @@ def _ids(place, column):
 
 
 def _ratings(place, column):
-    if column.dtype.kind == "O" and not any(isinstance(one, str | bytes) for one in column.tolist()):
-        with contextlib.suppress(TypeError, ValueError):
-            column = column.astype(np.float64)                  # such as decimal numbers
+    if column.dtype.kind == "O":
+        column = _numbers(place, column)                        # such as decimal numbers
     if column.dtype.kind not in "biuf":
         raise TypeError(f"{place} has {shown(column[:1].tolist()[0])} in row 0, of dtype {column.dtype}; ratings must "
                         "be numbers")
@@ -189,6 +196,18 @@ def _ratings(place, column):
         at = int(np.isfinite(column).argmin())
         raise ValueError(f"{place} has {column[at]} in row {at}; ratings must be finite")
     return column
+
+
+def _numbers(place, column):
+    numbers = np.empty(len(column))
+    for row, one in enumerate(column.tolist()):
+        try:
+            if isinstance(one, str | bytes):
+                raise TypeError
+            numbers[row] = one
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(f"{place} has {shown(one)} in row {row}; ratings must be numbers within float64") from None
+    return numbers
 
 
 def _times(place, column):
@@ -213,8 +232,9 @@ def _times(place, column):
         return _times_of_cells(_columns.Column(codes, texts), np.ones(len(values), bool), wrong)
     if column.dtype.kind == "O" and all(isinstance(one, Real) and not isinstance(one, bool) for one in values):
         return _times(place, column.astype(np.float64))
-    raise TypeError(f"{place} has {shown(values[0])} in row 0, of dtype {column.dtype}; times must be numbers, dates "
-                    "or texts of dates")
+    row = next((row for row, one in enumerate(values) if type(one) is not type(values[0])), 0)
+    raise TypeError(f"{place} has {shown(values[row])} in row {row}, of dtype {column.dtype}; times must all be "
+                    "numbers, all be dates or all be texts of dates")
 
 
 def _seconds(moment):
