@@ -539,3 +539,35 @@ def test_the_loss_of_an_infinite_score_is_infinite_or_0_and_no_nan():
     with np.errstate(over="ignore"):
         assert LogisticRegression()._loss(score[:2], y[:2], None)[0] == 0
         assert LogisticRegression()._loss(score, y, None)[0] == np.inf
+
+
+def test_labels_of_every_kind_of_text_and_integer_survive_a_checkpoint(tmp_path):
+    X, kinds = np.eye(4), [np.array([np.int64(5), np.int64(9)] * 2, object)]
+    if hasattr(np.dtypes, "StringDType"):           # not in NumPy 1
+        kinds.append(np.array(["a", "b"] * 2, np.dtypes.StringDType()))
+    for y in kinds:
+        model = LogisticRegression(epochs=20, lr=1.0).fit(X, y)
+        model.save(tmp_path / "model.npz")
+        assert LogisticRegression.load(tmp_path / "model.npz").predict(X).tolist() == y.tolist()
+
+
+@pytest.mark.parametrize(("settings", "y", "weight", "error", "message"), [
+    ({}, np.array(["a", None, "b"], object), None, ValueError, "y has None; each label must be a class"),
+    ({}, np.array([1.0, np.nan, 2.0], object), None, ValueError, "y has nan; each label must be a class"),
+    ({}, np.array(["a", 1, "b"], object), None, TypeError, "y has labels of the types 'int', 'str', which have no or"),
+    ({"class_weight": {(0, 1): 2.0}}, [0, 1, 0], None, ValueError, r"has \(0, 1\); the classes are 0, 1$"),
+    ({}, [0, 1, 0], [1j, 1, 1], TypeError, "sample_weight has dtype complex128; it must be of numbers"),
+    ({}, [0, 1, 0], ["1", "1", "1"], TypeError, "sample_weight has dtype <U1; it must be of numbers"),
+])
+def test_wrong_labels_and_weights_are_named(settings, y, weight, error, message):
+    with pytest.raises(error, match=message):
+        LogisticRegression(**settings).fit(np.eye(3), y, sample_weight=weight)
+
+
+def test_names_of_columns_of_arrow_are_kept_and_another_order_is_refused():
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    table = arrow.table({"a": [1.0, 0.0], "b": [0.0, 1.0]})
+    model = LogisticRegression(epochs=1).fit(table, [0, 1])
+    assert model.feature_names_in_.tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="in the same order"):
+        model.predict(table.select(["b", "a"]))

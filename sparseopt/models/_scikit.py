@@ -110,7 +110,8 @@ class Routed:
 
 def feature_names(X):
     """Return the names of the columns of a data frame, or None for an X without names."""
-    names = getattr(X, "columns", None)
+    named = "column_names" if hasattr(type(X), "column_names") else "columns"         # pyarrow, or pandas and polars
+    names = getattr(X, named, None)
     if names is None or not len(names):
         return None
     texts = [isinstance(name, str) for name in names]

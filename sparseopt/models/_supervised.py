@@ -436,15 +436,16 @@ class Classifier:
             raise ValueError("y has a NaN or an infinity; each sample must have a class. Input y contains NaN or "
                              "infinity")
         if classes is not None:
-            classes = np.unique(classes)
+            classes = _different("classes", np.asarray(classes))
             if len(classes) < 2:
                 raise ValueError(f"classes has {len(classes)} different classes; there must be at least 2")
             if begun and not np.array_equal(classes, self.classes_):
-                raise ValueError(f"classes is {listed(classes)}; the model has {listed(self.classes_)}")
+                raise ValueError(f"classes is {listed(classes.tolist())}; the model has "
+                                 f"{listed(self.classes_.tolist())}")
         elif begun:
             classes = self.classes_
         else:
-            classes = np.unique(y)
+            classes = _different("y", y)
             if y.dtype.kind == "f" and len(classes) > 2 and (classes % 1).any():
                 raise ValueError(f"y has {len(classes)} different numbers. Unknown label type: continuous; there must "
                                  "be classes")
@@ -455,7 +456,7 @@ class Classifier:
         for number, label in enumerate(classes):
             numbers[y == label] = number
         if (numbers < 0).any():
-            raise ValueError(f"y has {shown(y[numbers < 0][0])}; the classes are {listed(classes)}")
+            raise ValueError(f"y has {shown(y[numbers < 0].tolist()[0])}; the classes are {listed(classes.tolist())}")
         return numbers if len(classes) > 2 else numbers.astype(np.float32), {} if begun else {"classes_": classes}
 
     def _by_class(self, weight, y, found):
@@ -468,9 +469,9 @@ class Classifier:
         elif isinstance(self.class_weight, Mapping):
             of_class = np.ones(len(classes))
             for label, value in self.class_weight.items():
-                at = np.flatnonzero(classes == label)
-                if not len(at):
-                    raise ValueError(f"class_weight has {shown(label)}; the classes are {listed(classes)}")
+                at = [number for number, one in enumerate(classes.tolist()) if one == label]
+                if not at:
+                    raise ValueError(f"class_weight has {shown(label)}; the classes are {listed(classes.tolist())}")
                 if not isinstance(value, Real) or not 0 <= value < np.inf:
                     raise ValueError(f"class_weight has {shown(value)} for {shown(label)}; it must be a finite number, "
                                      "0 or more")
@@ -681,6 +682,8 @@ def _checked_weight(weight, n):
     weight = np.asarray(weight)
     if weight.shape != (n,):
         raise ValueError(f"sample_weight has shape {weight.shape}; with {n} samples it must be ({n},)")
+    if weight.dtype.kind not in "biufO":
+        raise TypeError(f"sample_weight has dtype {weight.dtype}; it must be of numbers")
     weight = weight.astype(np.float64)
     if not (np.isfinite(weight).all() and weight.min() >= 0):
         raise ValueError(f"sample_weight is from {weight.min()} to {weight.max()}; it must be finite and 0 or more")
@@ -704,6 +707,23 @@ def _checked_target(model, y, n):
     if len(y) != n:
         raise ValueError(f"X has {n} samples and y has {len(y)}; the numbers must be equal")
     return y
+
+
+def _different(name, labels):
+    """Return the different labels, sorted."""
+    if labels.dtype.kind == "T":                # a file holds texts of other dtypes
+        labels = labels.astype(object)
+    if labels.dtype.kind == "O":
+        labels = np.array([one.item() if isinstance(one, np.generic) else one for one in labels.ravel()], object)
+        missing = [one for one in labels if one is None or (isinstance(one, float) and one != one)]
+        if missing:
+            raise ValueError(f"{name} has {shown(missing[0])}; each label must be a class. Input {name} contains NaN")
+    try:
+        return np.unique(labels)
+    except TypeError as error:
+        kinds = sorted({type(one).__name__ for one in labels.ravel().tolist()})
+        raise TypeError(f"{name} has labels of the types {listed(kinds)}, which have no order; all must be texts, or "
+                        f"all numbers ({escaped(str(error), 160)})") from error
 
 
 def _conversion_warning():
