@@ -76,7 +76,10 @@ class Ratings:
         """
         if isinstance(which, tuple) and len(which) == 2 and which[1] is Ellipsis:       # as scikit-learn asks
             which = which[0]
-        return self._at(which if isinstance(which, slice) else np.atleast_1d(which))
+        if not isinstance(which, slice):
+            which = np.atleast_1d(which)
+            which = which if which.size else which.astype(np.intp)          # NumPy makes floats of an empty list
+        return self._at(which)
 
     def where(self, keep: np.ndarray) -> "Ratings":
         """Return the ratings that a mask of bools selects, without users and items that have no selected rating.

@@ -747,3 +747,18 @@ def test_the_score_of_users_without_training_is_refused():
         ImplicitFactorization(dim=2, epochs=1).fit(halves[0]).score(halves[1])
     with pytest.raises(ValueError, match=r"X has shape \(30, 40\); .* A split of the rows of a matrix cuts users"):
         ImplicitFactorization(dim=2, epochs=1).fit(X).score(X[:30])
+
+
+def test_ratings_that_may_mean_dislike_are_not_scored_as_liked_pairs():
+    bought = datasets.interactions({"u": [1, 1, 2, 2], "i": [1, 2, 2, 3]}, "u", "i")
+    rated = datasets.interactions({"u": [1, 2], "i": [3, 1], "r": [5, 1]}, "u", "i", "r")
+    model = ImplicitFactorization(dim=2, epochs=1).fit(bought)
+    with pytest.raises(ValueError, match=r"X has ratings from 1 to 5, of which low ones may mean dislike; X.chosen"):
+        model.score(rated)
+    assert model.score(rated.chosen()) >= 0
+
+
+def test_an_empty_list_selects_no_ratings():
+    bought = datasets.interactions({"u": [1, 1], "i": [1, 2]}, "u", "i")
+    assert len(bought[[]]) == 0
+    assert bought[[]].shape == (0,)

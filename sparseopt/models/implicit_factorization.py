@@ -281,6 +281,8 @@ class ImplicitFactorization(Recommender):
         """
         self._check_fitted()
         check_no_y(y)
+        if isinstance(X, Ratings):
+            self._check_ratings(X)
         X = self._checked(self._as_matrix("X", X))
         if X.shape != self._shape:
             raise other_shape(X, self._shape)
