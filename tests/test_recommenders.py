@@ -298,7 +298,7 @@ def test_users_and_items_join_and_the_others_keep_their_bits(name, missed):
     corner = sp.coo_array(([4.0, 5, 4], ([n_users, n_users + 1, n_users + 1], [n_items, n_items + 1, n_items])),
                           shape=(n_users + 2, n_items + 3))
     model._check_settings(corner)
-    model._grow(*corner.shape)
+    model.optimizer_ = model._grown(*corner.shape)
     for key, table in known.items():
         assert_array_equal(model.optimizer_.params[key][:len(table)], table)
         for k, array in state[key].items():
@@ -762,3 +762,18 @@ def test_an_empty_list_selects_no_ratings():
     bought = datasets.interactions({"u": [1, 1], "i": [1, 2]}, "u", "i")
     assert len(bought[[]]) == 0
     assert bought[[]].shape == (0,)
+
+
+@pytest.mark.parametrize(("changes", "error", "says"), [
+    (dict(user_ids=np.array([5, 5])), ValueError, "user_ids of X are .*sorted, and each must come once"),
+    (dict(item_ids=np.array([20, 10])), ValueError, "item_ids of X are .*sorted, and each must come once"),
+    (dict(user_ids=np.array([7, 9], np.uint64)), TypeError, "user_ids of X are .*an array of int64"),
+    (dict(item_ids=[10, 20]), TypeError, "item_ids of X are .*an array of int64"),
+    (dict(users=np.array([0, 0, 2])), ValueError, "users of X have numbers from 0 to 2; there are 2 user_ids"),
+])
+@pytest.mark.parametrize("model", [ImplicitFactorization, MatrixFactorization])
+def test_ratings_made_by_hand_are_checked(model, changes, error, says):
+    parts = dict(users=np.array([0, 0, 1]), items=np.array([0, 1, 1]), values=np.ones(3), times=None,
+                 user_ids=np.array([7, 9]), item_ids=np.array([10, 20]))
+    with pytest.raises(error, match=says):
+        model(dim=2, epochs=1).fit(datasets.Ratings(**parts | changes))

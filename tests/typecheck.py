@@ -13,6 +13,7 @@ The checks see the installed package. They run in a folder of their own, where n
 
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -65,8 +66,10 @@ CHECKS = {check.__name__: check for check in (pyright, mypy, verifytypes, stubte
 
 def printed(folder, *command):
     """Run a module of Python in the folder, and return whether it succeeded, and what it printed."""
+    # pyright --verifytypes finds the packages of the first python on the PATH, whatever --pythonpath says.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     result = subprocess.run([sys.executable, "-m", *command], cwd=folder, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
+                            stderr=subprocess.STDOUT, text=True, env={**os.environ, "PATH": path})
     return result.returncode == 0, result.stdout.strip()
 
 

@@ -56,6 +56,7 @@ class Recommender(Model):
         ratings, X = self._first(X)
         X = self._checked(X)
         self._check_settings(X)
+        self._know(None)                # a signal may leave new tables: without ids rather than with those of before
         self._start(X)
         self._know(ratings)
         for _ in range(self.epochs):
@@ -112,8 +113,11 @@ class Recommender(Model):
             if self._knows_ids and ratings is None:
                 raise ValueError(f"X has shape {X.shape}; the model knows {known[0]} users and {known[1]} items by "
                                  "their ids, and new ones in a matrix have no ids. X must be Ratings")
-            self._grow(*X.shape)
-        if ratings is not None:
+            new = {"optimizer_": self._grown(*X.shape)}
+            if ratings is not None:
+                new |= {"user_ids_": ratings.user_ids, "item_ids_": ratings.item_ids}
+            vars(self).update(new)      # one call, which no signal finds half done
+        elif ratings is not None:
             self._know(ratings)
         self._epoch(X, callback)
         return self
@@ -262,6 +266,16 @@ class Recommender(Model):
         """Raise ValueError if the values of Ratings are not those that the model learns."""
         if not len(ratings):
             raise ValueError("X has no ratings; it must have at least one")
+        for name in "user", "item":
+            numbers, ids = getattr(ratings, f"{name}s"), getattr(ratings, f"{name}_ids")
+            if not isinstance(ids, np.ndarray) or ids.dtype not in (np.int64, object):
+                raise TypeError(f"{name}_ids of X are {shown(ids)}; they must be an array of int64, or of str with "
+                                "dtype object")
+            if not (ids[:-1] < ids[1:]).all():
+                raise ValueError(f"{name}_ids of X are {shown(ids)}; they must be sorted, and each must come once")
+            if numbers.min() < 0 or numbers.max() >= len(ids):
+                raise ValueError(f"{name}s of X have numbers from {numbers.min()} to {numbers.max()}; there are "
+                                 f"{len(ids)} {name}_ids")
 
     def _item_ids(self, numbers):
         """Return the ids of items, if the model knows ids. -1 stays, or becomes None among texts."""
@@ -351,7 +365,8 @@ class Recommender(Model):
                 "items": _memory.normal((n_items, self.dim), scale=scale, seed=rng),
                 "item_bias": _memory.zeros(n_items)}
 
-    def _grow(self, n_users, n_items):
+    def _grown(self, n_users, n_items):
+        """Return an optimizer whose tables have new rows for new users and items."""
         known = self._shape
         new_rows = self._new_tables(n_users - known[0], n_items - known[1], self._rng(*known, n_users, n_items))
         tables = {}
@@ -359,7 +374,7 @@ class Recommender(Model):
             old = self.optimizer_.params[name]
             tables[name] = _memory.empty((len(old) + len(rows), *rows.shape[1:]))
             tables[name][len(old):] = rows
-        self.optimizer_ = grown(self.optimizer_, tables)
+        return grown(self.optimizer_, tables)
 
     def _scores(self, users):
         """Return the scores of all items for these users, shape (k, n_items)."""
