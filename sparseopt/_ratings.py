@@ -65,6 +65,10 @@ class Ratings:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __repr__(self) -> str:
+        kind = "counts" if self.counts else "ratings"
+        return f"Ratings({len(self)} {kind}, {len(self.user_ids)} users, {len(self.item_ids)} items)"
+
     @property
     def shape(self) -> tuple[int]:
         return (len(self.values),)

@@ -777,3 +777,9 @@ def test_ratings_made_by_hand_are_checked(model, changes, error, says):
                  user_ids=np.array([7, 9]), item_ids=np.array([10, 20]))
     with pytest.raises(error, match=says):
         model(dim=2, epochs=1).fit(datasets.Ratings(**parts | changes))
+
+
+def test_ratings_are_shown_in_one_line():
+    ratings = datasets.Ratings(users=np.array([0, 0, 1]), items=np.array([0, 1, 1]), values=np.ones(3), times=None,
+                               user_ids=np.array([7, 9]), item_ids=np.array([10, 20]))
+    assert repr(ratings) == "Ratings(3 ratings, 2 users, 2 items)"

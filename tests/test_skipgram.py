@@ -309,3 +309,12 @@ def test_wrong_files_of_scores_are_named_with_their_line(tmp_path):
     file.write_text(": section\na b c d\na b c\n")
     with pytest.raises(ValueError, match="line 3: expected four words"):
         word_analogies(["a", "b"], np.eye(2), file)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_training_that_diverges_says_so_and_names_the_rate():
+    rng = np.random.default_rng(0)
+    words = [f"w{number}" for number in range(24)]
+    sentences = [[words[i] for i in rng.integers(24, size=10)] for _ in range(1000)]
+    with pytest.raises(ValueError, match=r"the training has diverged: gradient of .* The learning rate is [\d.]+; set a"):
+        SkipGram(lr=50.0, epochs=5, random_state=0).fit(sentences)

@@ -213,7 +213,7 @@ def naming_the_rate(model: Model, epoch: int) -> Iterator[None]:
         with np.errstate(all="ignore"):         # NumPy's warnings come before the error that says more
             yield
     except NonfiniteError as error:
-        why = str(error).partition("; it must be")[0]       # what follows is advice for programs
+        why = str(error.__cause__ or error).partition("; it must be")[0]        # what follows is advice for programs
         raise ValueError(_diverged(model, epoch, why)) from error
 
 

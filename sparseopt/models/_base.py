@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import checkpoint, schedules
+from .._checks import NonfiniteError
 from .._text import listed, shown
 from .._typing import FilePath, Self
 from ..optimizers import OPTIMIZERS, Optimizer
@@ -112,6 +113,16 @@ class Model:
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "optimizer_")
+
+    def _take_step(self, gradients):
+        """Take a step of the optimizer. An error says that the training diverged, if a gradient is not finite."""
+        try:
+            self.optimizer_.step(gradients)
+        except NonfiniteError as error:
+            what = str(error).partition("; it must be")[0]      # the rest is advice for callers of an optimizer
+            raise NonfiniteError(f"the training has diverged: {what}. The learning rate is "
+                                 f"{self.optimizer_.current_lr():.3g}; set a lower lr or a smaller "
+                                 "batch_size") from error
 
     def _check_fitted(self):
         if not hasattr(self, "optimizer_"):

@@ -82,8 +82,8 @@ class _FactorizationMachine(Supervised):
         gradient = X.T @ np.column_stack([weighted.reshape(sums.shape), slope])
         by_factor = gradient[:, :width] - (
             _by_class(factors, columns) * (squares.T @ slope)[..., None]).reshape(factors.shape)
-        self.optimizer_.step({"weights": RowGradient(features, gradient[:, width:].reshape(-1, *columns)),
-                              "factors": RowGradient(features, by_factor), **self._intercept_gradient(slope)})
+        self._take_step({"weights": RowGradient(features, gradient[:, width:].reshape(-1, *columns)),
+                         "factors": RowGradient(features, by_factor), **self._intercept_gradient(slope)})
         return loss
 
     def _scores(self, X, features):

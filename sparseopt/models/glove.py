@@ -348,7 +348,7 @@ class GloVe(WordVectors, Model):
             gradients = {"words": gradients["words"].X.T @ context, "contexts": gradients["contexts"].X.T @ word,
                          "word_bias": np.bincount(i, slope, n_words).astype(slope.dtype),
                          "context_bias": np.bincount(j, slope, n_words).astype(slope.dtype)}
-        self.optimizer_.step(gradients)
+        self._take_step(gradients)
         return float(slope @ error)
 
     def score(self, X: Text) -> float:

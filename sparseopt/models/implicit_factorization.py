@@ -424,8 +424,8 @@ class ImplicitFactorization(Recommender):
         decay = np.float32(self._setting("regularization"))
         dp += decay * np.add.reduceat(X.data, X.indptr[:-1])[:, None] * p
         dq += decay * np.bincount(column, X.data, len(items)).astype(q.dtype)[:, None] * q
-        self.optimizer_.step({"users": RowGradient(users, dp), "items": RowGradient(items, dq),
-                              "item_bias": RowGradient(items, slope.sum(axis=0))})
+        self._take_step({"users": RowGradient(users, dp), "items": RowGradient(items, dq),
+                         "item_bias": RowGradient(items, slope.sum(axis=0))})
         return loss
 
     # BPR and WARP take pairs in random order, each with its own negatives.
@@ -452,7 +452,7 @@ class ImplicitFactorization(Recommender):
         decay = (np.float32(self._setting("regularization")) * weights)[:, None]
         slope = slope[:, None]
         both = np.concatenate([items, others])
-        self.optimizer_.step({
+        self._take_step({
             "users": RowGradient(users, slope * (r - q) + decay * p),
             "items": RowGradient(both, np.concatenate([decay * q - slope * p, decay * r + slope * p])),
             "item_bias": RowGradient(both, np.concatenate([-slope[:, 0], slope[:, 0]])),

@@ -151,7 +151,7 @@ class LogisticRegression(Classifier, Supervised):
 
     def _step(self, X, features, y, weight):
         loss, slope = self._loss(self._scores(X, features), y, weight)
-        self.optimizer_.step({"weights": RowGradient(features, X.T @ slope), **self._intercept_gradient(slope)})
+        self._take_step({"weights": RowGradient(features, X.T @ slope), **self._intercept_gradient(slope)})
         return loss
 
     def _scores(self, X, features):

@@ -270,7 +270,7 @@ class MatrixFactorization(Recommender):
         b, c = tables["user_bias"][u], tables["item_bias"][i]
         error = np.einsum("bd,bd->b", p, q) + b + c + (np.float32(self.mean_) - rating)
         slope = error[:, None]
-        self.optimizer_.step({
+        self._take_step({
             "users": RowGradient(u, slope * q + decay * p),
             "items": RowGradient(i, slope * p + decay * q),
             "user_bias": RowGradient(u, error + decay * b),

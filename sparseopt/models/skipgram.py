@@ -318,8 +318,8 @@ class SkipGram(WordVectors, Model):
         pairs.data, pairs.indices = slope.reshape(-1), outputs.reshape(-1)
         pairs.indptr = np.arange(0, slope.size + 1, each, dtype=np.int32)
         before = embedding.gather(tables["words"], inputs)
-        self.optimizer_.step({"words": RowGradient(inputs, embedding.matmul(pairs, tables["contexts"])),
-                              "contexts": MatmulGradient(pairs, before)})
+        self._take_step({"words": RowGradient(inputs, embedding.matmul(pairs, tables["contexts"])),
+                         "contexts": MatmulGradient(pairs, before)})
         return loss
 
     def _fitted(self):
