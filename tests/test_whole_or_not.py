@@ -203,6 +203,13 @@ def test_a_signal_at_any_moment_finds_all_tables_before_or_after_a_call(options,
              lambda opt: so.save(tmp_path / "checkpoint", opt)]
     if options.get("missed") == "replay":
         calls[1:1] = [lambda opt: opt.step({"a": gradient(3, (3000, 16))}), lambda opt: opt.catch_up()]
+
+    def call_on():          # a function, since Python 3.13 does not guard the end of a loop in a `try`
+        nonlocal done
+        while not struck:   # Python drops an exception in a destructor or a weak reference's callback
+            calls[done % len(calls)](opt)
+            done += 1
+
     opt, twin = large(), large()
     first = copy.deepcopy(opt.state_dict())
     chance, before = random.Random(0), signal.signal(signal.SIGALRM, strike)
@@ -214,9 +221,7 @@ def test_a_signal_at_any_moment_finds_all_tables_before_or_after_a_call(options,
             try:
                 # Later and later, so that the longest call comes to its end, too, on a machine however slow.
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 + 4e-3 * chance.random() ** 3 * (1 + strikes // 30) ** 2)
-                while not struck:           # Python drops an exception in a destructor or a weak reference's callback
-                    calls[done % len(calls)](opt)
-                    done += 1
+                call_on()
             except Alarm:
                 pass
             while reached < done:

@@ -29,16 +29,21 @@ cdef extern from *:
 
 
 cdef class Counts:
-    """The counters of an optimizer. As a context manager, a lock that refuses a second call at the same time."""
+    """The counters of an optimizer, and a lock that refuses a second call at the same time."""
 
-    def __enter__(self):
+    def alone(self, function, *arguments):
+        """Return function(*arguments). Raises RuntimeError if another such call is at work.
+
+        Not a context manager: in Python 3.13 an exception of a signal handler can leave a `with` block by a way that
+        the block does not guard, at the end of a loop. The lock would stay closed.
+        """
         if exchange(&self.busy, 1):         # in one instruction, since a Python without a GIL may run two threads here
             raise RuntimeError("this optimizer is at work in another call: in another thread, or in the call that runs "
                                "this schedule or hook; an optimizer allows one call at a time")
-        return self
-
-    def __exit__(self, kind, value, traceback):
-        exchange(&self.busy, 0)
+        try:
+            return function(*arguments)
+        finally:
+            exchange(&self.busy, 0)
 
 
 def adopt(list copies, list updates, list attributes):

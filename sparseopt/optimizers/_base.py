@@ -5,7 +5,7 @@ a) An optimizer has a list of groups with hyper-parameters (`param_groups`), and
 b) A call happens whole or not at all. First comes whatever can fail, and whatever runs code of the user: schedules,
    mappings, warnings. Row numbers are read after that, and copied. One compiled call then writes: `Sweep.apply` or
    `adopt`. No signal handler runs within this call.
-c) `with self._counts` refuses a second call at the same time, from another thread, a schedule or a hook.
+c) `self._counts.alone` refuses a second call at the same time, from another thread, a schedule or a hook.
 d) Hyper-parameters may change at any time, so each step compares them with those of the last step (`_settings.py`).
 """
 
@@ -139,11 +139,13 @@ class Optimizer(Resumable):
         >>> opt.params["items"].T, [group["lr"] for group in opt.param_groups]
         (array([[ 0. ,  0. , -0.5]], dtype=float32), [1.0, 0.5])
         """
-        with self._counts:
-            self._check_kept()
-            params, hyper = group_parts("group", group)
-            tables = self._structure.added(params, self._parameters)
-            adopt([], [], extended(self, [(tables, hyper)]))
+        self._counts.alone(self._add_param_group, group)
+
+    def _add_param_group(self, group):
+        self._check_kept()
+        params, hyper = group_parts("group", group)
+        tables = self._structure.added(params, self._parameters)
+        adopt([], [], extended(self, [(tables, hyper)]))
 
     def step(self, grads: Gradients) -> None:
         """Update the tables in place by one step, only in the rows that the gradients touch.
@@ -165,24 +167,26 @@ class Optimizer(Resumable):
         RuntimeError
             If another call is at work in this optimizer. Nothing has been written by this one.
         """
-        with self._counts:
-            threads = _config.threads_for(self._num_threads)
-            work, updates, left_out = [], [], 0
-            for parameter, gradient in self._structure.pairs(grads, self._parameters, "grads", "gradients"):
-                if gradient is not None:
-                    numbers, past = settings(self, parameter)
-                    work.append((parameter, gradient, numbers, past))
-            for parameter, gradient, numbers, past in work:
-                update = parameter.sweep.prepare(parameter.plan(gradient, self._written, threads), threads, numbers)
-                if past is not None:
-                    parameter.prepare_past(update, **past)
-                updates.append(update)
-            if self._nonfinite != "allow":
-                for i in self._not_finite(updates):
-                    left_out += work[i][0].leave_out(updates[i], self._nonfinite)
-            if self._max_grad_norm is not None:
-                self._clip(updates)
-            self._apply(updates, self._counts, left_out)
+        self._counts.alone(self._step, grads)
+
+    def _step(self, grads):
+        threads = _config.threads_for(self._num_threads)
+        work, updates, left_out = [], [], 0
+        for parameter, gradient in self._structure.pairs(grads, self._parameters, "grads", "gradients"):
+            if gradient is not None:
+                numbers, past = settings(self, parameter)
+                work.append((parameter, gradient, numbers, past))
+        for parameter, gradient, numbers, past in work:
+            update = parameter.sweep.prepare(parameter.plan(gradient, self._written, threads), threads, numbers)
+            if past is not None:
+                parameter.prepare_past(update, **past)
+            updates.append(update)
+        if self._nonfinite != "allow":
+            for i in self._not_finite(updates):
+                left_out += work[i][0].leave_out(updates[i], self._nonfinite)
+        if self._max_grad_norm is not None:
+            self._clip(updates)
+        self._apply(updates, self._counts, left_out)
 
     def _clip(self, updates):
         norm = math.sqrt(sum(update.square_sum() for update in updates))
@@ -263,10 +267,12 @@ class Optimizer(Resumable):
         (array([-0.75, -0.75], dtype=float32), array([0, 0, 0, 0]))
         """
         self._check_replays("catch_up")
-        with self._counts:
-            threads = _config.threads_for(self._num_threads)
-            self._apply([parameter.sweep.prepare_catching_up(parameter.plan_of_rows(numbers, threads), threads)
-                         for parameter, numbers in self._rows_of(rows)])
+        self._counts.alone(self._catch_up, rows)
+
+    def _catch_up(self, rows):
+        threads = _config.threads_for(self._num_threads)
+        self._apply([parameter.sweep.prepare_catching_up(parameter.plan_of_rows(numbers, threads), threads)
+                     for parameter, numbers in self._rows_of(rows)])
 
     def stale(self, rows: Rows | None = None) -> Any:
         """Return how many steps each row is behind, under missed="replay".

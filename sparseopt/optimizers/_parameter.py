@@ -122,7 +122,7 @@ class Parameter:
             self._raise_nonfinite(plan, bad)
         n_bad = int(bad.sum())
         warnings.warn(f"{self.what}: {n_bad} of {plan.n} touched rows have a NaN or an infinity and were left out",
-                      RuntimeWarning, stacklevel=3)
+                      RuntimeWarning, stacklevel=4)
         update.plan = plan.without(bad)
         return n_bad
 

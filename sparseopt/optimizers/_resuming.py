@@ -1,7 +1,7 @@
 """How a run goes on elsewhere: state_dict, state of another run, copies and pickles, and what checkpoints need.
 
 Every method checks first, in Python, where it may fail or be interrupted. All changes come last, in one compiled call:
-`adopt` or `Sweep.apply`. No signal handler runs within it. `with self._counts` refuses a second call at the same time.
+`adopt` or `Sweep.apply`. No signal handler runs within it. `self._counts.alone` refuses a second call at the same time.
 """
 
 import copy
@@ -63,8 +63,7 @@ class Resumable(UpdateRule, TakesOptions):
         >>> opt.params[0].any(), opt.steps
         (np.False_, 0)
         """
-        with self._counts:
-            return self._state_dict()
+        return self._counts.alone(self._state_dict)
 
     def _state_dict(self):
         kept = self._without_history()
@@ -112,24 +111,25 @@ class Resumable(UpdateRule, TakesOptions):
         TypeError, KeyError, ValueError
             If it is of another optimizer, of other parameters, shapes or dtypes. Nothing has been written then.
         """
-        with self._counts:
-            ours = self._without_history()
-            check_form(state_dict, ours)
-            copies = matched_arrays(state_dict, ours)
-            groups = self._loaded_groups(state_dict["param_groups"])
-            histories = self._loaded_histories(state_dict, groups) if self._missed == "replay" else {}
-            defaults = state_dict.get("defaults", self._defaults)       # older files have none
-            same_names("defaults", defaults, self._defaults)
-            changes: list[tuple[Any, str, Any]] = [(self, "metadata", dict(state_dict["metadata"])),
-                                                   (self, "_defaults", checked_defaults(defaults))]
-            for key in ("max_grad_norm", "nonfinite"):
-                changes.append((self, f"_{key}", CHECKS[key](key, state_dict["options"][key])))
-            for key in ("steps", "nonfinite_rows"):
-                changes.append((self._counts, key, count(key, state_dict[key])))
-            for name, parameter in self._parameters.items():
-                changes.append((parameter, "made_for", groups[parameter.group_index]))
-                changes += parameter.changes_of_count(state_dict["state"][name], histories.get(name))
-            adopt(copies, list(zip(self.param_groups, groups, strict=True)), changes)
+        self._counts.alone(self._load_state_dict, state_dict)
+
+    def _load_state_dict(self, state_dict):
+        ours = self._without_history()
+        check_form(state_dict, ours)
+        copies = matched_arrays(state_dict, ours)
+        groups = self._loaded_groups(state_dict["param_groups"])
+        histories = self._loaded_histories(state_dict, groups) if self._missed == "replay" else {}
+        defaults = state_dict.get("defaults", self._defaults)       # older files have none
+        same_names("defaults", defaults, self._defaults)
+        changes = [(self, "metadata", dict(state_dict["metadata"])), (self, "_defaults", checked_defaults(defaults))]
+        for key in ("max_grad_norm", "nonfinite"):
+            changes.append((self, f"_{key}", CHECKS[key](key, state_dict["options"][key])))
+        for key in ("steps", "nonfinite_rows"):
+            changes.append((self._counts, key, count(key, state_dict[key])))
+        for name, parameter in self._parameters.items():
+            changes.append((parameter, "made_for", groups[parameter.group_index]))
+            changes += parameter.changes_of_count(state_dict["state"][name], histories.get(name))
+        adopt(copies, list(zip(self.param_groups, groups, strict=True)), changes)
 
     def _loaded_groups(self, theirs):
         groups = matched_groups(theirs, self.param_groups)
@@ -184,26 +184,27 @@ class Resumable(UpdateRule, TakesOptions):
         >>> table[0].round(3), opt.stale()
         (array([-0.08]), array([0, 1]))
         """
-        with self._counts:
-            if name not in self._parameters:
-                raise KeyError(f"name is {shown(name)}; the names in params are {listed(self._parameters)}"
-                               + ("" if isinstance(next(iter(self._parameters)), str) else " (positions, from 0)"))
-            parameter = self._parameters[name]
-            parameter.sweep.check_in_place()
-            ours, group = parameter.state, self.param_groups[parameter.group_index]
-            given = state if step is None else {**state, "step": step}
-            for key in given:
-                if key not in ours:
-                    raise TypeError(f"{type(self).__name__} keeps no state {shown(key)}; its state is {listed(ours)}")
-            new = {key: taken(key, value, ours[key]) for key, value in given.items()}
-            changes = []
-            if "step" in new:
-                for key, value in self._state_after(group, new["step"]).items():
-                    value = value.max() if ours[key].ndim == 0 else value
-                    new.setdefault(key, taken(key, value, ours[key]))
-                history = self._history_at(parameter, group, new["step"]) if self._missed == "replay" else None
-                changes = parameter.changes_of_count(new, history)
-            adopt([(ours[key], value) for key, value in new.items()], [], changes)
+        self._counts.alone(self._take_over, name, state if step is None else {**state, "step": step})
+
+    def _take_over(self, name, given):
+        if name not in self._parameters:
+            raise KeyError(f"name is {shown(name)}; the names in params are {listed(self._parameters)}"
+                           + ("" if isinstance(next(iter(self._parameters)), str) else " (positions, from 0)"))
+        parameter = self._parameters[name]
+        parameter.sweep.check_in_place()
+        ours, group = parameter.state, self.param_groups[parameter.group_index]
+        for key in given:
+            if key not in ours:
+                raise TypeError(f"{type(self).__name__} keeps no state {shown(key)}; its state is {listed(ours)}")
+        new = {key: taken(key, value, ours[key]) for key, value in given.items()}
+        changes = []
+        if "step" in new:
+            for key, value in self._state_after(group, new["step"]).items():
+                value = value.max() if ours[key].ndim == 0 else value
+                new.setdefault(key, taken(key, value, ours[key]))
+            history = self._history_at(parameter, group, new["step"]) if self._missed == "replay" else None
+            changes = parameter.changes_of_count(new, history)
+        adopt([(ours[key], value) for key, value in new.items()], [], changes)
 
     def _history_at(self, parameter, group, steps):
         """Return a new history with all rows at one count, as `Parameter.changes_of_count` takes it; or raise."""
@@ -215,11 +216,13 @@ class Resumable(UpdateRule, TakesOptions):
         return parameter.new_history(missed, int(last)), missed, None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        with self._counts:
-            state = self._state_dict()
-            for name, table in state["params"].items():
-                state["params"][name] = copy.deepcopy(table, memo)
-            return restored(type(self), state, self._structure.kind, self._num_threads, dict(state["params"]))
+        return self._counts.alone(self._deepcopy, memo)
+
+    def _deepcopy(self, memo):
+        state = self._state_dict()
+        for name, table in state["params"].items():
+            state["params"][name] = copy.deepcopy(table, memo)
+        return restored(type(self), state, self._structure.kind, self._num_threads, dict(state["params"]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (type(self), self.state_dict(), self._structure.kind, self._num_threads)
@@ -255,8 +258,7 @@ def while_held(optimizer: Resumable, use: Callable[[dict[str, Any], str], _Resul
 
     `structure` is as `alike` takes it.
     """
-    with optimizer._counts:
-        return use(optimizer._state_dict(), optimizer._structure.kind)
+    return optimizer._counts.alone(lambda: use(optimizer._state_dict(), optimizer._structure.kind))
 
 
 def continue_run(new: Resumable, old: Resumable) -> None:
