@@ -542,6 +542,8 @@ def test_nonfinite_gradients(nonfinite, step):
     assert len(said) == (nonfinite == "skip")
     assert_close(weight.detach(), torch.tensor([[0.0], [step], [-1.0]]), equal_nan=True)
     assert opt.nonfinite_rows == (nonfinite == "skip")
+    weight.data = weight.data.clone()
+    assert opt.nonfinite_rows == (nonfinite == "skip")
 
 
 @pytest.mark.parametrize(("tensor", "error", "says"), [

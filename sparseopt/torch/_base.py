@@ -326,7 +326,8 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def nonfinite_rows(self) -> int:
         """The number of rows left out under nonfinite="skip" so far."""
-        return self._bound().optimizer.nonfinite_rows
+        binding = self._bound()
+        return binding.left_out + binding.optimizer.nonfinite_rows
 
     def _bound(self):
         """Return a binding to the tensors as they are now: the present one, or a new one that adopts the state."""
@@ -344,6 +345,8 @@ class Optimizer(torch.optim.Optimizer):
         new = Binding(self._numpy, type(self).__name__, self.param_groups, self._hyper, self._options, self.state)
         for tensor, state in zip(new.tensors, new.states, strict=True):
             self.state[tensor] = state
+        if old is not None:
+            new.left_out = old.left_out + old.optimizer.nonfinite_rows
         self._binding = new
         return new
 

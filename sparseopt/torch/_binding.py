@@ -98,6 +98,7 @@ class Binding:
         self.values: list[tuple[torch.Tensor, ...]] = []        # of `states`, to notice others in the same dict,
         self.pointers: list[list[int]] = []                     # and values that have moved
         self.behind: set[str] = set()           # tables of which rows may have missed steps
+        self.left_out = 0                       # rows that earlier bindings left out, see `Optimizer.nonfinite_rows`
         inner = []
         for group in groups:
             for tensor in group["params"]:
