@@ -262,6 +262,17 @@ class Recommender(Model):
         _check_users(X, 0)
         return X, X.matrix()
 
+    def _held_out(self, X, y):
+        """Return the X of `score`, checked, as a matrix."""
+        self._check_fitted()
+        check_no_y(y)
+        if isinstance(X, Ratings):
+            self._check_ratings(X)
+        X = self._checked(self._as_matrix("X", X))
+        if X.shape != self._shape:
+            raise other_shape(X, self._shape)
+        return X
+
     def _check_ratings(self, ratings):
         """Raise ValueError if the values of Ratings are not those that the model learns."""
         if not len(ratings):

@@ -11,7 +11,7 @@ from .._ratings import Ratings, known_pairs
 from .._text import shown
 from ..gradients import RowGradient, _numbers, checked
 from ._base import MakeOptimizer, Progress, Schedule, Seed
-from ._recommender import Recommender, check_no_y, not_sparse, other_shape
+from ._recommender import Recommender, not_sparse
 
 _ALL = 1 << 14              # up to this number of items, softmax uses all items
 # The values of parameters that are None.
@@ -279,13 +279,7 @@ class ImplicitFactorization(Recommender):
             does not know a user or an item, or a user has no pair in seen: the score would mean nothing. If seen is
             None and the model comes from a file.
         """
-        self._check_fitted()
-        check_no_y(y)
-        if isinstance(X, Ratings):
-            self._check_ratings(X)
-        X = self._checked(self._as_matrix("X", X))
-        if X.shape != self._shape:
-            raise other_shape(X, self._shape)
+        X = self._held_out(X, y)
         if seen is None:
             if not hasattr(self, "_trained_on"):
                 raise ValueError("seen is None, and the model comes from a file, which does not have the pairs of the "

@@ -10,7 +10,7 @@ from .. import _memory, embedding
 from .._ratings import Ratings
 from ..gradients import RowGradient, _numbers, checked
 from ._base import MakeOptimizer, Progress, Schedule, Seed, repeats
-from ._recommender import Recommender, check_no_y, not_sparse, other_shape
+from ._recommender import Recommender, not_sparse
 
 
 class MatrixFactorization(Recommender):
@@ -205,13 +205,7 @@ class MatrixFactorization(Recommender):
             If X is not as in `fit`, if its shape differs from the model's, or if the model is not fitted. If the model
             does not know a user or an item of Ratings.
         """
-        self._check_fitted()
-        check_no_y(y)
-        if isinstance(X, Ratings):
-            self._check_ratings(X)
-        X = self._checked(self._as_matrix("X", X))
-        if X.shape != self._shape:
-            raise other_shape(X, self._shape)
+        X = self._held_out(X, y)
         error = self._predicted(*X.coords) - X.data
         return -float(np.sqrt(np.mean(np.square(error, dtype=np.float64))))
 

@@ -95,10 +95,11 @@ class Binding:
         self.position: dict[torch.Tensor, int] = {}
         self.names = names_of(groups)
         self.states: list[dict[str, torch.Tensor]] = []
-        self.values: list[tuple[torch.Tensor, ...]] = []        # of `states`, to notice others in the same dict,
-        self.pointers: list[list[int]] = []                     # and values that have moved
-        self.behind: set[str] = set()           # tables of which rows may have missed steps
-        self.left_out = 0                       # rows that earlier bindings left out, see `Optimizer.nonfinite_rows`
+        # The tensors in `states` and their addresses, to notice a tensor that was replaced or has moved.
+        self.values: list[tuple[torch.Tensor, ...]] = []
+        self.pointers: list[list[int]] = []
+        self.behind: set[str] = set()           # tables whose rows may have missed steps.
+        self.left_out = 0                       # rows that earlier bindings left out: see `Optimizer.nonfinite_rows`.
         inner = []
         for group in groups:
             for tensor in group["params"]:
