@@ -21,6 +21,9 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTION_SETS["avx2"] = {"unix": ["-march=x86-64-v3"], "msvc": ["/arch:AVX2"]}
     INSTRUCTION_SETS["avx512"] = {"unix": ["-march=x86-64-v4", "-mprefer-vector-width=512"], "msvc": ["/arch:AVX512"]}
 
+# The optimizers' step, and what stands before it: look-ups and losses.
+PARTS = "", "losses_"
+
 
 def extension(name):
     return Extension(f"sparseopt._kernels.{name}", [f"sparseopt/_kernels/{name}.pyx"],
@@ -44,7 +47,8 @@ class BuildExt(build_ext):
         openmp = OPENMP[kind] if self.compiles("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }",
                                                OPENMP[kind]) else []
         sanitized = "-fsanitize" in os.environ.get("CFLAGS", "")
-        own = {f"sparseopt._kernels.{name}": flags[kind] for name, flags in INSTRUCTION_SETS.items()}
+        own = {f"sparseopt._kernels.{part}{name}": flags[kind] for name, flags in INSTRUCTION_SETS.items()
+               for part in PARTS}
         self.extensions = [module for module in self.extensions
                            if not own.get(module.name) or self.compiles("int probe(void) { return 0; }",
                                                                         own[module.name])]
@@ -73,7 +77,8 @@ class BuildExt(build_ext):
 
 setup(
     ext_modules=cythonize(
-        [extension(name) for name in ("atomic", "cpu", "replay", "rowplan", *INSTRUCTION_SETS)],
+        [extension(name) for name in ("atomic", "cpu", "replay", "rowplan",
+                                           *(part + name for name in INSTRUCTION_SETS for part in PARTS))],
         build_dir="build/cython"),
     cmdclass={"build_ext": BuildExt},
 )

@@ -13,15 +13,15 @@ from .optimizers import *  # noqa: F403
 
 __all__ = [
     *optimizers.__all__, "MatmulGradient", "RowGradient", "checkpoint", "datasets", "embedding", "empty", "evaluation",
-    "get_num_threads", "gradients", "load", "models", "normal", "optimizers", "save", "schedules", "set_num_threads",
-    "show_config", "training", "uniform", "zeros",
+    "get_num_threads", "gradients", "load", "losses", "models", "normal", "optimizers", "save", "schedules",
+    "set_num_threads", "show_config", "training", "uniform", "zeros",
 ]
 
 if TYPE_CHECKING:           # __getattr__ would have a type checker accept every name
-    from . import datasets, evaluation, models
+    from . import datasets, evaluation, losses, models
 else:
     # A program that only steps does not pay for importing these.
-    _IMPORTED_WHEN_USED = "datasets", "evaluation", "models"
+    _IMPORTED_WHEN_USED = "datasets", "evaluation", "losses", "models"
 
     def __getattr__(name):
         if name in _IMPORTED_WHEN_USED:

@@ -19,7 +19,8 @@ def faults():
     """Return a text for each fault of the installed wheel on this platform."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     wanted = ("avx512", "avx2", "baseline") if x86 else ("baseline",)
-    built = [name for name in wanted if importlib.util.find_spec(f"{_kernels.__name__}.{name}")]
+    built = [name for name in wanted if all(importlib.util.find_spec(f"{_kernels.__name__}.{part}{name}")
+                                            for part in ("", "losses_"))]
     found = [f"the instruction set {name} is missing" for name in wanted if name not in built]
     # A machine that builds wheels may lack AVX-512, so only the sets of this processor are available.
     if _kernels.available != _kernels.cpu.supported():

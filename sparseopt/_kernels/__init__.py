@@ -25,13 +25,12 @@ if isa not in available:
 TURNS = "1000"
 _chosen_by_user = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"} & set(os.environ)
 if not _chosen_by_user:
-    os.environ["GOMP_SPINCOUNT"] = TURNS            # OpenMP reads the variable only while the next line loads it
+    os.environ["GOMP_SPINCOUNT"] = TURNS            # OpenMP reads the variable only while the next lines load it
 try:
-    _module = importlib.import_module(f"{__name__}.{isa}")
+    _step, losses = (importlib.import_module(f"{__name__}.{name}") for name in (isa, f"losses_{isa}"))
 finally:
     if not _chosen_by_user:
         del os.environ["GOMP_SPINCOUNT"]            # child processes and other libraries must not inherit this choice
-Sweep = _module.Sweep
-BUILD = _module.BUILD
-take, dots, matmul = _module.take, _module.dots, _module.matmul
-alias_table, alias_draw = _module.alias_table, _module.alias_draw
+Sweep, BUILD = _step.Sweep, _step.BUILD
+take, dots, matmul = losses.take, losses.dots, losses.matmul
+alias_table, alias_draw = losses.alias_table, losses.alias_draw

@@ -34,25 +34,6 @@ cdef void copy_rows(const Rows* rows, char* out, Py_ssize_t lo, Py_ssize_t hi) n
         memcpy(out + i * rows.row_bytes, address_of_row(rows, i), rows.row_bytes)
 
 
-cdef real dot(const real* restrict x, const real* restrict y, Py_ssize_t n) noexcept nogil:
-    # 16 partial sums in a fixed order: see sum_of_squares in rules/arithmetic.pxi.
-    cdef real lane[16]
-    cdef real rest = 0
-    cdef Py_ssize_t i, j, whole = n - n % 16
-    for j in range(16):
-        lane[j] = 0
-    for i in range(0, whole, 16):
-        for j in range(16):
-            lane[j] = lane[j] + x[i + j] * y[i + j]
-    for j in range(whole, n):
-        rest = rest + x[j] * y[j]
-    for j in range(8):
-        lane[j] = lane[j] + lane[j + 8]
-    for j in range(4):
-        lane[j] = lane[j] + lane[j + 4]
-    return ((lane[0] + lane[2]) + (lane[1] + lane[3])) + rest
-
-
 cdef void dot_rows(const Rows* x, const Rows* y, Py_ssize_t each, real* out, Py_ssize_t dim, Py_ssize_t lo,
                    Py_ssize_t hi) noexcept nogil:
     # Row i of x meets the rows i * each ... (i + 1) * each - 1 of y.

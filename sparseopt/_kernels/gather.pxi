@@ -70,24 +70,6 @@ cdef inline const real* sum_of_rows(const Target* t, const Source* s, int64_t st
     return scratch
 
 
-cdef inline void add(real* restrict sum_, const real* restrict term, Py_ssize_t dim) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(dim):
-        sum_[j] = sum_[j] + term[j]
-
-
-cdef inline void set_scaled(real* restrict sum_, real weight, const real* restrict term, Py_ssize_t dim) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(dim):
-        sum_[j] = weight * term[j]
-
-
-cdef inline void add_scaled(real* restrict sum_, real weight, const real* restrict term, Py_ssize_t dim) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(dim):
-        sum_[j] = sum_[j] + weight * term[j]
-
-
 cdef inline void scale_and_decay(real* scratch, const real* g, const real* restrict w, real scale, real decay,
                                  Py_ssize_t dim) noexcept nogil:
     cdef Py_ssize_t j

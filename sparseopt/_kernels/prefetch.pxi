@@ -1,20 +1,4 @@
-# Prefetches: of rows into the L2 cache far ahead of their use, and into the L1 cache close to their use.
-
-
-cdef inline void prefetch_line(bint close, const char* line) noexcept nogil:
-    if close:
-        prefetch_near(line)
-    else:
-        prefetch(line)
-
-
-cdef inline void prefetch_row(bint close, const char* row, Py_ssize_t n_bytes) noexcept nogil:
-    """All cache lines of a row, into the L1 cache if its use is close."""
-    cdef const char* line = <const char*>((<uintptr_t>row | (LINE - 1)) + 1)
-    prefetch_line(close, row)
-    while line < row + n_bytes:
-        prefetch_line(close, line)
-        line += LINE
+# Prefetches of the rows of an update: into the L2 cache far ahead of their use, and into the L1 cache close to it.
 
 
 cdef inline void prefetch_rows(const Target* t, const int64_t* rows, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:

@@ -36,6 +36,8 @@ cdef extern from *:
     #include <string.h>
     static inline unsigned int sparseopt_bits32(float x) { unsigned int b; memcpy(&b, &x, 4); return b; }
     static inline unsigned long long sparseopt_bits64(double x) { unsigned long long b; memcpy(&b, &x, 8); return b; }
+    static inline float sparseopt_float(unsigned int b) { float x; memcpy(&x, &b, 4); return x; }
+    static inline double sparseopt_double(unsigned long long b) { double x; memcpy(&x, &b, 8); return x; }
     #ifdef _OPENMP
     #include <omp.h>
     #define SPARSEOPT_OPENMP 1
@@ -49,6 +51,8 @@ cdef extern from *:
     void set_relaxed "sparseopt_set_relaxed"(int32_t*, int32_t) noexcept nogil   # while another thread may read
     uint32_t bits32 "sparseopt_bits32"(float) noexcept nogil
     uint64_t bits64 "sparseopt_bits64"(double) noexcept nogil
+    float float_of "sparseopt_float"(uint32_t) noexcept nogil
+    double double_of "sparseopt_double"(uint64_t) noexcept nogil
     const char* FLAGS "SPARSEOPT_FLAGS"
     const char* COMPILER "SPARSEOPT_COMPILER"
     int OPENMP "SPARSEOPT_OPENMP"

@@ -9,11 +9,9 @@ cdef enum:
     CLOSE_ENTRIES = 8       # entries between L1 prefetch and use.
     MOST_BURST = 8          # most rows that are prefetched together.
     RUN = 16                # neighbouring rows that an element-wise rule takes as one.
-    LINE = 64               # bytes of a cache line.
     BLOCK = 4096            # most rows that one of several threads takes at a time.
     WINDOW = 256            # rows whose numbers are written out as int64 at a time.
     BEYOND = 2 * MOST_AHEAD # row numbers written out after a window: prefetch_missed looks so far.
-    WORTH_THREADS = 65536   # elements below which waking a thread costs more than the thread saves.
 
 
 cdef Py_ssize_t APART = _memory.APART         # bytes by which a table and its states are offset in their pages

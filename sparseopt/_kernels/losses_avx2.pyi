@@ -1,0 +1,1 @@
+from .losses_baseline import *  # noqa: F403
