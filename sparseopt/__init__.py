@@ -7,14 +7,15 @@ from . import checkpoint, embedding, gradients, optimizers, schedules, training
 from ._config import get_num_threads, set_num_threads, show_config
 from ._memory import empty, normal, uniform, zeros
 from ._version import __version__ as __version__
+from ._workspace import Workspace
 from .checkpoint import load, save
 from .gradients import MatmulGradient, RowGradient
 from .optimizers import *  # noqa: F403
 
 __all__ = [
-    *optimizers.__all__, "MatmulGradient", "RowGradient", "checkpoint", "datasets", "embedding", "empty", "evaluation",
-    "get_num_threads", "gradients", "load", "losses", "models", "normal", "optimizers", "save", "schedules",
-    "set_num_threads", "show_config", "training", "uniform", "zeros",
+    *optimizers.__all__, "MatmulGradient", "RowGradient", "Workspace", "checkpoint", "datasets", "embedding", "empty",
+    "evaluation", "get_num_threads", "gradients", "load", "losses", "models", "normal", "optimizers", "save",
+    "schedules", "set_num_threads", "show_config", "training", "uniform", "zeros",
 ]
 
 if TYPE_CHECKING:           # __getattr__ would have a type checker accept every name

@@ -18,7 +18,7 @@ LAYERS = [
     {"_files", "_text", "_tokens", "_typing", "_version"},
     {"_checks", "_memory", "_tensors"},
     {"_kernels"},
-    {"_config", "_ratings", "gradients"},
+    {"_config", "_ratings", "_workspace", "gradients"},
     {"optimizers"},
     {"embedding", "schedules"},
     {"checkpoint", "evaluation", "losses", "training"},

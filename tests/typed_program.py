@@ -94,6 +94,9 @@ def groups_and_mappings() -> so.Optimizer:
     named.step(gradients)
     named.step({"items": RowGradient([0], [[1.0, 1.0]])})
     opt = so.Adam([{"params": {"words": so.normal((5, 2), seed=0)}, "lr": 0.1}, {"params": {"bias": so.zeros(5)}}])
+    with so.Workspace(keep=1 << 20) as workspace:
+        kept: int = workspace.kept
+    print(kept)
     opt.add_param_group({"params": {"contexts": so.uniform((5, 2), np.float64, low=0.0, high=1.0)}, "lr": 0.2})
     opt.step({"words": RowGradient(np.array([1, 2]), np.ones((2, 2)))})
     for group in opt.param_groups:

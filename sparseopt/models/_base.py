@@ -12,6 +12,7 @@ from .. import checkpoint, schedules
 from .._checks import NonfiniteError
 from .._text import listed, shown
 from .._typing import FilePath, Self
+from .._workspace import Workspace
 from ..optimizers import OPTIMIZERS, Optimizer
 
 # Other names for SGD with some of its options.
@@ -113,6 +114,11 @@ class Model:
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "optimizer_")
+
+    def _train(self, *arguments):
+        """Train for an epoch. Arrays of a batch leave their memory to the next batch."""
+        with Workspace():
+            return self._epoch(*arguments)
 
     def _take_step(self, gradients):
         """Take a step of the optimizer. An error says that the training diverged, if a gradient is not finite."""

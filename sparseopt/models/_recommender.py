@@ -60,7 +60,7 @@ class Recommender(Model):
         self._start(X)
         self._know(ratings)
         for _ in range(self.epochs):
-            if self._epoch(X, callback):
+            if self._train(X, callback):
                 break
         return self
 
@@ -119,7 +119,7 @@ class Recommender(Model):
             vars(self).update(new)      # one call, which no signal finds half done
         elif ratings is not None:
             self._know(ratings)
-        self._epoch(X, callback)
+        self._train(X, callback)
         return self
 
     def recommend(self, users: npt.ArrayLike, n: int = 10,

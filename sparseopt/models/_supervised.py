@@ -83,7 +83,7 @@ class Supervised(Routed, Model):
             del self.feature_names_in_
         best, without_gain = np.inf, 0
         for _ in range(self.epochs):
-            if self._epoch(X, y, weight, callback):
+            if self._train(X, y, weight, callback):
                 break
             if held_out is not None:
                 loss = self._mean_loss(*held_out)
@@ -138,7 +138,7 @@ class Supervised(Routed, Model):
             self._start(X.shape[1], y, weight, found)
             if names is not None:
                 self.feature_names_in_ = names
-        self._epoch(X, y, weight, callback)
+        self._train(X, y, weight, callback)
         return self
 
     def _start(self, n_features, y, weight, found):

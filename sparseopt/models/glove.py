@@ -213,7 +213,7 @@ class GloVe(WordVectors, Model):
         self._check_callback(callback)
         X = self._start(X, words)
         for _ in range(self.epochs):
-            if self._epoch(X, callback):
+            if self._train(X, callback):
                 break
         return self
 
@@ -246,7 +246,7 @@ class GloVe(WordVectors, Model):
         self._check_callback(callback)
         flag("grow", grow)
         X = self._continue(X, words, grow) if hasattr(self, "optimizer_") else self._start(X, words)
-        self._epoch(X, callback)
+        self._train(X, callback)
         return self
 
     def _check_settings(self):

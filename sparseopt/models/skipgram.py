@@ -147,7 +147,7 @@ class SkipGram(WordVectors, Model):
         self._check_callback(callback)
         with self._start(X) as text:
             for _ in range(self.epochs):
-                if self._epoch(text, callback):
+                if self._train(text, callback):
                     break
         return self
 
@@ -176,7 +176,7 @@ class SkipGram(WordVectors, Model):
         self._check_callback(callback)
         flag("grow", grow)
         with self._continue(X, grow) if hasattr(self, "optimizer_") else self._start(X) as text:
-            self._epoch(text, callback)
+            self._train(text, callback)
         return self
 
     def _check_settings(self):
