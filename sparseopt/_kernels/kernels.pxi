@@ -44,3 +44,5 @@ include "held.pxi"
 include "sweep.pxi"
 include "update.pxi"
 include "reference.pxi"
+
+BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP)}

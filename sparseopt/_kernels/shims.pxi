@@ -56,5 +56,3 @@ cdef extern from *:
     const char* FLAGS "SPARSEOPT_FLAGS"
     const char* COMPILER "SPARSEOPT_COMPILER"
     int OPENMP "SPARSEOPT_OPENMP"
-
-BUILD = {"flags": FLAGS.decode(), "compiler": COMPILER.decode(), "openmp": bool(OPENMP)}
