@@ -16,6 +16,7 @@ import sparseopt as so
 from sparseopt import checkpoint, datasets, evaluation, optimizers
 from sparseopt.embedding import Alias, bags, dots, gather, matmul
 from sparseopt.gradients import Gradient, MatmulGradient, RowGradient
+from sparseopt.losses import bpr, warp
 from sparseopt.models import (
     FactorizationMachineClassifier,
     FactorizationMachineRegressor,
@@ -118,6 +119,15 @@ def look_ups(seed: np.random.Generator) -> None:
     drawn: npt.NDArray[np.int32] = negatives.draw((2, 5), seed)
     opt.step(MatmulGradient(X, 0.5 * matmul(X, table)))
     print(some + 1, near @ near.T, so.embedding.gather(table, drawn).shape, len(negatives))
+
+
+def pairs(seed: np.random.Generator) -> float:
+    P, Q, b = so.normal((4, 8), seed=seed), so.normal((6, 8), seed=seed), so.zeros(6)
+    opt, seen = so.Adagrad([P, Q, b], lr=0.1), sp.csr_array(np.eye(4, 6))
+    loss, gradients = bpr(P, Q, b, [0, 1], [2, 5], [[3], [4]], [1.0, 2.0], seen=seen, regularization=0.1)
+    opt.step(gradients)
+    dP: RowGradient = warp(P, Q, b, np.array([0]), np.array([1]), np.array([[2, 3]]))[1][0]
+    return loss + float(dP.values.sum())
 
 
 def loops(folder: Path) -> None:
@@ -288,6 +298,7 @@ def main(folder: Path) -> None:
     opt = groups_and_mappings()
     so.save(folder / "groups.safetensors", opt)
     look_ups(seed)
+    pairs(seed)
     loops(folder)
     recommenders(folder, seed)
     click_models(folder)

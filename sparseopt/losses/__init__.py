@@ -5,4 +5,6 @@ gradients in the order of the tables. One compiled pass computes both. Each sum 
 same to the bit for any number of threads.
 """
 
-__all__: list[str] = []
+from .pairwise import bpr, warp
+
+__all__ = ["bpr", "warp"]

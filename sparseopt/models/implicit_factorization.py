@@ -10,6 +10,7 @@ from .. import embedding, evaluation
 from .._ratings import Ratings, known_pairs
 from .._text import shown
 from ..gradients import RowGradient, _numbers, checked
+from . import _pairwise
 from ._base import MakeOptimizer, Progress, Schedule, Seed
 from ._recommender import Recommender, not_sparse
 
@@ -354,8 +355,9 @@ class ImplicitFactorization(Recommender):
         rng = self._rng(epoch)
         counts = np.bincount(X.indices, minlength=X.shape[1])
         negatives = embedding.Alias((counts + 1)**self._setting("popularity"))      # + 1 so that any item can be drawn
-        batches = self._of_users if self.loss == "softmax" else self._of_pairs
-        for pairs, loss in batches(X, counts, negatives, rng):
+        batches = self._of_users(X, counts, negatives, rng) if self.loss == "softmax" else _pairwise.steps(
+            self, X, negatives, rng)
+        for pairs, loss in batches:
             done += pairs
             total += loss
             if callback and callback(Progress(self, epoch, done, X.nnz, total / done)):
@@ -421,75 +423,3 @@ class ImplicitFactorization(Recommender):
         self._take_step({"users": RowGradient(users, dp), "items": RowGradient(items, dq),
                          "item_bias": RowGradient(items, slope.sum(axis=0))})
         return loss
-
-    # BPR and WARP take pairs in random order, each with its own negatives.
-
-    def _of_pairs(self, X, counts, negatives, rng):
-        """Take steps, each on some pairs. Yield the number of pairs and the loss of each step."""
-        users = np.repeat(np.arange(X.shape[0], dtype=np.int32), np.diff(X.indptr))
-        keys = users * np.int64(X.shape[1]) + X.indices
-        order = rng.permutation(X.nnz)
-        for start in range(0, X.nnz, self.batch_size):
-            batch = order[start:start + self.batch_size]
-            yield len(batch), self._pairs_step(users[batch], X.indices[batch], X.data[batch], keys, negatives, rng)
-
-    def _pairs_step(self, users, items, weights, keys, negatives, rng):
-        """Take a step on these pairs, and return the loss. `keys` holds all pairs of the matrix."""
-        each = self._setting("negatives")
-        drawn = negatives.draw((len(users), each), rng)
-        compared = self._bpr if self.loss == "bpr" else self._warp
-        self._catch_up({"users": users, "items": np.append(drawn, items), "item_bias": np.append(drawn, items)})
-        users, items, others, weights, slope, loss = compared(users, items, weights, drawn, keys)
-        tables = self.optimizer_.params
-        p = embedding.gather(tables["users"], users)
-        q, r = (embedding.gather(tables["items"], rows) for rows in (items, others))
-        decay = (np.float32(self._setting("regularization")) * weights)[:, None]
-        slope = slope[:, None]
-        both = np.concatenate([items, others])
-        self._take_step({
-            "users": RowGradient(users, slope * (r - q) + decay * p),
-            "items": RowGradient(both, np.concatenate([decay * q - slope * p, decay * r + slope * p])),
-            "item_bias": RowGradient(both, np.concatenate([-slope[:, 0], slope[:, 0]])),
-        })
-        return loss
-
-    def _bpr(self, users, items, weights, drawn, keys):
-        """Return triplets (user, item, other item), with their weights and slopes, and the sum of their losses.
-
-        The loss of a triplet is -log σ(score - other score).
-        """
-        each = drawn.shape[1]
-        users, items = np.repeat(users, each), np.repeat(items, each)
-        weights = np.repeat(weights / np.float32(each), each)
-        others = drawn.reshape(-1)
-        kept = ~_among(keys, users, others, self._shape[1])
-        users, items, weights, others = users[kept], items[kept], weights[kept], others[kept]
-        ahead = self._predicted(users, items) - self._predicted(users, others)
-        wrong = np.exp(-np.logaddexp(0, ahead))         # σ(-ahead) without overflow
-        return users, items, others, weights, weights * wrong, float(weights @ np.logaddexp(0, -ahead))
-
-    def _warp(self, users, items, weights, drawn, keys):
-        """Return the same as `_bpr`, for the first drawn item that is not the user's and has a positive loss.
-
-        The loss of a triplet is log(estimated rank) · (1 - score + other score).
-        """
-        tables = self.optimizer_.params
-        behind = 1 - self._predicted(users, items)[:, None]
-        behind = behind + embedding.dots(embedding.gather(tables["users"], users), None, tables["items"], drawn)
-        behind += tables["item_bias"][drawn]
-        near = behind > 0
-        pair, draw = np.nonzero(near)
-        near[pair, draw] = ~_among(keys, users[pair], drawn[pair, draw], self._shape[1])
-        pair = np.flatnonzero(near.any(axis=1))
-        draw = near[pair].argmax(axis=1)
-        users, items, weights, others = users[pair], items[pair], weights[pair], drawn[pair, draw]
-        rank = np.maximum((self._shape[1] - 1) // (draw + 1), 1)
-        slope = weights * np.log(rank).astype(np.float32)
-        return users, items, others, weights, slope, float(slope @ behind[pair, draw])
-
-
-def _among(keys, users, items, n_items):
-    """Return which pairs (user, item) have their key user · n_items + item among the sorted `keys`."""
-    wanted = users * np.int64(n_items) + items
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return keys[place] == wanted
