@@ -45,7 +45,7 @@ cdef void mark_own(const Drawn* x, const int64_t* users, const int64_t* items, P
     while longest > 1:
         for i in range(n):
             half = left[i] >> 1
-            lo[i] = lo[i] + half if number(x.indices, x.indices_wide, lo[i] + half) <= items[i] else lo[i]
+            lo[i] += half & -<int64_t>(number(x.indices, x.indices_wide, lo[i] + half) <= items[i])    # no branch
             left[i] -= half
         longest -= longest >> 1
     for i in range(n):
@@ -57,9 +57,12 @@ cdef void find_bpr(const Drawn* x, Py_ssize_t lo, Py_ssize_t hi, int32_t* draws)
     cdef int64_t users[PAIRS]
     cdef int64_t items[PAIRS]
     cdef uint8_t own[PAIRS]
-    cdef Py_ssize_t i, n = hi - lo
+    cdef Py_ssize_t i, n = hi - lo, k = lo // x.each, end = (k + 1) * x.each
     for i in range(n):
-        users[i], items[i] = row_of(&x.users, (lo + i) // x.each), row_of(&x.others, lo + i)
+        if lo + i == end:
+            k += 1
+            end += x.each
+        users[i], items[i] = row_of(&x.users, k), row_of(&x.others, lo + i)
     mark_own(x, users, items, n, own)
     for i in range(n):
         draws[lo + i] = -<int32_t>own[i]
