@@ -168,15 +168,16 @@ def test_sampled_softmax_takes_the_sum_over_all_others_in_the_mean():
     assert loss[64] == pytest.approx(loss[None], rel=0.02)
 
 
-@pytest.mark.parametrize("loss", ["bpr", "warp"])
-def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss):
+@pytest.mark.parametrize(("loss", "negatives", "popularity"), [
+    ("bpr", 1, 0.5), ("bpr", 3, 0.5), ("warp", 5, 0.0), ("warp", 40, 0.0), ("warp", 10_000, 0.0)])
+def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss, negatives, popularity):
     X, u, i, w = weighted_taste()
-    negatives, popularity = (3, 0.5) if loss == "bpr" else (5, 0.0)
     model = ImplicitFactorization(loss, dim=3, regularization=0.3, optimizer=by_sgd, epochs=0, batch_size=10**6,
                                   negatives=negatives).fit(X)
     rng = ImplicitFactorization()._rng(0)
     order = rng.permutation(X.nnz)
-    drawn = so.embedding.Alias((np.bincount(X.indices, minlength=9) + 1)**popularity).draw((X.nnz, negatives), rng)
+    each = negatives if loss == "bpr" else max(min(negatives, 16), -(-negatives // X.nnz))
+    drawn = so.embedding.Alias((np.bincount(X.indices, minlength=9) + 1)**popularity).draw((X.nnz, each), rng)
     u, i, w = u[order], i[order], w[order]
     theirs = X.toarray() > 0
 
@@ -185,7 +186,8 @@ def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss):
         scores = t["users"] @ t["items"].T + t["item_bias"]
         for pair in range(X.nnz):
             user, item, weight = u[pair], i[pair], w[pair]
-            for place, j in enumerate(drawn[pair]):
+            tried = np.roll(drawn.reshape(-1), -each * pair)[:negatives]     # warp goes on with those of the next pairs
+            for place, j in enumerate(tried):
                 if theirs[user, j]:
                     continue
                 norms = sum((v**2).sum() for v in (t["users"][user], t["items"][item], t["items"][j]))
@@ -193,7 +195,7 @@ def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss):
                     yield (weight / negatives * np.log1p(np.exp(scores[user, j] - scores[user, item])),
                            weight / negatives * 0.15 * norms)
                 elif scores[user, j] > scores[user, item] - 1:
-                    yield (weight * np.log((9 - 1) // (place + 1)) * (1 - scores[user, item] + scores[user, j]),
+                    yield (weight * np.log(max((9 - 1) // (place + 1), 1)) * (1 - scores[user, item] + scores[user, j]),
                            weight * 0.15 * norms)
                     break
 

@@ -133,7 +133,9 @@ def warp(P: Floats, Q: Floats, b: Floats, users: npt.ArrayLike, items: npt.Array
 def _pairs(P, Q, b, users, items, others, weights, own, regularization, ranks=None):
     """Return what `bpr` returns; with `ranks`, what `warp` returns. The parameters must be checked.
 
-    `others` has shape (k, each). `own` is the (indptr, indices) of a CSR array whose rows are sorted, or None.
+    `others` has shape (k, each). `own` is the (indptr, indices) of a CSR array whose rows are sorted, or None. `ranks`
+    has the logarithm of the rank for each number of tries. Beyond `each` tries, a pair takes the others of the next
+    pairs.
     """
     threads = _config.threads_for()
     k, each = others.shape

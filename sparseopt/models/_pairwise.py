@@ -4,10 +4,14 @@ import numpy as np
 
 from .. import _config, _kernels
 from ..losses import pairwise
+_DRAWN = 16         # the most items that warp draws for a pair, which is enough for most pairs
 
 
 def steps(model, X, negatives, rng):
-    """Take a step on each batch of the pairs of X. Yield the number of pairs and the loss of each step."""
+    """Take a step on each batch of the pairs of X. Yield the number of pairs and the loss of each step.
+
+    warp needs few draws for most pairs, and many for some. So a pair goes on with the draws of the next pairs.
+    """
     each, regularization = model._setting("negatives"), model._setting("regularization")
     ranks = pairwise._log_ranks(X.shape[1], each) if model.loss == "warp" else None
     own = X.indptr, X.indices
@@ -17,7 +21,8 @@ def steps(model, X, negatives, rng):
     for start in range(0, X.nnz, model.batch_size):
         batch = order[start:start + model.batch_size]
         u, i, weights = (taken(array, batch) for array in (users, X.indices, X.data))
-        drawn = negatives.draw((len(batch), each), rng)
+        width = each if ranks is None else max(min(each, _DRAWN), -(-each // len(batch)))
+        drawn = negatives.draw((len(batch), width), rng)
         if model.optimizer_.missed == "replay":
             read = np.append(drawn, i)
             model._catch_up({"users": u, "items": read, "item_bias": read})

@@ -15,11 +15,11 @@ from ._base import MakeOptimizer, Progress, Schedule, Seed
 from ._recommender import Recommender, not_sparse
 
 _ALL = 1 << 14              # up to this number of items, softmax uses all items
-# The values of parameters that are None.
+# The values of parameters that are None, and the standard deviation of the product of two new vectors.
 _DEFAULTS = {
-    "softmax": {"negatives": 2048, "popularity": 0.5, "regularization": 0.2},
-    "bpr": {"negatives": 1, "popularity": 0.5, "regularization": 0.03},
-    "warp": {"negatives": 32, "popularity": 0.0, "regularization": 0.1},
+    "softmax": {"negatives": 2048, "popularity": 0.5, "regularization": 0.2, "spread": 1e-4},
+    "bpr": {"negatives": 4, "popularity": 0.5, "regularization": 0.04, "spread": 0.08},
+    "warp": {"negatives": 1000, "popularity": 0.0, "regularization": 0.2, "spread": 1e-4},
 }
 
 
@@ -44,11 +44,12 @@ class ImplicitFactorization(Recommender):
     softmax  all pairs of some users  all items; or drawn items, if there are more than 16,384 items
     bpr      some pairs               drawn items for each pair
     warp     some pairs               for each pair, the first drawn item with 1 - s_ui + s_uj > 0; a pair
-                                      without such an item is left out
+                                      without such an item is left out; pairs share what is drawn for the
+                                      step
     =======  =======================  ====================================================================
 
     softmax usually gives the best recommendations. It divides the exponential of a drawn item by the probability of the
-    draw (log Q correction). warp estimates the rank as ⌊(n_items - 1) / number of draws⌋.
+    draw (log Q correction). warp estimates the rank as ⌊(n_items - 1) / number of items tried⌋.
 
     Parameters
     ----------
@@ -67,14 +68,15 @@ class ImplicitFactorization(Recommender):
     batch_size : int
         Pairs per step, 1 or more. softmax takes users who have about so many pairs together.
     negatives : None, int or "batch"
-        How many items are drawn, 1 or more.
+        How many items are drawn or tried, 1 or more.
 
         =======  =============================  ==================================  ========================
         loss     an integer                     None                                "batch"
         =======  =============================  ==================================  ========================
         softmax  items for all users of a step  2048 if n_items > 16,384, else all  the items of these users
-        bpr      items for each pair            1                                   not allowed
-        warp     the most items for each pair   32                                  not allowed
+        bpr      items for each pair            4                                   not allowed
+        warp     the most items tried           1000                                not allowed
+                 for each pair
         =======  =============================  ==================================  ========================
     popularity : None or float
         The probability of an item is proportional to (1 + the number of its pairs) to this power: 0 or more. With 0,
@@ -82,7 +84,7 @@ class ImplicitFactorization(Recommender):
         drawn, popularity must be None.
     regularization : None or float
         λ, 0 or more. The loss of a pair includes ½ λ w (‖p_u‖² + ‖q_i‖²). With bpr and warp, the loss also includes ½ λ
-        w ‖q_j‖² for an item j drawn for the pair. None stands for 0.2 with softmax, 0.03 with bpr, and 0.1 with warp.
+        w ‖q_j‖² for an item j drawn for the pair. None stands for 0.2 with softmax, 0.04 with bpr, and 0.2 with warp.
     weight_decay : float
         The weight decay of an optimizer given by name, 0 or more; AdamW's is decoupled. A row decays at each step that
         touches the row. Under missed="replay", a row decays at every step.
@@ -138,7 +140,7 @@ class ImplicitFactorization(Recommender):
     LEARNING_RATES = {  # noqa: RUF012
         "softmax": {"SGD": 0.01, "Adagrad": 0.1, "RowwiseAdagrad": 0.2, "Adadelta": 10.0, "RMSprop": 0.02, "Adam": 0.05,
                     "AdamW": 0.05, "RowwiseAdam": 0.05, "Adamax": 0.1, "NAdam": 0.05, "Ftrl": 0.3, "Lion": 0.02},
-        "bpr": {"SGD": 0.1, "Adagrad": 0.1, "RowwiseAdagrad": 0.05, "Adadelta": 3.0, "RMSprop": 0.01, "Adam": 0.01,
+        "bpr": {"SGD": 0.1, "Adagrad": 0.2, "RowwiseAdagrad": 0.05, "Adadelta": 3.0, "RMSprop": 0.01, "Adam": 0.01,
                 "AdamW": 0.01, "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.3, "Lion": 0.003},
         "warp": {"SGD": 0.003, "Adagrad": 0.03, "RowwiseAdagrad": 0.02, "Adadelta": 1.0, "RMSprop": 0.003,
                  "Adam": 0.003, "AdamW": 0.003, "RowwiseAdam": 0.003, "Adamax": 0.006, "NAdam": 0.003, "Ftrl": 0.1,
@@ -344,6 +346,10 @@ class ImplicitFactorization(Recommender):
         if not X.nnz:
             raise ValueError("X has no positive entries; there is nothing to train on")
         return X
+
+    @property
+    def _spread(self):
+        return _DEFAULTS[self.loss]["spread"]
 
     @property
     def _threads(self):

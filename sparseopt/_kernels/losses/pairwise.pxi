@@ -13,6 +13,7 @@ cdef struct Drawn:              # pairs of a user and an item, with drawn items
     Rows items
     Rows others                 # `each` of a pair, pair after pair
     Py_ssize_t each
+    Py_ssize_t tries            # warp: a pair goes on with the items of the next pairs, up to so many
     Py_ssize_t dim
     const void* bias            # of all items
     const void* indptr          # the users' own items as in a CSR array, each row in ascending order
@@ -23,6 +24,10 @@ cdef struct Drawn:              # pairs of a user and an item, with drawn items
 
 cdef inline int64_t row_of(const Rows* rows, Py_ssize_t i) noexcept nogil:
     return number(rows.numbers, rows.wide, i)
+
+
+cdef inline Py_ssize_t place_of_try(const Drawn* x, Py_ssize_t k, Py_ssize_t j) noexcept nogil:
+    return (k * x.each + j) % x.others.n
 
 
 cdef inline real score(const real* p, const Rows* items, Py_ssize_t i, const void* bias, Py_ssize_t dim) noexcept nogil:
@@ -90,7 +95,8 @@ cdef void find_warp(const Drawn* x, Py_ssize_t lo, Py_ssize_t hi, int32_t* draws
             draws[k] = next_near(x, k, draws[k] + 1, far[k - lo])
             if draws[k] >= 0:
                 looking[near] = k
-                users[near], items[near] = row_of(&x.users, k), row_of(&x.others, k * x.each + draws[k])
+                users[near], items[near] = row_of(&x.users, k), row_of(
+                    &x.others, place_of_try(x, k, draws[k]))
                 near += 1
         mark_own(x, users, items, near, own)
         n = 0
@@ -103,8 +109,8 @@ cdef void find_warp(const Drawn* x, Py_ssize_t lo, Py_ssize_t hi, int32_t* draws
 cdef inline int32_t next_near(const Drawn* x, Py_ssize_t k, Py_ssize_t first, real far) noexcept nogil:
     cdef const real* p = <const real*>address_of_row(&x.users, k)
     cdef Py_ssize_t j
-    for j in range(first, x.each):
-        if score(p, &x.others, k * x.each + j, x.bias, x.dim) > far:
+    for j in range(first, x.tries):
+        if score(p, &x.others, place_of_try(x, k, j), x.bias, x.dim) > far:
             return <int32_t>j
     return -1
 
@@ -144,7 +150,7 @@ cdef Py_ssize_t keep(const Drawn* x, bint warp, const int32_t* draws, const real
         set_number(left.items, left.wide, n + total, row_of(&x.items, k))
         left.starts[n] = total
         if warp and draws[k] >= 0:
-            set_number(left.items, left.wide, n + 1 + total, row_of(&x.others, k * x.each + draws[k]))
+            set_number(left.items, left.wide, n + 1 + total, row_of(&x.others, place_of_try(x, k, draws[k])))
             total += 1
         elif not warp:
             for draw in range(k * x.each, (k + 1) * x.each):
@@ -302,7 +308,8 @@ def find_pairs(cnp.ndarray P, cnp.ndarray Q, cnp.ndarray bias, cnp.ndarray users
     """Choose among the others (k, each) of each pair, and return how many pairs and others are left.
 
     `own` is (indptr, indices) of a checked CSR array, or None. `ranks` has the logarithm of the rank by the number of
-    draws before, for warp; None: bpr. `draws` is an int32 array of one element for each place to choose for. `left`
+    tries before, for warp; None: bpr. If there are more of these than others of a pair, a pair goes on with the others
+    of the next pairs. `draws` is an int32 array of one element for each place to choose for. `left`
     is (users, items, starts, weights, decays), which this call fills.
     """
     cdef Drawn x
@@ -314,6 +321,7 @@ def find_pairs(cnp.ndarray P, cnp.ndarray Q, cnp.ndarray bias, cnp.ndarray users
     cdef const void* r = data_of(ranks) if warp else NULL
     x.users, x.items, x.others = make_rows(P, users), make_rows(Q, items), make_rows(Q, others)
     x.each, x.dim, x.bias = others.shape[1], P.shape[1], data_of(bias)
+    x.tries = len(ranks) if warp else 0
     x.indptr, x.indices = (data_of(own[0]), data_of(own[1])) if own is not None and len(own[1]) else (NULL, NULL)
     x.indptr_wide, x.indices_wide = (own[0].itemsize == 8, own[1].itemsize == 8) if own is not None else (False, False)
     l.users, l.items, l.starts = data_of(left[0]), data_of(left[1]), <int64_t*>data_of(left[2])
