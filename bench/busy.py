@@ -1,9 +1,10 @@
-"""Steps and training on several threads beside busy processes: the time of default threads over that of one thread.
+"""Steps and models on several threads beside busy processes: the time of default threads over that of one thread.
 
-    python bench/busy.py [--busy 4] [--rounds 7] [--settings default,spin,100] [--workloads 4096,100000,words]
+    python bench/busy.py [--busy 4] [--rounds 7] [--settings default,spin,100] [--workloads 4096,100000,bpr,softmax]
 
 Each setting has a process of its own, since OpenMP reads it as it is loaded. All processes take turns. A cell has
-the median ratio of the rounds, and the smallest and largest.
+the median ratio of the rounds, and the smallest and largest. A model trains for half a second in a turn, on the data of
+bench/epochs.py. Its time is that of 1,000 samples.
 """
 
 import argparse
@@ -12,28 +13,26 @@ import multiprocessing
 import os
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
+
+import epochs
 
 SETTINGS = {"one": {}, "default": {}, "spin": {"GOMP_SPINCOUNT": "300000"}, "passive": {"OMP_WAIT_POLICY": "passive"},
             **{turns: {"GOMP_SPINCOUNT": turns} for turns in ("100", "300", "1000", "10000")}}
 LABELS = {"one": "one thread", "default": "as sparseopt sets it", "spin": "as OpenMP sets it",
           "passive": "OMP_WAIT_POLICY=passive"}
-WORKLOADS = {"4096": "Adam, 4,096 rows", "100000": "Adam, 100,000 rows", "words": "GloVe, dim 20"}
+WORKLOADS = {"4096": "Adam, 4,096 rows", "100000": "Adam, 100,000 rows", **{name: name for name in epochs.MODELS}}
 SECONDS = 0.2       # of steps in a turn: many times what the system lets a thread have a core for
 
 
-def work(setting, connection, file, workloads):
+def work(setting, connection, workloads):
     """Take orders until the other end closes: a workload to run, answered by the seconds that it took."""
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         os.environ.pop(name, None)
     os.environ |= SETTINGS[setting]
     import numpy as np
-    import scipy.sparse as sp
 
     import sparseopt as so
-    from sparseopt.models import GloVe
 
     if setting == "one":
         so.set_num_threads(1)
@@ -41,39 +40,42 @@ def work(setting, connection, file, workloads):
     opt = so.Adam(so.zeros((1_000_000, 64)))
     gradients = {str(n): so.RowGradient(np.sort(rng.choice(1_000_000, n, replace=False)),
                                         rng.standard_normal((n, 64), np.float32)) for n in (4096, 100_000)}
-    X = sp.load_npz(file) if "words" in workloads else None
+    data = {name: epochs.MODELS[name][1]() for name in workloads if name in epochs.MODELS}
     connection.send(so.get_num_threads())
     try:
         while True:
             name = connection.recv()
-            steps = 0
-            begin = now = time.perf_counter()
-            if name == "words":
-                GloVe(dim=20, epochs=1, random_state=0).fit(X)
-                steps, now = 1, time.perf_counter()
-            while now - begin < SECONDS and name != "words":
-                opt.step(gradients[name])
-                steps, now = steps + 1, time.perf_counter()
-            connection.send((now - begin) / steps)
+            connection.send(trained(name, data[name]) if name in data else stepped(opt, gradients[name]))
     except EOFError:
         pass
+
+
+def stepped(opt, gradient):
+    """The seconds of a step."""
+    steps = 0
+    begin = now = time.perf_counter()
+    while now - begin < SECONDS:
+        opt.step(gradient)
+        steps, now = steps + 1, time.perf_counter()
+    return (now - begin) / steps
+
+
+def trained(name, data):
+    """The seconds in which a model takes 1,000 samples, after its first batch."""
+    batches = []
+
+    def callback(progress):
+        batches.append((progress.done, time.perf_counter()))
+        return batches[-1][1] - batches[0][1] > 0.5 or progress.epoch_ends
+
+    epochs.MODELS[name][0]().fit(*(data if isinstance(data, tuple) else (data,)), callback=callback)
+    (before, begin), (after, end) = batches[0], batches[-1]
+    return 1000 * (end - begin) / (after - before)
 
 
 def turn():
     while True:
         pass
-
-
-def count_words(file):
-    import scipy.sparse as sp
-
-    from sparseopt import datasets
-    from sparseopt.models import glove
-    from sparseopt.models.words import tokenize, vocabulary
-
-    words = (token for text in datasets.python_documentation() for token in tokenize(text))
-    tokens = list(itertools.islice(words, 100_000))
-    sp.save_npz(file, glove.cooccurrence([tokens], vocabulary(tokens, 5)[0], 10))
 
 
 def main():
@@ -93,34 +95,30 @@ def main():
     settings = ["one", *(name for name in options.settings if name != "one")]
     spawn = multiprocessing.get_context("spawn")
     times, workers = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pairs.npz"
-        if "words" in options.workloads:
-            count_words(file)
-        for setting in settings:
-            ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=work, args=(setting, theirs, file, options.workloads), daemon=True)
+    for setting in settings:
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=work, args=(setting, theirs, options.workloads), daemon=True)
+        process.start()
+        theirs.close()
+        workers[setting] = ours, process
+    threads = {setting: connection.recv() for setting, (connection, _) in workers.items()}
+    for load in (0, options.busy):
+        busy = [spawn.Process(target=turn, daemon=True) for _ in range(load)]
+        for process in busy:
             process.start()
-            theirs.close()
-            workers[setting] = ours, process
-        threads = {setting: connection.recv() for setting, (connection, _) in workers.items()}
-        for load in (0, options.busy):
-            busy = [spawn.Process(target=turn, daemon=True) for _ in range(load)]
-            for process in busy:
-                process.start()
-            for number in range(-1, options.rounds):        # the first one warms up, and counts for nothing
-                for workload in options.workloads:
-                    for setting in settings if number % 2 else settings[::-1]:
-                        connection = workers[setting][0]
-                        connection.send(workload)
-                        seconds = connection.recv()
-                        if number >= 0:
-                            times.setdefault((workload, load, setting), []).append(seconds)
-            for process in busy:
-                process.terminate()
-        for connection, process in workers.values():
-            connection.close()
-            process.join()
+        for number in range(-1, options.rounds):        # the first one warms up, and counts for nothing
+            for workload in options.workloads:
+                for setting in settings if number % 2 else settings[::-1]:
+                    connection = workers[setting][0]
+                    connection.send(workload)
+                    seconds = connection.recv()
+                    if number >= 0:
+                        times.setdefault((workload, load, setting), []).append(seconds)
+        for process in busy:
+            process.terminate()
+    for connection, process in workers.values():
+        connection.close()
+        process.join()
     print(f"{threads[settings[-1]]} threads; medians of {options.rounds} rounds; quiet, and beside {options.busy} busy "
           "processes")
     print(f"{'time over that of one thread':>30}"
