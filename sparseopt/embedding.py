@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from . import _config, _kernels, _memory
 from ._kernels import rowplan
 from ._text import listed, shown
-from ._typing import Floats, Seed, Sparse
+from ._typing import Floats, Integers, Seed, Sparse
 from .gradients import _integers, _numbers, csr_parts, row_numbers
 from .optimizers import Optimizer, arranged
 
@@ -150,13 +150,7 @@ def bags(indices: npt.ArrayLike, offsets: npt.ArrayLike | None = None, *, n_rows
         raise ValueError(f"mode is {shown(mode)}; it must be 'sum' or 'mean'")
     indices = _integers(indices, "indices")
     rowplan.check("indices", "row", indices, n_rows)
-    if offsets is None:
-        bounds = np.arange(len(indices) + 1)
-    else:
-        bounds = np.append(_integers(offsets, "offsets"), len(indices))
-        if bounds[0] != 0 or (np.diff(bounds) < 0).any():
-            raise ValueError(f"offsets are {shown(offsets)}; they must be sorted, begin with 0, and be at most "
-                             f"{len(indices)}, the number of indices")
+    bounds = bag_bounds(offsets, len(indices))
     if weights is None:
         weights = np.ones(len(indices), np.float32)
     else:
@@ -174,6 +168,17 @@ def bags(indices: npt.ArrayLike, offsets: npt.ArrayLike | None = None, *, n_rows
     X = sp.csr_array((len(bounds) - 1, n_rows), dtype=weights.dtype)
     X.data, X.indices, X.indptr = weights, indices, bounds.astype(indices.dtype)
     return X
+
+
+def bag_bounds(offsets: npt.ArrayLike | None, n: int) -> Integers:
+    """Return the checked positions between bags: bag b has the indices from bounds[b] to before bounds[b + 1] of n."""
+    if offsets is None:
+        return np.arange(n + 1)
+    bounds = np.append(_integers(offsets, "offsets"), n)
+    if bounds[0] != 0 or (np.diff(bounds) < 0).any():
+        raise ValueError(f"offsets are {shown(offsets)}; they must be sorted, begin with 0, and be at most {n}, the "
+                         "number of indices")
+    return bounds
 
 
 def matmul(X: Sparse, W: Floats) -> Floats:

@@ -9,7 +9,7 @@ import pytest
 from sparseopt import cli
 from sparseopt.cli import _comparison
 from sparseopt.cli._comparison import Task, Trial
-from sparseopt.models import SkipGram
+from sparseopt.models import CBOW, SkipGram
 
 
 def run(capsys, *arguments):
@@ -72,7 +72,7 @@ def test_skip_gram_is_trained_resumed_and_judged(text, tmp_path, capsys):
     again = run(capsys, "neighbours", tmp_path / "whole" / "checkpoint.safetensors", "The", "nosuchword", "-n", 3)
     assert again == said
     assert "nosuchword is not among the words" in said
-    assert re.search(r"word neighbour cosine the \w+ -?[\d.]+ the \w+ -?[\d.]+ the \w+ -?[\d.]+", said)
+    assert re.search(r"word neighbour cosine the \S+ -?[\d.]+ the \S+ -?[\d.]+ the \S+ -?[\d.]+", said)
     (tmp_path / "pairs.tsv").write_text("the\tand\t7\nthe\tof\t5\nin\tof\t9\nqqq\tof\t1\n")
     (tmp_path / "four.txt").write_text(": x\nthe of in and\nqqq of in and\n")
     said = run(capsys, "evaluate", "words", tmp_path / "whole" / "vectors.txt", "--pairs", tmp_path / "pairs.tsv",
@@ -83,6 +83,15 @@ def test_skip_gram_is_trained_resumed_and_judged(text, tmp_path, capsys):
     assert "is a checkpoint of SkipGram; without --model" in refused(
         capsys, "train", "words", text, "--model", "glove", "--resume", checkpoint)
     run(capsys, "train", "words", text, "--resume", checkpoint, "--epochs", 3)      # the model is the checkpoint's
+
+
+def test_cbow_is_trained_and_resumed(text, tmp_path, capsys):
+    settings = ["--model", "cbow", "--dim", 8, "--min-count", 3, "--random-state", 5]
+    said = run(capsys, "train", "words", text, *settings, "--epochs", 3, "--output", tmp_path / "whole")
+    assert re.search(r"3 epochs, loss [\d.]+ → [\d.]+, \d+ s, [\d,]+ words/s", said)
+    run(capsys, "train", "words", text, *settings, "--epochs", 2, "--output", tmp_path / "part")
+    assert isinstance(CBOW.load(tmp_path / "part" / "checkpoint.safetensors"), CBOW)
+    run(capsys, "train", "words", text, "--resume", tmp_path / "part" / "checkpoint.safetensors", "--epochs", 3)
 
 
 def test_ids_between_white_space_are_trained_and_resumed_as_they_stand(tmp_path, capsys):

@@ -17,6 +17,7 @@ SCORES = RNG.standard_normal(200)
 TEXT = [list("abcdefgh"[i] for i in RNG.integers(0, 8, 12)) for _ in range(40)]
 COUNTS = sp.csr_array(RNG.integers(0, 4, (25, 25)).astype(np.float32))
 DATA = {
+    "CBOW": (TEXT,),
     "FactorizationMachineClassifier": (FEATURES, np.where(SCORES > 0, "yes", "no")),
     "FactorizationMachineRegressor": (FEATURES, SCORES),
     "GloVe": (COUNTS,),
@@ -37,7 +38,7 @@ SETTINGS = {
 
 
 def new(name, **settings):
-    own = {"min_count": 1} if name == "SkipGram" else {}
+    own = {"min_count": 1} if name in ("CBOW", "SkipGram") else {}
     return getattr(models, name)(epochs=2, random_state=3, **own, **settings)
 
 

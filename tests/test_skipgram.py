@@ -1,4 +1,4 @@
-"""Skip-gram on real text, its steps against NumPy, and what all word vectors share."""
+"""Skip-gram and CBOW on real text, and what all word vectors share."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sparseopt as so
-from sparseopt.models import GloVe, SkipGram
+from sparseopt import _kernels
+from sparseopt.models import CBOW, GloVe, SkipGram
 from sparseopt.models.glove import cooccurrence
-from sparseopt.models.skipgram import _neighbours
 from sparseopt.models.words import (
     nearest,
     read_vectors,
@@ -28,55 +28,50 @@ def text(documentation):
     return [sentence for page in documentation[:60] for sentence in sentences(page)]
 
 
-def test_neighbours_are_the_words_within_reach_in_the_same_sentence():
+both = pytest.mark.parametrize("kind", [SkipGram, CBOW])
+
+
+def test_windows_are_the_words_within_reach_in_the_same_sentence():
     rng = np.random.default_rng(0)
-    sentence = np.sort(rng.integers(6, size=40)).astype(np.int32)
-    reach = rng.integers(1, 5, size=40)
-    expected = [(s, t - 10) for t in range(10, 33) for s in range(40)
-                if s != t and abs(s - t) <= reach[t] and sentence[s] == sentence[t]]
-    near, of = _neighbours(sentence, reach, 10, 33, 4)
-    assert list(zip(near.tolist(), of.tolist(), strict=True)) == expected
+    words, sentence = rng.integers(100, size=40).astype(np.int32), np.sort(rng.integers(20, size=40))
+    reach, order = rng.integers(1, 5, size=40).astype(np.int32), rng.permutation(np.arange(3, 33))
+    expected = [(words[t], [words[s] for s in range(40) if 0 < abs(s - t) <= reach[t] and sentence[s] == sentence[t]])
+                for t in order]
+    expected = [(word, near) for word, near in expected if near]
+    assert len(expected) < len(order)                       # a word alone has no window
+    inputs, bounds, middle = np.empty(300, np.int32), np.empty(31, np.int64), np.empty(30, np.int32)
+    n = _kernels.losses.windows(words, sentence, reach, order, inputs, bounds, middle)
+    assert [(middle[b], inputs[bounds[b]:bounds[b + 1]].tolist()) for b in range(n)] == expected
 
 
-def test_a_step_is_gradient_descent_on_the_sum_of_the_papers_losses(text):
-    model = SkipGram(**SMALL, optimizer="SGD", lr=0.5, negative=4)
+@both
+def test_a_step_is_gradient_descent_on_the_models_loss(text, kind):
+    model = kind(**SMALL, optimizer="SGD", lr=0.5, negative=4)
     model._start(text).__exit__()
     rng = np.random.default_rng(1)
-    tables = {name: table.astype(float) for name, table in model.optimizer_.params.items()}
-    tables["contexts"] += 0.3 * rng.standard_normal(tables["contexts"].shape)
-    model.optimizer_.params["contexts"][:] = tables["contexts"]
-    words, inputs, of = np.array([3, 5, 3]), np.array([7, 3, 9, 7, 5]), np.array([0, 0, 1, 2, 2])
-    drawn = model._negatives.draw((5, 4), np.random.default_rng(2))
-    drawn[2, 2] = 5                                         # the word itself: no negative
-
-    def loss(w, c):
-        total = 0.0
-        for s, t, negatives in zip(inputs, words[of], drawn, strict=True):
-            total += np.log1p(np.exp(-w[s] @ c[t]))
-            total += sum(np.log1p(np.exp(w[s] @ c[n])) for n in negatives if n != t)
-        return total
-
-    expected = {name: table.copy() for name, table in tables.items()}
-    for name, other in (("words", "contexts"), ("contexts", "words")):
-        for row in np.unique(np.concatenate([inputs, words, drawn.reshape(-1)])):
-            for column in range(12):                        # finite differences
-                ends = []
-                for h in (1e-5, -1e-5):
-                    moved = {name: tables[name].copy(), other: tables[other]}
-                    moved[name][row, column] += h
-                    ends.append(loss(moved["words"], moved["contexts"]))
-                expected[name][row, column] -= 0.5 * (ends[0] - ends[1]) / 2e-5
-    returned = model._step(inputs.astype(np.int32), np.column_stack([words[of], drawn]).astype(np.int32))
-    for name, table in model.optimizer_.params.items():
-        assert_allclose(table, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
-        assert (table != tables[name].astype(np.float32)).any()
-    itself = np.log1p(np.exp(tables["words"][inputs[2]] @ tables["contexts"][5]))
-    assert returned == pytest.approx(loss(tables["words"], tables["contexts"]) + itself, rel=1e-5)
+    tables = model.optimizer_.params
+    tables["contexts"][:] = 0.3 * rng.standard_normal(tables["contexts"].shape)
+    before = {name: table.astype(float) for name, table in tables.items()}
+    inputs, bounds = np.array([7, 3, 9, 7, 5], np.int32), np.array([20, 22, 25])
+    outputs = rng.integers(9, size=(2, 5), dtype=np.int32)
+    function = so.losses.cbow if kind is CBOW else so.losses.skip_gram
+    expected, gradients = function(*before.values(), inputs, outputs, [0, 2])
+    returned = model._step(inputs, outputs, bounds)
+    assert returned == pytest.approx(expected, rel=1e-5)
+    for (name, table), gradient in zip(before.items(), gradients, strict=True):
+        np.subtract.at(table, gradient.rows, 0.5 * gradient.values)
+        assert_allclose(tables[name], table, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_every_pair_is_visited_once_an_epoch_in_mixed_order(text, monkeypatch):
+def test_every_window_is_visited_once_an_epoch_in_mixed_order(text, monkeypatch):
     taken = []
-    monkeypatch.setattr(SkipGram, "_step", lambda model, inputs, outputs: taken.append((inputs, outputs[:, 0])) or 0.0)
+
+    def step(model, inputs, outputs, bounds):
+        taken.append([(outputs[b, 0], *inputs[bounds[b] - bounds[0]:bounds[b + 1] - bounds[0]])
+                      for b in range(len(outputs))])
+        return 0.0
+
+    monkeypatch.setattr(SkipGram, "_step", step)
     model = SkipGram(**{**SMALL, "epochs": 1, "sample": 0}).fit(text)
     known = [[model._number[word] for word in sentence if word in model._number] for sentence in text]
     rng = model._rng(0)
@@ -87,15 +82,16 @@ def test_every_pair_is_visited_once_an_epoch_in_mixed_order(text, monkeypatch):
     for sentence in known:
         for t, word in enumerate(sentence):
             b = next(reach)
-            expected += [(near, word) for near in sentence[max(0, t - b):t] + sentence[t + 1:t + 1 + b]]
-    visited = [pair for inputs, positive in taken for pair in zip(inputs.tolist(), positive.tolist(), strict=True)]
+            expected.append((word, *sentence[max(0, t - b):t], *sentence[t + 1:t + 1 + b]))
+    expected = [window for window in expected if len(window) > 1]
+    visited = [window for step in taken for window in step]
     assert sorted(visited) == sorted(expected)
     assert len(taken) == -(-n_words // 100) > 82            # of 8,200 words together
-    sizes = [len(inputs) for inputs, _ in taken[:82]]
+    sizes = [len(step) for step in taken[:82]]
     assert max(sizes) - min(sizes) <= 1
-    # The first pairs of the text must not all be in the first step.
+    # The first windows of the text must not all be in the first step.
     first = set(expected[:sizes[0]])
-    assert sum(pair in first for pair in visited[:sizes[0]]) < 0.5 * sizes[0]
+    assert sum(window in first for window in taken[0]) < 0.5 * sizes[0]
 
 
 def test_frequent_words_are_left_out_as_word2vec_does(text):
@@ -112,12 +108,14 @@ def test_frequent_words_are_left_out_as_word2vec_does(text):
     assert_allclose(drawn[:50] / 400_000, (power / power.sum())[:50], rtol=0.15)
 
 
+@both
 @pytest.mark.parametrize("missed", ["skip", "replay"])
-def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(text, missed):
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(text, missed, kind):
     before, trained = so.get_num_threads(), []
     for threads, seed in ((1, 3), (2, 3), (1, 4)):
         so.set_num_threads(threads)
-        trained.append(SkipGram(**SMALL, optimizer="Adam", missed=missed, random_state=seed).fit(text).vectors_.copy())
+        settings = {**SMALL, "optimizer": "Adam", "missed": missed, "random_state": seed, "batch_size": 800}
+        trained.append(kind(**settings).fit(text).vectors_.copy())
     so.set_num_threads(before)
     assert_array_equal(trained[0], trained[1])
     assert (trained[0] != trained[2]).any()

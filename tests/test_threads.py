@@ -262,6 +262,7 @@ ENTRIES = {
                      models.FactorizationMachineRegressor(dim=16))},
     "GloVe": lambda: words(models.GloVe(dim=20, epochs=1), sp.csr_array(pairs[:900])),
     "SkipGram": lambda: words(models.SkipGram(dim=20, epochs=1, min_count=1), text),
+    "CBOW": lambda: words(models.CBOW(dim=20, epochs=1, min_count=1), text),
 }
 """
 

@@ -184,6 +184,7 @@ FITS = {
     "bpr": lambda: pairs(models.ImplicitFactorization("bpr", epochs=2)),
     "warp": lambda: pairs(models.ImplicitFactorization("warp", epochs=2)),
     "skip-gram": lambda: text(models.SkipGram(epochs=2)),
+    "cbow": lambda: text(models.CBOW(epochs=2)),
     "glove": lambda: text(models.GloVe(epochs=2)),
 }
 

@@ -18,6 +18,7 @@ from sparseopt.embedding import Alias, bags, dots, gather, matmul
 from sparseopt.gradients import Gradient, MatmulGradient, RowGradient
 from sparseopt.losses import bpr, warp
 from sparseopt.models import (
+    CBOW,
     FactorizationMachineClassifier,
     FactorizationMachineRegressor,
     GloVe,
@@ -236,6 +237,11 @@ def word_vectors(folder: Path) -> None:
     text = words.sentences(datasets.read_texts([path])[0])
     skipgram = SkipGram(dim=4, epochs=1, min_count=1, sample=0.0, lr=0.01).fit(text)
     skipgram = skipgram.partial_fit(TEXT, grow=True)
+    cbow = CBOW(dim=4, epochs=1, min_count=1, sample=0.0, batch_size=8).fit(text)
+    print(cbow["rose"], cbow.batch_size)
+    loss, gradients = so.losses.skip_gram(so.zeros((3, 4)), so.zeros((3, 4)), [0, 1], [[2, 0]], [0])
+    loss += so.losses.cbow(so.zeros((3, 4)), so.zeros((3, 4)), [0, 1], [[2, 0]], offsets=[0])[0]
+    print(loss, gradients[0].values)
     words.write_vectors(folder / "vectors.txt", model.words_, model.vectors_)
     vectors: words.WordVectors = words.KeyedVectors(*words.read_vectors(folder / "vectors.txt"))
     print(words.tokenize("A rose"), vectors.most_similar("rose", n=2), skipgram.similarity("rose", "lily"))

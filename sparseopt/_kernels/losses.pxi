@@ -8,7 +8,7 @@
 #    bit. exponential and logarithm are our own for the same reason.
 
 cimport numpy as cnp
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -26,3 +26,4 @@ include "embedding.pxi"
 include "alias.pxi"
 include "losses/functions.pxi"
 include "losses/pairwise.pxi"
+include "losses/words.pxi"

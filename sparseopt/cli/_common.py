@@ -102,7 +102,7 @@ def add_settings(parser, models, **more):
         default = getattr(having[0], name)
         if says.get(name):
             kind = _KINDS.get(name, str if default is None else type(default))
-            owner, defaults = "", " or ".join(dict.fromkeys(str(getattr(model, name)) for model in having))
+            owner, defaults = "", " or ".join(dict.fromkeys(_said(getattr(model, name)) for model in having))
             if default is None:
                 defaults = "depends on the " + ("optimizer" if name == "lr" else "loss")
             elif len(models) > 1 and len(having) == 1:
@@ -111,6 +111,10 @@ def add_settings(parser, models, **more):
             parser.add_argument(flag(name), type=kind, choices=_CHOICES.get(name),
                                 metavar=None if name in _CHOICES else metavar,
                                 help=f"{says[name]} (default{owner}: {defaults})")
+
+
+def _said(default):
+    return "depends on the data" if default is None else str(default)
 
 
 def given(options, model, models=()):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _config, checkpoint, datasets, schedules
-from ..models import GloVe, SkipGram, glove
+from ..models import CBOW, GloVe, SkipGram, glove
 from ..models.words import (
     close_words,
     count_words,
@@ -29,17 +29,18 @@ from ._common import UsageError, add_settings, count, existing_file, flag, given
 from ._output import Output, add_format, check_table_path, write_table
 from ._run import Run, add_run
 
-_MODELS = {"glove": GloVe, "skipgram": SkipGram}
+_MODELS = {"cbow": CBOW, "glove": GloVe, "skipgram": SkipGram}
+_LOSSES = {GloVe: "mean weighted squared error", SkipGram: "mean loss of a pair", CBOW: "mean loss of a word"}
 _VECTORS = ("a file of vectors: GloVe's or word2vec's text format, or word2vec's binary format, also packed by gzip; "
             "or a checkpoint (.safetensors) of `sparseopt train words`")
 
 
 def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     words = train_commands.add_parser(
-        "words", help="train word vectors (GloVe or skip-gram) on plain text",
+        "words", help="train word vectors (GloVe, skip-gram or CBOW) on plain text",
         description="Train word vectors on text files. Without a file, the text is the documentation that every "
                     "Python carries. GloVe counts which words stand near each other, and fits the counts. Skip-gram "
-                    "reads the text itself. The command writes vectors.txt (word2vec's text format), "
+                    "and CBOW read the text itself. The command writes vectors.txt (word2vec's text format), "
                     "checkpoint.safetensors (for --resume), run.json (a summary of the run) and loss.png.")
     words.set_defaults(run=_train)
     add_reading(words)
@@ -49,7 +50,7 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     words.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
     words.add_argument("--neighbours", metavar="WORD,WORD",
                        help="words whose nearest words are printed (default: some frequent words)")
-    add_settings(words, [GloVe(), SkipGram()], x_max="least count of a pair with full weight",
+    add_settings(words, [GloVe(), SkipGram(), CBOW()], x_max="least count of a pair with full weight",
                  negative="number of random words for each word",
                  sample="words with a higher share of the text are left out at random",
                  window="largest distance of the words of a pair",
@@ -170,7 +171,7 @@ def _train(options):
                 run.train(out, model, lambda show: model._epoch(text, show), "words", **how)
     write_vectors(run.path("vectors.txt"), words, model.vectors_)
     _print(out, *_neighbours_of(out, words, model.vectors_, options.neighbours and options.neighbours.split(",")))
-    run.finish(out, model, "mean weighted squared error" if isinstance(model, GloVe) else "mean loss of a pair",
+    run.finish(out, model, _LOSSES[type(model)],
                data={"files": list(map(str, options.files)), **how, "words": n_words, "different": len(words)})
     return 0
 

@@ -6,5 +6,6 @@ same to the bit for any number of threads.
 """
 
 from .pairwise import bpr, warp
+from .words import cbow, skip_gram
 
-__all__ = ["bpr", "warp"]
+__all__ = ["bpr", "cbow", "skip_gram", "warp"]

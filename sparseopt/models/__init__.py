@@ -1,6 +1,7 @@
 """Models that the optimizers train."""
 
 from ._base import Model, Progress
+from .cbow import CBOW
 from .factorization_machine import FactorizationMachineClassifier, FactorizationMachineRegressor
 from .glove import GloVe
 from .implicit_factorization import ImplicitFactorization
@@ -9,6 +10,6 @@ from .matrix_factorization import MatrixFactorization
 from .skipgram import SkipGram
 
 __all__ = [
-    "FactorizationMachineClassifier", "FactorizationMachineRegressor", "GloVe", "ImplicitFactorization",
+    "CBOW", "FactorizationMachineClassifier", "FactorizationMachineRegressor", "GloVe", "ImplicitFactorization",
     "LogisticRegression", "MatrixFactorization", "Model", "Progress", "SkipGram",
 ]
