@@ -16,7 +16,12 @@ import sparseopt as so
 from sparseopt import checkpoint, datasets, evaluation, optimizers
 from sparseopt.embedding import Alias, bags, dots, gather, matmul
 from sparseopt.gradients import Gradient, MatmulGradient, RowGradient
+<<<<<<< HEAD
 from sparseopt.losses import bpr, warp
+=======
+from sparseopt.losses import glove as glove_loss
+from sparseopt.losses import squared_error
+>>>>>>> 76880cb (Losses of GloVe and MatrixFactorization in one compiled pass from rows and targets to the gradients' rows)
 from sparseopt.models import (
     CBOW,
     FactorizationMachineClassifier,
@@ -59,6 +64,17 @@ def every_optimizer(table: npt.NDArray[np.float32]) -> list[so.Optimizer]:
     ]
 
 
+def every_loss(table: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> float:
+    rows = [0, 1, 1]
+    rated, (users, items, user_bias, item_bias) = squared_error(table, table, bias, bias, rows, rows, [1, 2.5, 4],
+                                                                weights=None, regularization=0.1)
+    counted, gradients = glove_loss(table, table, bias, bias, rows, rows, np.array([1, 2, 7]), x_max=10, alpha=0.5)
+    opt = so.Adagrad([table, bias])
+    opt.step([users, user_bias])
+    print(items.rows, item_bias.values, len(gradients))
+    return rated + counted
+
+
 def every_gradient(n_rows: int, dim: int) -> list[Gradient]:
     """Gradients of one table, in all forms."""
     rows, values = np.array([1, 3, 1]), np.ones((3, dim), np.float32)
@@ -82,6 +98,7 @@ def own_steps() -> None:
         settings: tuple[str, str, str, float | None, int | None] = (
             opt.step_count, opt.missed, opt.nonfinite, opt.max_grad_norm, opt.num_threads)
         print(type(opt).__name__, opt.steps, opt.current_lr(), opt.nonfinite_rows, settings)
+    print(every_loss(table, np.zeros(10, np.float32)))
     of_the_first = optimizers.SGD(np.ones((3, 2)), lr=1.0, momentum=0.5, missed="replay")
     of_the_first.step(RowGradient([2], np.ones((1, 2))))
     of_the_first.catch_up([0, 2])

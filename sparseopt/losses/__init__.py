@@ -6,6 +6,7 @@ same to the bit for any number of threads.
 """
 
 from .pairwise import bpr, warp
+from .squares import glove, squared_error
 from .words import cbow, skip_gram
 
-__all__ = ["bpr", "cbow", "skip_gram", "warp"]
+__all__ = ["bpr", "cbow", "glove", "skip_gram", "squared_error", "warp"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import checkpoint, schedules
+from .. import _kernels, checkpoint, schedules
 from .._checks import NonfiniteError
 from .._text import listed, shown
 from .._typing import FilePath, Self
@@ -336,6 +336,21 @@ def _stored(value):
     if isinstance(value, np.random.Generator | np.random.RandomState):
         return None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def shuffled(rng, columns, batch_size):
+    """Yield batches of columns of one length, in a random order that is the same for all columns."""
+    n = len(columns[0])
+    order = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)     # shuffles faster than int64, and alike
+    rng.shuffle(order)
+    table = np.empty(n, [(f"{number}", column.dtype) for number, column in enumerate(columns)])
+    for name, column in zip(table.dtype.names, columns, strict=True):
+        table[name] = column
+    for start in range(0, n, batch_size):
+        chosen = order[start:start + batch_size]
+        batch = np.empty(len(chosen), table.dtype)
+        _kernels.take(table, chosen, batch, 1)          # a random place for each row, not for each number
+        yield [np.ascontiguousarray(batch[name]) for name in table.dtype.names]
 
 
 def repeats(X):

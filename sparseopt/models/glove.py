@@ -10,8 +10,9 @@ from .. import _memory, embedding
 from .._checks import at_least, flag
 from .._text import shown
 from .._typing import Self
-from ..gradients import MatmulGradient, RowGradient, _numbers, checked
-from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed, repeats, selection
+from ..gradients import _numbers, checked
+from ..losses.squares import _glove_of
+from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed, repeats, selection, shuffled
 from ._growing import grown
 from ._sentences import Numbers
 from .words import WordVectors, count_words, new_words, numbered, vocabulary
@@ -317,39 +318,25 @@ class GloVe(WordVectors, Model):
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
-        order = self._rng(epoch).permutation(X.nnz)
-        rows, columns = X.coords
-        targets, weights = np.log(X.data), np.minimum(1, (X.data / np.float32(self.x_max)) ** np.float32(self.alpha))
-        for start in range(0, X.nnz, self.batch_size):
-            batch = order[start:start + self.batch_size]
-            total += self._step(rows[batch], columns[batch], targets[batch], weights[batch])
-            done += len(batch)
+        for i, j, counts in shuffled(self._rng(epoch), (*X.coords, X.data), self.batch_size):
+            total += self._step(i, j, counts)
+            done += len(i)
             if callback and callback(Progress(self, epoch, done, X.nnz, total / done)):
                 self.loss_curve_.append(total / done)
                 return True
         self.loss_curve_.append(total / max(done, 1))
         return False
 
-    def _step(self, i, j, target, weight):
-        """Take a step on the entries (i, j). Return the sum of their losses."""
-        tables = self.optimizer_.params
-        n_words = len(tables["words"])
+    def _step(self, i, j, counts):
+        """Take a step on the entries (i, j). Return the sum of their weighted squared errors."""
+        tables = {name: self.optimizer_.params[name] for name in self._axes}
         self._catch_up({"words": i, "contexts": j, "word_bias": i, "context_bias": j})
-        word, context = embedding.gather(tables["words"], i), embedding.gather(tables["contexts"], j)
-        error = np.einsum("bd,bd->b", word, context) + tables["word_bias"][i] + tables["context_bias"][j] - target
-        slope = weight * error                  # the derivative of half the loss, as in the paper's code
-        gradients = {
-            "words": MatmulGradient(selection(slope, i, n_words), context),
-            "contexts": MatmulGradient(selection(slope, j, n_words), word),
-            "word_bias": RowGradient(i, slope),
-            "context_bias": RowGradient(j, slope),
-        }
+        squares, gradients = _glove_of(*tables.values(), i, j, counts, float(self.x_max), float(self.alpha))
         if self.missed == "dense":
-            gradients = {"words": gradients["words"].X.T @ context, "contexts": gradients["contexts"].X.T @ word,
-                         "word_bias": np.bincount(i, slope, n_words).astype(slope.dtype),
-                         "context_bias": np.bincount(j, slope, n_words).astype(slope.dtype)}
-        self._take_step(gradients)
-        return float(slope @ error)
+            gradients = [selection(np.ones_like(counts), gradient.rows, len(table)).T @ gradient.values
+                         for table, gradient in zip(tables.values(), gradients, strict=True)]
+        self._take_step(dict(zip(tables, gradients, strict=True)))
+        return squares
 
     def score(self, X: Text) -> float:
         """Return minus the mean weighted squared error over the entries of X. Higher is better, and 0 is the best.

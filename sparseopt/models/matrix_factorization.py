@@ -8,8 +8,9 @@ import scipy.sparse as sp
 
 from .. import _memory, embedding
 from .._ratings import Ratings
-from ..gradients import RowGradient, _numbers, checked
-from ._base import MakeOptimizer, Progress, Schedule, Seed, repeats
+from ..gradients import _numbers, checked
+from ..losses.squares import _squares_of
+from ._base import MakeOptimizer, Progress, Schedule, Seed, repeats, shuffled
 from ._recommender import Recommender, not_sparse
 
 
@@ -244,33 +245,23 @@ class MatrixFactorization(Recommender):
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
-        order = self._rng(epoch).permutation(X.nnz)
-        users, items = X.coords
-        for start in range(0, X.nnz, self.batch_size):
-            batch = order[start:start + self.batch_size]
-            total += self._step(users[batch], items[batch], X.data[batch])
-            done += len(batch)
+        for u, i, ratings in shuffled(self._rng(epoch), (*X.coords, X.data), self.batch_size):
+            total += self._step(u, i, ratings)
+            done += len(u)
             if callback and callback(Progress(self, epoch, done, X.nnz, total / done)):
                 self.loss_curve_.append(total / done)
                 return True
         self.loss_curve_.append(total / done)
         return False
 
-    def _step(self, u, i, rating):
+    def _step(self, u, i, ratings):
         """Take a step on the ratings of items i by users u. Return the sum of their squared errors."""
-        tables, decay = self.optimizer_.params, np.float32(self.regularization)
+        tables = {name: self.optimizer_.params[name] for name in ("users", "items", "user_bias", "item_bias")}
         self._catch_up({"users": u, "items": i, "user_bias": u, "item_bias": i})
-        p, q = embedding.gather(tables["users"], u), embedding.gather(tables["items"], i)
-        b, c = tables["user_bias"][u], tables["item_bias"][i]
-        error = np.einsum("bd,bd->b", p, q) + b + c + (np.float32(self.mean_) - rating)
-        slope = error[:, None]
-        self._take_step({
-            "users": RowGradient(u, slope * q + decay * p),
-            "items": RowGradient(i, slope * p + decay * q),
-            "user_bias": RowGradient(u, error + decay * b),
-            "item_bias": RowGradient(i, error + decay * c),
-        })
-        return float(error @ error)
+        squares, _, gradients = _squares_of(*tables.values(), u, i, ratings - np.float32(self.mean_), None,
+                                           float(self.regularization))
+        self._take_step(dict(zip(tables, gradients, strict=True)))
+        return squares
 
     def _scores(self, users):
         scores = super()._scores(users)
