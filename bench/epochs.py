@@ -48,8 +48,9 @@ def text():
 
 
 MODELS = {
-    "logistic": (lambda: models.LogisticRegression(epochs=EPOCHS), clicks),
-    "factorization machine": (lambda: models.FactorizationMachineClassifier(epochs=EPOCHS), clicks),
+    "logistic": (lambda: models.LogisticRegression(epochs=EPOCHS, early_stopping=False), clicks),
+    "factorization machine": (lambda: models.FactorizationMachineClassifier(epochs=EPOCHS, early_stopping=False),
+                              clicks),
     "softmax": (lambda: models.ImplicitFactorization("softmax", epochs=EPOCHS), pairs),
     "bpr": (lambda: models.ImplicitFactorization("bpr", epochs=EPOCHS), pairs),
     "warp": (lambda: models.ImplicitFactorization("warp", epochs=EPOCHS), pairs),

@@ -148,7 +148,7 @@ def test_one_pass_over_a_small_log_is_enough_to_be_calibrated(log, tmp_path, mon
                          tmp_path / name)
         found[name] = quality(printed)
     assert found["small"]["calibration"] == pytest.approx(1, abs=0.1)
-    assert found["small"]["log-loss"] < found["large"]["log-loss"] - 0.05
+    assert found["small"]["log-loss"] < found["large"]["log-loss"] - 0.03
     settings = [LogisticRegression.load(tmp_path / name / "checkpoint.safetensors").batch_size for name in found]
     assert settings == [128, 1024]
 

@@ -10,9 +10,8 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 import sparseopt as so
-from sparseopt import datasets, evaluation
+from sparseopt import _samples, datasets, evaluation
 from sparseopt.models import FactorizationMachineClassifier, FactorizationMachineRegressor, LogisticRegression
-from sparseopt.models._supervised import Compactor
 
 CLASSIFIERS = [LogisticRegression, FactorizationMachineClassifier]
 MODELS = [*CLASSIFIERS, FactorizationMachineRegressor]
@@ -82,16 +81,31 @@ def test_a_step_of_sgd_goes_along_the_finite_differences_of_the_dense_loss(model
     assert_allclose(model.loss_curve_[0], dense_loss(model, X, target, weight, before) / weight.sum(), rtol=1e-5)
 
 
-def test_a_batch_keeps_its_product_and_names_each_feature_once():
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_batch_keeps_its_product_and_names_each_feature_once(merged):
     X, _ = some_rows(200, 1000, repeats=True)
-    compact = Compactor(1000)
+    X = X.astype(np.float32)
+    batches, order = _samples.Batches(X, merged=merged), np.random.default_rng(0).permutation(200)
     for start, stop in ((0, 120), (120, 200), (30, 31), (40, 40)):
-        rows = X[start:stop]
-        batch, features = compact(X, start, stop)
-        assert_array_equal(np.sort(features), np.unique(rows.indices))
-        whole = np.zeros(rows.shape)
-        whole[:, features] = batch.toarray()
-        assert_array_equal(whole, rows.toarray())
+        for numbers in (None, order, order.astype(np.int32)):
+            rows = X[start:stop] if numbers is None else X[numbers[start:stop]]
+            features, values, columns, bounds = batches(start, stop, numbers)
+            assert_array_equal(np.sort(features), np.unique(rows.indices))
+            kept = slice(bounds[-1])
+            batch = sp.csr_array((values[kept], columns[kept], bounds), shape=(stop - start, len(features)))
+            whole = np.zeros(rows.shape)
+            whole[:, features] = batch.toarray()
+            assert_allclose(whole, rows.toarray(), rtol=1e-6)
+            assert bounds[-1] == (np.count_nonzero(rows.toarray()) if merged else rows.nnz)
+
+
+@pytest.mark.parametrize(("part", "at", "value"), [("indices", 7, 1000), ("indices", 7, -1), ("indptr", 2, 10**6)])
+def test_a_batch_of_numbers_that_were_changed_after_their_check_is_an_error(part, at, value):
+    X, _ = some_rows(200, 1000)
+    batches = _samples.Batches(X.astype(np.float32))
+    getattr(batches.X, part)[at] = value
+    with pytest.raises((IndexError, ValueError), match="X has"):
+        batches(0, 10)
 
 
 def test_logistic_regression_goes_where_scikit_learns_goes():
@@ -99,7 +113,8 @@ def test_logistic_regression_goes_where_scikit_learns_goes():
     X, y = some_rows(2000, 30)
     reference = linear_model.LogisticRegression(C=1 / 5.0, tol=1e-8, max_iter=1000).fit(X, y)
     steps = so.schedules.Cosine(0.05, steps=600)
-    ours = LogisticRegression(optimizer="Adam", lr=steps, l2=5.0, batch_size=2000, epochs=600, missed="skip").fit(X, y)
+    ours = LogisticRegression(optimizer="Adam", lr=steps, l2=5.0, batch_size=2000, epochs=600,
+                              early_stopping=False).fit(X, y)
     assert_array_equal(ours.classes_, reference.classes_)
     assert_allclose(ours.coef_, reference.coef_, atol=1e-4)
     assert_allclose(ours.intercept_, reference.intercept_, atol=1e-4)
@@ -272,8 +287,8 @@ def test_without_an_intercept_there_is_none_whatever_is_set_later():
 def test_weights_of_samples_count_them():
     X, y = some_rows(100)
     times = np.random.default_rng(0).integers(0, 4, 100)
-    weighted = LogisticRegression(epochs=3).fit(X, y, times)
-    repeated = LogisticRegression(epochs=3).fit(X[np.repeat(range(100), times)], np.repeat(y, times))
+    weighted = LogisticRegression(epochs=3, batch_size=1000).fit(X, y, times)
+    repeated = LogisticRegression(epochs=3, batch_size=1000).fit(X[np.repeat(range(100), times)], np.repeat(y, times))
     assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-5, atol=1e-6)
     assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=1e-6)
 
@@ -444,28 +459,66 @@ def split_by_hand(y, fraction, epochs_rng):
     return np.sort(np.concatenate(parts))
 
 
-def test_training_ends_when_the_loss_of_what_is_held_out_no_longer_falls():
+@pytest.mark.parametrize(("optimizer", "missed"), [("Ftrl", "skip"), ("Adam", "replay")])
+def test_training_ends_when_the_loss_of_what_is_held_out_no_longer_falls(optimizer, missed):
     X, y = some_rows(600)
-    model = LogisticRegression(epochs=60, lr=1.0, early_stopping=True, validation_fraction=0.25, n_iter_no_change=2,
-                               tol=1e-3).fit(X, y)
+    how = dict(optimizer=optimizer, missed=missed, lr=0.3, batch_size=100)
+    model = LogisticRegression(epochs=60, early_stopping=True, validation_fraction=0.25, n_iter_no_change=2, tol=1e-3,
+                               **how).fit(X, y)
     held_out = split_by_hand(y, 0.25, model._rng(1, 0))
     rest = np.setdiff1d(np.arange(600), held_out)
-    by_hand, losses = LogisticRegression(lr=1.0), []
+    by_hand, losses, tables = LogisticRegression(**how), [], []
     for _ in range(60):
         by_hand.partial_fit(X[rest], y[rest])
         losses.append(evaluation.log_loss(y[held_out] == "yes", by_hand.predict_proba(X[held_out])[:, 1]))
+        if missed == "replay":
+            by_hand.optimizer_.catch_up()
+        tables.append({name: table.copy() for name, table in by_hand.optimizer_.params.items()})
         best = [min(losses[:k], default=np.inf) for k in range(len(losses))]
         gained = [loss <= before - 1e-3 for loss, before in zip(losses, best, strict=True)]
         if gained[-2:] == [False, False]:
             break
-    assert 3 < model.n_iter_ == len(losses) < 60
+    assert 3 < model.n_iter_ == len(losses) + 1 < 60
+    for name, table in tables[int(np.argmin(losses))].items():
+        by_hand.optimizer_.params[name][:] = table
+    by_hand.partial_fit(X[held_out], y[held_out])           # at last, what was held out teaches once
     assert_array_equal(model.coef_, by_hand.coef_)
+    assert_array_equal(model.intercept_, by_hand.intercept_)
     noise = np.random.default_rng(1).standard_normal(600)
-    assert 5 < FactorizationMachineRegressor(epochs=200, early_stopping=True).fit(X, noise).n_iter_ < 200
+    assert 3 < FactorizationMachineRegressor(epochs=200, early_stopping=True).fit(X, noise).n_iter_ < 200
+
+
+def test_by_default_a_share_is_held_out_of_1000_samples_or_more():
+    X, y = some_rows(1000)
+    few, enough = (LogisticRegression(epochs=3).fit(X[:n], y[:n]) for n in (999, 1000))
+    assert (few.n_iter_, enough.n_iter_) == (3, 4)
+    assert LogisticRegression(epochs=3, early_stopping=False).fit(X, y).n_iter_ == 3
+    assert LogisticRegression().partial_fit(X, y).n_iter_ == 1
+
+
+def test_a_default_rate_follows_the_length_of_the_rows():
+    X, y = some_rows(1000)
+    for optimizer, power in (("Ftrl", 1), ("Adam", 1), ("SGD", 2)):
+        rates = [LogisticRegression(optimizer=optimizer, epochs=1).fit(X * factor, y).optimizer_.param_groups[0]["lr"]
+                 for factor in (1, 10)]
+        assert rates[0] == pytest.approx(rates[1] * 10**power, rel=1e-2)
+        of_intercept = [LogisticRegression(optimizer=optimizer, epochs=1).fit(X * factor, y).optimizer_.param_groups[1]
+                        for factor in (1, 10)]
+        assert of_intercept[0]["lr"] == pytest.approx(of_intercept[1]["lr"], rel=1e-2)
+        length = np.sqrt((X * X).sum(axis=1).mean())
+        assert rates[0] == pytest.approx(LogisticRegression.LEARNING_RATES[optimizer] / length**power, rel=1e-2)
+    assert LogisticRegression(lr=0.3).fit(X, y).optimizer_.param_groups[0]["lr"] == 0.3
+
+
+@pytest.mark.parametrize(("n", "steps"), [(20, 1), (1000, 32), (5000, 100), (50_000, 100), (819_200, 200)])
+def test_a_default_batch_is_a_hundredth_of_the_samples_from_32_to_4096(n, steps):
+    X, y = sp.csr_array(np.ones((n, 1), np.float32)), np.arange(n) % 2
+    model = LogisticRegression(epochs=1, early_stopping=False).fit(X, y)
+    assert model.optimizer_.steps == steps
 
 
 @pytest.mark.parametrize(("settings", "arguments", "message"), [
-    ({"early_stopping": 1}, {}, "early_stopping is 1; it must be True or False"),
+    ({"early_stopping": 1}, {}, "early_stopping is 1; it must be True, False or 'auto'"),
     ({"early_stopping": True, "validation_fraction": 1.0}, {}, "validation_fraction is 1.0; it must be above 0 and"),
     ({"early_stopping": True, "validation_fraction": 0.01}, {}, "validation_fraction is 0.01, which holds out 0 of 6"),
     ({"early_stopping": True, "validation_fraction": 0.4}, {"sample_weight": [1, 0, 0, 0, 0, 0]}, "is zero for all"),
@@ -535,10 +588,11 @@ def test_a_model_that_is_not_fitted_says_so():
 
 
 def test_the_loss_of_an_infinite_score_is_infinite_or_0_and_no_nan():
-    score, y = np.array([np.inf, -np.inf, np.inf, -np.inf], np.float32), np.array([1, 0, 0, 1], np.float32)
-    with np.errstate(over="ignore"):
-        assert LogisticRegression()._loss(score[:2], y[:2], None)[0] == 0
-        assert LogisticRegression()._loss(score, y, None)[0] == np.inf
+    X = sp.csr_array(np.array([[1], [-1], [1], [-1]], np.float32))
+    batch, weights = _samples.Batches(X)(0, 4), np.array([np.inf], np.float32)
+    right = np.array([1, 0, 1, 0], np.float32)
+    assert _samples.linear(batch, weights, None, _samples.LOG_LOSS, right)[0] == pytest.approx(0, abs=1e-30)
+    assert _samples.linear(batch, weights, None, _samples.LOG_LOSS, 1 - right)[0] == np.inf
 
 
 def test_labels_of_every_kind_of_text_and_integer_survive_a_checkpoint(tmp_path):

@@ -20,7 +20,7 @@ LAYERS = [
     {"_kernels"},
     {"_config", "_ratings", "_workspace", "gradients"},
     {"optimizers"},
-    {"embedding", "schedules"},
+    {"_samples", "embedding", "schedules"},
     {"checkpoint", "evaluation", "losses", "training"},
     {"_bench", "datasets", "models", "torch"},
     {"cli", "sparseopt"},

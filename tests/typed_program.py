@@ -16,12 +16,8 @@ import sparseopt as so
 from sparseopt import checkpoint, datasets, evaluation, optimizers
 from sparseopt.embedding import Alias, bags, dots, gather, matmul
 from sparseopt.gradients import Gradient, MatmulGradient, RowGradient
-<<<<<<< HEAD
-from sparseopt.losses import bpr, warp
-=======
+from sparseopt.losses import bpr, factorization_machine, linear, squared_error, warp
 from sparseopt.losses import glove as glove_loss
-from sparseopt.losses import squared_error
->>>>>>> 76880cb (Losses of GloVe and MatrixFactorization in one compiled pass from rows and targets to the gradients' rows)
 from sparseopt.models import (
     CBOW,
     FactorizationMachineClassifier,
@@ -146,6 +142,17 @@ def pairs(seed: np.random.Generator) -> float:
     opt.step(gradients)
     dP: RowGradient = warp(P, Q, b, np.array([0]), np.array([1]), np.array([[2, 3]]))[1][0]
     return loss + float(dP.values.sum())
+
+
+def samples(seed: np.random.Generator) -> float:
+    X, y = sp.csr_array(np.eye(3, dtype=np.float32)), np.array([0, 1, 1])
+    w, v, b = so.zeros(3), so.normal((3, 2), seed=seed), so.zeros(1)
+    opt = so.Ftrl([w, v, b], lr=0.1)
+    loss, gradients = factorization_machine(w, v, b, X, y, loss="squared_error", sample_weight=[1, 2, 3], rows=[0, 2])
+    opt.step(gradients)
+    dw: RowGradient = linear(w, None, X, y, loss="log_loss")[1][0]
+    print(dw.rows, dw.values)
+    return loss
 
 
 def loops(folder: Path) -> None:
@@ -322,6 +329,7 @@ def main(folder: Path) -> None:
     so.save(folder / "groups.safetensors", opt)
     look_ups(seed)
     pairs(seed)
+    samples(seed)
     loops(folder)
     recommenders(folder, seed)
     click_models(folder)

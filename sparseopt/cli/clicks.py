@@ -226,7 +226,7 @@ def _new_model(options, reader):
 
 def default_batch_size(files: Sequence[Path]) -> int:
     """The number of samples per step: a small log needs more steps, and a large log is trained faster in large ones."""
-    return 128 if sum(path.stat().st_size for path in files) < _SMALL else LogisticRegression().batch_size
+    return 128 if sum(path.stat().st_size for path in files) < _SMALL else 1024
 
 
 def _resumed(options):

@@ -5,8 +5,9 @@ gradients in the order of the tables. One compiled pass computes both. Each sum 
 same to the bit for any number of threads.
 """
 
+from ._linear import factorization_machine, linear
 from .pairwise import bpr, warp
 from .squares import glove, squared_error
 from .words import cbow, skip_gram
 
-__all__ = ["bpr", "cbow", "glove", "skip_gram", "squared_error", "warp"]
+__all__ = ["bpr", "cbow", "factorization_machine", "glove", "linear", "skip_gram", "squared_error", "warp"]

@@ -4,6 +4,7 @@ import numpy as np
 
 from .. import _config, _kernels
 from ..losses import pairwise
+
 _DRAWN = 16         # the most items that warp draws for a pair, which is enough for most pairs
 
 

@@ -1,5 +1,6 @@
 """The base of models of sparse features: checks of X and y, the training loop, classification and regression."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from numbers import Real
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.special import expit, log_expit, log_softmax, softmax
 
-from .. import _memory
+from .. import _memory, _samples
 from .._text import escaped, listed, shown
 from .._typing import Self
 from ..gradients import checked
@@ -20,6 +21,9 @@ from ._scikit import Routed, check_feature_names, feature_names
 
 _WIDEST_CLASS = 1 << 20         # bytes of a class in a file
 _SCORED = 4096                  # rows that are scored at a time, which bounds the memory
+_SMALLEST_BATCH, _LARGEST_BATCH = 32, 4096      # bounds of the default batch size of `fit`
+_BATCH_OF_A_STREAM = 1024       # the default batch size of `partial_fit`
+_ENOUGH_TO_HOLD_OUT = 1000      # samples from which early stopping by default holds out a share
 _HELD_OUT = (1, 0)              # the stream of random numbers that draws what is held out; an epoch's has one number
 _ENCODERS = ("Such values become numbers by scikit-learn's OneHotEncoder, or by its FeatureHasher if there are many "
              "different values")
@@ -33,7 +37,7 @@ class Supervised(Routed, Model):
     _by_feature: tuple[str, ...] = ("weights",)
     # More threads would save a tenth of the time. On busy cores, threads would wait ten times as long as a step takes.
     _threads = 1
-    _canonical = False          # whether repeated columns of a row must be summed before training
+    _beta: float | None = None      # β of Ftrl, for rows of length 1; None: Ftrl's default
 
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -73,49 +77,56 @@ class Supervised(Routed, Model):
         names, X = feature_names(X), self._checked_X(X, self.n_features)
         y, found = self._checked_y(y, X.shape[0])
         weight = self._by_class(_checked_weight(sample_weight, X.shape[0]), y, found)
-        held_out = None
-        if self.early_stopping:
-            X, y, weight, held_out = self._without_held_out(X, y, weight)
-        self._start(X.shape[1], y, weight, found)
+        train, held_out = self._split(y, weight)
+        self._start(X, y, weight, found, train)
         if names is not None:
             self.feature_names_in_ = names
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
-        best, without_gain = np.inf, 0
+        batch_size = self.batch_size
+        if batch_size is None:
+            batch_size = min(max(X.shape[0] // 100, _SMALLEST_BATCH), _LARGEST_BATCH)
+        best = Best(self, X) if held_out is not None else None
         for _ in range(self.epochs):
-            if self._train(X, y, weight, callback):
+            if self._train(X, y, weight, callback, batch_size, train):
+                return self
+            if best is not None and best.ends(self._mean_loss(X, y, weight, held_out)):
                 break
-            if held_out is not None:
-                loss = self._mean_loss(*held_out)
-                without_gain = 0 if loss <= best - self.tol else without_gain + 1
-                best = min(best, loss)
-                if without_gain >= self.n_iter_no_change:
-                    break
+        if best is not None and self.epochs:
+            best.restore()
+            self._train(X, y, weight, callback, batch_size, held_out)       # they can teach, too
         return self
 
-    def _without_held_out(self, X, y, weight):
-        """Return X, y and weight without the samples that are held out for early stopping, and a tuple of these."""
+    def _split(self, y, weight):
+        """Return the samples to train on, and those that early stopping holds out; None for all, and for none."""
+        few = len(y) < _ENOUGH_TO_HOLD_OUT
+        by_default = isinstance(self.early_stopping, str)
+        if not self.early_stopping or (by_default and few):
+            return None, None
         held_out = self._held_out(y, self._rng(*_HELD_OUT))
         train = np.setdiff1d(np.arange(len(y)), held_out)
         if not len(held_out) or not len(train):
+            if by_default:
+                return None, None
             raise ValueError(f"validation_fraction is {self.validation_fraction!r}, which holds out {len(held_out)} of "
                              f"{len(y)} samples; it must leave samples on both sides, or early_stopping must be False")
-        weights = [None if weight is None else weight[part] for part in (train, held_out)]
-        if weight is not None and not all(part.any() for part in weights):
+        if weight is not None and not all(weight[part].any() for part in (train, held_out)):
+            if by_default:
+                return None, None
             raise ValueError("sample_weight is zero for all samples that are held out, or for all others; more samples "
                              "must have a weight, or early_stopping must be False")
-        return X[train], y[train], weights[0], (X[held_out], y[held_out], weights[1])
+        return train, held_out
 
     def _held_out(self, y, rng):
         """Return the positions of the samples that are held out."""
         return np.sort(rng.permutation(len(y))[:round(len(y) * self.validation_fraction)])
 
-    def _mean_loss(self, X, y, weight):
+    def _mean_loss(self, X, y, weight, samples):
         loss = 0.0
-        for start, scores in self._scores_by_parts(X):
-            some = slice(start, start + len(scores))
-            loss += self._loss(scores, y[some], None if weight is None else weight[some])[0]
-        return loss / (len(y) if weight is None else float(weight.sum()))
+        for start, batch in self._parts(X, samples):
+            some = samples[start:start + _SCORED]
+            loss += self._forward(batch, self._kind(), y[some], None if weight is None else weight[some], False)[0]
+        return loss / (len(samples) if weight is None else float(weight[samples].sum()))
 
     def _by_class(self, weight, y, found):
         """Return the weights of the samples, with the weights of their classes."""
@@ -124,7 +135,7 @@ class Supervised(Routed, Model):
     def _go_on(self, X, y, sample_weight, callback, **known):
         """Train one more epoch on these samples. The first call begins a new model."""
         self._check_settings()
-        if self.early_stopping:
+        if self.early_stopping and not isinstance(self.early_stopping, str):
             raise ValueError("early_stopping is True; partial_fit trains one epoch on all samples that it gets, so "
                              "early_stopping must be False")
         begun = hasattr(self, "optimizer_")
@@ -135,36 +146,51 @@ class Supervised(Routed, Model):
         y, found = self._checked_y(y, X.shape[0], begun, **known)
         weight = self._by_class(_checked_weight(sample_weight, X.shape[0]), y, found)
         if not begun:
-            self._start(X.shape[1], y, weight, found)
+            self._start(X, y, weight, found)
             if names is not None:
                 self.feature_names_in_ = names
-        self._train(X, y, weight, callback)
+        self._train(X, y, weight, callback, self.batch_size or _BATCH_OF_A_STREAM)
         return self
 
-    def _start(self, n_features, y, weight, found):
+    def _start(self, X, y, weight, found, train=None):
         columns = self._columns(found)
-        tables = self._tables(n_features, columns)
+        self._length, self._size = _sizes(X, weight)
+        tables = self._tables(X.shape[1], columns)
         if self.fit_intercept:
+            some = slice(None) if train is None else train
             tables["intercept"] = _memory.zeros(columns or 1)
-            tables["intercept"][:] = self._first_intercept(y, weight)
+            tables["intercept"][:] = self._first_intercept(y[some], None if weight is None else weight[some])
         self.optimizer_: Optimizer = self._make_optimizer(tables, self._penalties(tables))
-        self.n_features_in_ = n_features
+        if self.fit_intercept and self.lr is None and not callable(self.optimizer):
+            # The intercept is the weight of a feature that is 1, however large the others are.
+            self.optimizer_.param_groups[-1]["lr"] *= self._size ** _power(self._check_optimizer()[0])
+        self.n_features_in_ = X.shape[1]
         self.loss_curve_: list[float] = []
         for name, value in found.items():
             setattr(self, name, value)
 
-    def _epoch(self, X, y, weight, callback):
-        n, epoch = X.shape[0], len(self.loss_curve_)
+    def _default_rate(self, name):
+        """Return a rate for rows of this length."""
+        rate, length = self.LEARNING_RATES.get(name), getattr(self, "_length", 1.0)
+        return None if rate is None else rate / length ** _power(name)
+
+    def _epoch(self, X, y, weight, callback, batch_size, samples=None):
+        n, epoch, kind = X.shape[0] if samples is None else len(samples), len(self.loss_curve_), self._kind()
         loss = counted = mean = 0.0
-        order = self._rng(epoch).permutation(n) if self.shuffle else None
-        compact = Compactor(X.shape[1])
-        for start in range(0, n, self.batch_size):
-            stop = min(n, start + self.batch_size)
-            rows = slice(start, stop) if order is None else order[start:stop]
-            batch, features = compact(X, start, stop) if order is None else compact(X[rows], 0, stop - start)
-            self._bring_up(features)
-            weights = None if weight is None else weight[rows]
-            loss += self._step(batch, features, y[rows], weights)
+        order = samples
+        if self.shuffle:
+            order = self._rng(epoch).permutation(n if samples is None else samples)
+        tables = [*self._by_feature, *(["intercept"] if self._intercept is not None else [])]
+        batches = self._batches(X)
+        for start in range(0, n, batch_size):
+            stop = min(n, start + batch_size)
+            some = slice(start, stop) if order is None else order[start:stop]
+            weights = None if weight is None else weight[some]
+            batch = batches(start, stop, order)
+            self._bring_up(batch.features)
+            of_batch, gradients = self._forward(batch, kind, y[some], weights)
+            self._take_step(dict(zip(tables, gradients, strict=False)))
+            loss += of_batch
             counted += stop - start if weights is None else float(weights.sum())
             mean = loss / counted if counted else 0.0
             ended = bool(callback and callback(Progress(self, epoch, stop, n, mean)))
@@ -181,39 +207,43 @@ class Supervised(Routed, Model):
         """Return the tables of a new model, without the intercept."""
         raise NotImplementedError
 
-    def _step(self, X, features, y, weight):
-        """Take a step on a batch whose columns are these features. Return the sum of its losses."""
-        raise NotImplementedError
+    def _batches(self, X):
+        return _samples.Batches(X)
 
-    def _scores(self, X, features):
-        """Return the scores of the rows of X, from which the loss computes predictions."""
+    def _forward(self, batch, *targets):
+        """Return the scores of a batch. With targets, return the sum of its losses, and the gradients of the tables."""
         raise NotImplementedError
 
     def _score_all(self, X):
         self._check_fitted()
         check_feature_names(self, feature_names(X))
         X = self._checked_X(X, self.n_features_in_)
-        return np.concatenate([scores for _, scores in self._scores_by_parts(X)])
+        return np.concatenate([self._forward(batch) for _, batch in self._parts(X)])
 
-    def _scores_by_parts(self, X):
-        """Yield the first row of each part of X, and the scores of the part."""
-        compact = Compactor(X.shape[1])
-        for start in range(0, X.shape[0], _SCORED):
-            batch, features = compact(X, start, min(start + _SCORED, X.shape[0]))
-            self._bring_up(features)
-            yield start, self._scores(batch, features)
+    def _parts(self, X, rows=None):
+        """Yield batches of all rows of X or of some, and the position of each batch."""
+        batches, n = self._batches(X), X.shape[0] if rows is None else len(rows)
+        for start in range(0, n, _SCORED):
+            batch = batches(start, min(start + _SCORED, n), rows)
+            self._bring_up(batch.features)
+            yield start, batch
 
     def _bring_up(self, features):
         self._catch_up(dict.fromkeys(self._by_feature, features))
 
-    def _add_intercept(self, scores):
-        """Add the intercept in place."""
-        if "intercept" in self.optimizer_.params:
-            scores += self.optimizer_.params["intercept"]
-        return scores
+    def _intercepts(self):
+        """Return the intercept of each score: zeros for a model without."""
+        self._check_fitted()
+        zeros = _memory.zeros(self.optimizer_.params["weights"].shape[1:] or 1)
+        return zeros if self._intercept is None else zeros + self._intercept
 
-    def _intercept_gradient(self, slope):
-        return {"intercept": np.atleast_1d(slope.sum(axis=0))} if "intercept" in self.optimizer_.params else {}
+    def _tables_now(self):
+        self._catch_up()
+        return self.optimizer_.params.items()
+
+    @property
+    def _intercept(self):
+        return self.optimizer_.params.get("intercept")
 
     def _table(self, name):
         """Return a read-only view of a table, after all missed steps are applied."""
@@ -224,16 +254,18 @@ class Supervised(Routed, Model):
         return table
 
     def _check_settings(self):
-        self._check_integers(epochs=0, batch_size=1)
+        self._check_integers(epochs=0, **({} if self.batch_size is None else {"batch_size": 1}))
         self._check_numbers("l1", "l2", zero=True)
         self._check_integers(n_iter_no_change=1)
         self._check_numbers("tol", zero=True)
         share = self.validation_fraction
         if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share < 1:
             raise ValueError(f"validation_fraction is {shown(share)}; it must be above 0 and below 1")
-        for name in ("shuffle", "fit_intercept", "early_stopping"):
-            if not isinstance(getattr(self, name), bool | np.bool_):
-                raise ValueError(f"{name} is {shown(getattr(self, name))}; it must be True or False")
+        for name, also in (("shuffle", ()), ("fit_intercept", ()), ("early_stopping", ("auto",))):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_) and not (isinstance(value, str) and value in also):
+                raise ValueError(f"{name} is {shown(value)}; it must be True{', False or ' if also else ' or False'}"
+                                 f"{listed(also)}")
         if self.n_features is not None:
             self._check_integers(n_features=1)
         try:
@@ -253,7 +285,11 @@ class Supervised(Routed, Model):
         """Return the hyper-parameters of each table that follow from l1 and l2."""
         l2 = {name: self.l2 if name in self._by_feature else 0.0 for name in tables}
         if str(self.optimizer).lower() == "ftrl":
-            return {name: {"l1": self.l1 if name == self._by_feature[0] else 0.0, "l2": l2[name]} for name in tables}
+            groups = {name: {"l1": self.l1 if name == self._by_feature[0] else 0.0, "l2": l2[name]} for name in tables}
+            if self._beta is not None:
+                for name, group in groups.items():
+                    group["beta"] = self._beta * self._length / (self._size if name == "intercept" else 1)
+            return groups
         return {name: {"weight_decay": l2[name]} for name in tables}
 
     def _checked_X(self, X, n_features):
@@ -281,9 +317,6 @@ class Supervised(Routed, Model):
         with np.errstate(over="ignore"):
             data = np.ascontiguousarray(X.data, dtype=np.float32)
         X = sp.csr_array((data, X.indices, X.indptr), shape=(X.shape[0], n_features or X.shape[1]))
-        if self._canonical and not X.has_canonical_format:
-            X = X.copy()
-            X.sum_duplicates()
         finite = np.isfinite(X.data)
         if not finite.all():
             first = int(finite.argmin())
@@ -409,18 +442,8 @@ class Classifier:
         weight = _checked_weight(sample_weight, len(predicted))
         return float(np.average(predicted == _checked_target(self, y, len(predicted)), weights=weight))
 
-    def _loss(self, score, y, weight):
-        """Return the sum of the losses, and its derivative with respect to each score."""
-        score = score.astype(np.float64)
-        if score.ndim == 2:
-            log_p = log_softmax(score, axis=1)
-            slope = np.exp(log_p)
-            own = np.arange(len(y)), y
-            slope[own] -= 1
-            return _weighted(-log_p[own], slope, weight)
-        small = np.exp(-np.abs(score))
-        p = np.where(score >= 0, 1, small) / (1 + small)
-        return _weighted(np.log1p(small) + np.maximum(np.where(y > 0, -score, score), 0), p - y, weight)
+    def _kind(self):
+        return _samples.SOFTMAX if len(self.classes_) > 2 else _samples.LOG_LOSS
 
     def _first_intercept(self, y, weight):
         return 0.0
@@ -584,9 +607,8 @@ class Regressor:
         error, variance = (np.average((y - of) ** 2, weights=weight) for of in (predicted, mean))
         return float(1 - error / variance)
 
-    def _loss(self, score, y, weight):
-        error = score.astype(np.float64) - y
-        return _weighted(error * error / 2, error, weight)
+    def _kind(self):
+        return _samples.SQUARED_ERROR
 
     def _first_intercept(self, y, weight):
         return np.average(y.astype(np.float64), weights=weight)
@@ -612,30 +634,58 @@ class Regressor:
         return tags
 
 
-class Compactor:
-    """Renumbers the columns of some rows of X, so that only the columns that occur are left.
+class Best:
+    """The tables after the best epoch so far, by the loss of the samples that are held out."""
 
-    All that is computed from these rows then fits into the processor's cache. Sorting would take several times as long.
-    The memory is one number per feature, but only the numbers of occurring features are touched.
-    """
+    def __init__(self, model, X):
+        self.model, self.loss, self.without_gain = model, np.inf, 0
+        # Under missed="skip", only the rows of features that occur are moved.
+        self.rows = slice(None) if model.missed == "replay" else _occurring(X)
+        self.kept = {}
 
-    def __init__(self, n_features):
-        self.place = np.empty(n_features, np.int32)
-        self.numbers = np.empty(0, np.int32)            # 0, 1, 2, ...
+    def ends(self, loss):
+        """Take the loss after an epoch into account, and return whether the training ends."""
+        gain = loss <= self.loss - self.model.tol
+        if not loss >= self.loss:
+            self.loss = loss
+            self.kept = {name: table[self._rows_of(name)].copy() for name, table in self.model._tables_now()}
+        self.without_gain = 0 if gain else self.without_gain + 1
+        return self.without_gain >= self.model.n_iter_no_change
 
-    def __call__(self, X, start, stop):
-        """Return the rows from start to stop with only the columns that occur, and the features of these columns."""
-        first, last = X.indptr[start], X.indptr[stop]
-        if last - first > len(self.numbers):
-            self.numbers = np.arange(last - first, dtype=np.int32)
-        place, indices, position = self.place, X.indices[first:last].astype(np.intp), self.numbers[:last - first]
-        place[indices] = position
-        # If a feature is repeated, only its last entry finds its own position in `place`.
-        features = indices.compress(place.take(indices, mode="clip") == position)
-        place[features] = self.numbers[:len(features)]
-        places = place.take(indices, mode="clip")
-        bounds = (X.indptr[start:stop + 1] - first).astype(np.int32, copy=False)
-        return sp.csr_array((X.data[first:last], places, bounds), shape=(stop - start, len(features))), features
+    def restore(self):
+        for name, table in self.model._tables_now():
+            table[self._rows_of(name)] = self.kept[name]
+
+    def _rows_of(self, name):
+        return slice(None) if name == "intercept" else self.rows
+
+
+def _power(name):
+    """Return the power of x by which a step of an optimizer moves a score."""
+    return 2 if name == "SGD" else 1
+
+
+def _occurring(X):
+    """Return the numbers of the columns that have an entry."""
+    occurs = np.zeros(X.shape[1], np.bool_)
+    for start in range(0, len(X.indices), _SCORED):
+        occurs[X.indices[start:start + _SCORED]] = True
+    return np.flatnonzero(occurs)
+
+
+def _sizes(X, weight):
+    """Return the root mean squares of the lengths of the rows of X, and of its entries; 1 if all entries are 0."""
+    squares = entries = 0.0
+    for start in range(0, X.shape[0], _SCORED):
+        bounds = X.indptr[start:start + _SCORED + 1]
+        x = X.data[bounds[0]:bounds[-1]]
+        w = 1.0 if weight is None else np.repeat(weight[start:start + _SCORED], np.diff(bounds))
+        squares += (np.square(x, dtype=np.float64) * w).sum()
+        entries += ((x != 0) * w).sum()
+    if not squares > 0:
+        return 1.0, 1.0
+    samples = X.shape[0] if weight is None else weight.sum()
+    return tuple(float(f"{math.sqrt(squares / n):.3g}") for n in (samples, entries))    # whatever the order of the sums
 
 
 def _numbers(X):
@@ -668,12 +718,6 @@ def _first_without_number(X, names):
         return "", value
     row, column = place
     return f" at row {row}, column {column if names is None else shown(names[column])}", value
-
-
-def _weighted(losses, slopes, weight):
-    if weight is not None:
-        losses, slopes = losses * weight, slopes * (weight if slopes.ndim == 1 else weight[:, None])
-    return float(losses.sum()), slopes
 
 
 def _checked_weight(weight, n):

@@ -5,43 +5,44 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import scipy.sparse as sp
 
-from .. import _memory
-from ..gradients import RowGradient
+from .. import _memory, _samples
 from ._base import MakeOptimizer, Schedule, Seed
 from ._supervised import Classifier, Regressor, Supervised
 
+_INIT_SCALE = 0.05      # of the first vectors, for rows of length 1
+
 
 class _FactorizationMachine(Supervised):
-    LEARNING_RATES = {  # noqa: RUF012
-        "SGD": 0.003, "Adagrad": 0.02, "RowwiseAdagrad": 0.02, "Adadelta": 0.5, "RMSprop": 0.001, "Adam": 0.0015,
-        "AdamW": 0.0015, "RowwiseAdam": 0.0015, "Adamax": 0.004, "NAdam": 0.0015, "Ftrl": 0.05, "Lion": 0.0003,
+    LEARNING_RATES = {  # noqa: RUF012      # for rows of length 1
+        "SGD": 0.03, "Adagrad": 0.1, "RowwiseAdagrad": 0.1, "Adadelta": 2.5, "RMSprop": 0.005, "Adam": 0.008,
+        "AdamW": 0.008, "RowwiseAdam": 0.008, "Adamax": 0.02, "NAdam": 0.008, "Ftrl": 0.5, "Lion": 0.003,
     }
-    _canonical = True           # x² must be the square of the sum of repeated entries
+    _beta = 3.0                 # smaller first steps: the vectors of rare features would fit noise
     _axes: ClassVar = {**Supervised._axes, "factors": ("feature", "dim")}
     _by_feature = ("weights", "factors")
 
     def __init__(self, dim: int = 8, optimizer: str | MakeOptimizer = "Ftrl", lr: float | Schedule | None = None,
-                 l1: float = 0.0, l2: float = 0.0, init_scale: float = 0.01, epochs: int = 5, batch_size: int = 256,
-                 shuffle: bool = True, fit_intercept: bool = True, n_features: int | None = None,
+                 l1: float = 0.0, l2: float = 0.0, init_scale: float | None = None, epochs: int = 5,
+                 batch_size: int | None = None, shuffle: bool = True, fit_intercept: bool = True,
+                 n_features: int | None = None,
                  missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0,
-                 early_stopping: bool = False, validation_fraction: float = 0.1, n_iter_no_change: int = 5,
-                 tol: float = 1e-4) -> None:
+                 early_stopping: bool | Literal["auto"] = "auto", validation_fraction: float = 0.1,
+                 n_iter_no_change: int = 2, tol: float = 1e-4) -> None:
         self.dim = dim
         self.optimizer = optimizer
         self.lr = lr
         self.l1 = l1
         self.l2 = l2
-        self.init_scale = init_scale
+        self.init_scale: float | None = init_scale
         self.epochs = epochs
-        self.batch_size = batch_size
+        self.batch_size: int | None = batch_size
         self.shuffle = shuffle
         self.fit_intercept = fit_intercept
         self.n_features = n_features
         self.missed = missed
         self.random_state = random_state
-        self.early_stopping = early_stopping
+        self.early_stopping: bool | Literal["auto"] = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
@@ -59,57 +60,28 @@ class _FactorizationMachine(Supervised):
     @property
     def intercept_(self) -> np.ndarray:
         self._check_fitted()
-        return self._add_intercept(_memory.zeros(self.optimizer_.params["weights"].shape[1:] or 1))
+        return self._intercepts()
 
     def _check_settings(self):
         super()._check_settings()
         self._check_integers(dim=1)
-        self._check_numbers("init_scale")
+        if self.init_scale is not None:
+            self._check_numbers("init_scale")
 
     def _tables(self, n_features, columns):
         width = self.dim * math.prod(columns)
+        scale = _INIT_SCALE / self._length if self.init_scale is None else self.init_scale
         return {"weights": _memory.zeros((n_features, *columns)),
-                "factors": _memory.normal((n_features, width), scale=self.init_scale, seed=self._rng())}
+                "factors": _memory.normal((n_features, width), scale=scale, seed=self._rng())}
 
     # With several classes, the columns of "factors" are the vectors of the first class, those of the second, and so on.
 
-    def _step(self, X, features, y, weight):
-        score, factors, sums, squares = self._forward(X, features)
-        loss, slope = self._loss(score, y, weight)
-        # The gradient of ½ (Σ x v)² - ½ Σ (x v)², summed over the batch, is Xᵀ(slope · Xv) - v · (X∘X)ᵀ slope.
-        columns, width = slope.shape[1:], sums.shape[1]
-        weighted = slope[..., None] * _by_class(sums, columns)
-        gradient = X.T @ np.column_stack([weighted.reshape(sums.shape), slope])
-        by_factor = gradient[:, :width] - (
-            _by_class(factors, columns) * (squares.T @ slope)[..., None]).reshape(factors.shape)
-        self._take_step({"weights": RowGradient(features, gradient[:, width:].reshape(-1, *columns)),
-                         "factors": RowGradient(features, by_factor), **self._intercept_gradient(slope)})
-        return loss
+    def _batches(self, X):
+        return _samples.Batches(X, merged=True)     # x² is the square of a sum of repeated entries
 
-    def _scores(self, X, features):
-        return self._forward(X, features)[0]
-
-    def _forward(self, X, features):
-        """Return scores by Rendle's linear-time form, and the parts that their gradient needs."""
+    def _forward(self, batch, *targets):
         tables = self.optimizer_.params
-        factors, weights = tables["factors"][features], tables["weights"][features]
-        columns = weights.shape[1:]
-        product = X @ np.column_stack([factors, weights])
-        sums, linear = product[:, :factors.shape[1]], product[:, factors.shape[1]:].reshape(-1, *columns)
-        squares = sp.csr_array((X.data * X.data, X.indices, X.indptr), shape=X.shape)
-        pairs = _squared(sums, columns) - squares @ _squared(factors, columns)
-        return self._add_intercept(linear + pairs / 2), factors, sums, squares
-
-
-def _squared(vectors, columns):
-    """Return the squared lengths of vectors, shape (n, *columns)."""
-    each = _by_class(vectors, columns)
-    return np.einsum("...d,...d->...", each, each)
-
-
-def _by_class(vectors, columns):
-    """Return vectors of shape (n, *columns, dim), from an array with one row for all vectors of a feature."""
-    return vectors.reshape(len(vectors), *columns, vectors.shape[1] // math.prod(columns))
+        return _samples.factorization_machine(batch, tables["weights"], tables["factors"], self._intercept, *targets)
 
 
 class FactorizationMachineClassifier(Classifier, _FactorizationMachine):
@@ -134,20 +106,23 @@ class FactorizationMachineClassifier(Classifier, _FactorizationMachine):
         The name of an optimizer of this library, which then uses one thread. Or a callable that takes a dict of tables
         and returns an optimizer: `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
-        The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for this
-        model. If that table has no rate, None stands for the optimizer's default.
+        The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for rows
+        of length 1. That rate is divided by the root mean square of the lengths of the first X's rows; for SGD, by its
+        square. The rate of the intercept is larger by the root mean square of the entries. If the table has no rate,
+        None stands for the optimizer's default. β of Ftrl is 3 times this length.
     l1 : float
         λ1 of Ftrl for the weights w, 0 or more. The vectors have no such penalty. Other optimizers need 0.
     l2 : float
         λ2 of Ftrl for weights and vectors, 0 or more. For other optimizers by name, their weight decay, which some of
         these decouple from the gradient. A step decays touched rows under missed="skip", and all rows under "replay".
         The intercept has no penalty.
-    init_scale : float
-        The vectors start with draws from a normal distribution. This is its standard deviation, above 0.
+    init_scale : None or float
+        The vectors start with draws from a normal distribution. This is its standard deviation, above 0. None stands
+        for 0.05, divided by the root mean square of the lengths of the first X's rows.
     epochs : int
         Passes over the samples in `fit`, 0 or more.
-    batch_size : int
-        Samples per step, 1 or more.
+    batch_size : None or int
+        As in `LogisticRegression`.
     shuffle : bool
         Whether an epoch takes the samples in random order. False is faster, because batches are read in place.
     fit_intercept : bool
@@ -204,11 +179,13 @@ class FactorizationMachineClassifier(Classifier, _FactorizationMachine):
     """
 
     def __init__(self, dim: int = 8, optimizer: str | MakeOptimizer = "Ftrl", lr: float | Schedule | None = None,
-                 l1: float = 0.0, l2: float = 0.0, init_scale: float = 0.01, epochs: int = 5, batch_size: int = 256,
-                 shuffle: bool = True, fit_intercept: bool = True, n_features: int | None = None,
+                 l1: float = 0.0, l2: float = 0.0, init_scale: float | None = None, epochs: int = 5,
+                 batch_size: int | None = None, shuffle: bool = True, fit_intercept: bool = True,
+                 n_features: int | None = None,
                  missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0,
-                 class_weight: Mapping[Any, float] | Literal["balanced"] | None = None, early_stopping: bool = False,
-                 validation_fraction: float = 0.1, n_iter_no_change: int = 5, tol: float = 1e-4) -> None:
+                 class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+                 early_stopping: bool | Literal["auto"] = "auto", validation_fraction: float = 0.1,
+                 n_iter_no_change: int = 2, tol: float = 1e-4) -> None:
         super().__init__(dim, optimizer, lr, l1, l2, init_scale, epochs, batch_size, shuffle, fit_intercept, n_features,
                          missed, random_state, early_stopping, validation_fraction, n_iter_no_change, tol)
         self.class_weight: Mapping[Any, float] | Literal["balanced"] | None = class_weight

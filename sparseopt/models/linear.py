@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import _memory
-from ..gradients import RowGradient
+from .. import _memory, _samples
 from ._base import MakeOptimizer, Schedule, Seed
 from ._supervised import Classifier, Supervised
 
@@ -23,7 +22,7 @@ class LogisticRegression(Classifier, Supervised):
 
     The gradient of a batch is a sum over its samples, not a mean. So the steps of a rare feature do not depend on the
     batch size. SGD and other optimizers that do not divide by the size of gradients need a rate for the batch size. The
-    rate of SGD in `LEARNING_RATES` is for batches of about 1,000.
+    rate of SGD in `LEARNING_RATES` is for batches of some hundreds.
 
     Parameters
     ----------
@@ -31,8 +30,10 @@ class LogisticRegression(Classifier, Supervised):
         The name of an optimizer of this library, which then uses one thread. Or a callable that takes a dict of tables
         and returns an optimizer: `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
-        The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for this
-        model. If that table has no rate, None stands for the optimizer's default.
+        The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for rows
+        of length 1. That rate is divided by the root mean square of the lengths of the first X's rows; for SGD, by its
+        square. The rate of the intercept is larger by the root mean square of the entries. If the table has no rate,
+        None stands for the optimizer's default.
     l1 : float
         λ1 of Ftrl, 0 or more: weights of features with little effect become exactly 0. Other optimizers need 0.
     l2 : float
@@ -41,8 +42,9 @@ class LogisticRegression(Classifier, Supervised):
         no penalty.
     epochs : int
         Passes over the samples in `fit`, 0 or more.
-    batch_size : int
-        Samples per step, 1 or more.
+    batch_size : None or int
+        Samples per step, 1 or more. None stands for 1,024 in `partial_fit`. In `fit`, None stands for a hundredth of
+        the samples, from 32 to 4,096.
     shuffle : bool
         Whether an epoch takes the samples in random order. False is faster, because batches are read in place. Choose
         False for streams, and for samples whose order means nothing.
@@ -59,9 +61,11 @@ class LogisticRegression(Classifier, Supervised):
     class_weight : None, "balanced" or dict
         A factor for the weight of each sample, by class. A class that a dict does not have counts 1. "balanced" gives
         all classes the same sum: n_samples / (n_classes · number of samples of the class).
-    early_stopping : bool
-        Whether `fit` holds out samples, and ends when their loss no longer falls. The model is then the one of the last
-        epoch, as in scikit-learn's SGDClassifier. `partial_fit` needs False.
+    early_stopping : bool or "auto"
+        Whether `fit` holds out samples, and ends when their loss no longer falls. The tables then get their values
+        after the best epoch. At last, `fit` trains once on the samples that were held out. "auto" stands for True from
+        1,000 samples on, and for False below, or if all samples of a side have the weight 0. `partial_fit` holds out
+        none: "auto" stands for False there, and True is an error.
     validation_fraction : float
         The share of samples of each class that is held out, above 0 and below 1.
     n_iter_no_change : int
@@ -84,7 +88,7 @@ class LogisticRegression(Classifier, Supervised):
         The names of the columns, if the X of the training was a data frame. Another X must have the same names in the
         same order.
     n_iter_ : int
-        The number of epochs so far.
+        The number of epochs so far. The pass over the samples that were held out counts as one.
     loss_curve_ : list of float
         The mean log-loss of each epoch. The loss of a sample is measured before the step on its batch.
 
@@ -108,30 +112,31 @@ class LogisticRegression(Classifier, Supervised):
     McMahan et al. 2013, "Ad Click Prediction: a View from the Trenches".
     """
 
-    LEARNING_RATES = {  # noqa: RUF012
-        "SGD": 0.001, "Adagrad": 0.07, "RowwiseAdagrad": 0.07, "Adadelta": 3.0, "RMSprop": 0.005, "Adam": 0.007,
-        "AdamW": 0.007, "RowwiseAdam": 0.007, "Adamax": 0.02, "NAdam": 0.007, "Ftrl": 0.1, "Lion": 0.003,
+    LEARNING_RATES = {  # noqa: RUF012      # for rows of length 1
+        "SGD": 0.02, "Adagrad": 0.35, "RowwiseAdagrad": 0.35, "Adadelta": 15.0, "RMSprop": 0.025, "Adam": 0.035,
+        "AdamW": 0.035, "RowwiseAdam": 0.035, "Adamax": 0.1, "NAdam": 0.035, "Ftrl": 0.5, "Lion": 0.015,
     }
 
     def __init__(self, optimizer: str | MakeOptimizer = "Ftrl", lr: float | Schedule | None = None, l1: float = 0.0,
-                 l2: float = 0.0, epochs: int = 5, batch_size: int = 1024, shuffle: bool = True,
+                 l2: float = 0.0, epochs: int = 5, batch_size: int | None = None, shuffle: bool = True,
                  fit_intercept: bool = True, n_features: int | None = None,
                  missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0,
-                 class_weight: Mapping[Any, float] | Literal["balanced"] | None = None, early_stopping: bool = False,
-                 validation_fraction: float = 0.1, n_iter_no_change: int = 5, tol: float = 1e-4) -> None:
+                 class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+                 early_stopping: bool | Literal["auto"] = "auto", validation_fraction: float = 0.1,
+                 n_iter_no_change: int = 2, tol: float = 1e-4) -> None:
         self.optimizer = optimizer
         self.lr = lr
         self.l1 = l1
         self.l2 = l2
         self.epochs = epochs
-        self.batch_size = batch_size
+        self.batch_size: int | None = batch_size
         self.shuffle = shuffle
         self.fit_intercept = fit_intercept
         self.n_features = n_features
         self.missed = missed
         self.random_state = random_state
         self.class_weight: Mapping[Any, float] | Literal["balanced"] | None = class_weight
-        self.early_stopping = early_stopping
+        self.early_stopping: bool | Literal["auto"] = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
@@ -144,15 +149,10 @@ class LogisticRegression(Classifier, Supervised):
     @property
     def intercept_(self) -> np.ndarray:
         self._check_fitted()
-        return self._add_intercept(_memory.zeros(self.optimizer_.params["weights"].shape[1:] or 1))
+        return self._intercepts()
 
     def _tables(self, n_features, columns):
         return {"weights": _memory.zeros((n_features, *columns))}
 
-    def _step(self, X, features, y, weight):
-        loss, slope = self._loss(self._scores(X, features), y, weight)
-        self._take_step({"weights": RowGradient(features, X.T @ slope), **self._intercept_gradient(slope)})
-        return loss
-
-    def _scores(self, X, features):
-        return self._add_intercept(X @ self.optimizer_.params["weights"][features])
+    def _forward(self, batch, *targets):
+        return _samples.linear(batch, self.optimizer_.params["weights"], self._intercept, *targets)
