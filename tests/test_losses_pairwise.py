@@ -138,6 +138,20 @@ def test_warp_leaves_out_pairs_whose_item_is_far_ahead():
     assert [one.rows.tolist() for one in gradients] == [[1], [4, 3], [4, 3]]
 
 
+def test_a_pair_with_few_draws_of_its_own_goes_on_with_those_of_the_next_pairs():
+    """As the model has warp do: the same as if each pair had been given all of these draws."""
+    (*tables, users, items, negatives, weights), X = a_batch()
+    own, tries = (X.indptr, X.indices), 25
+    long = np.array([np.roll(negatives.reshape(-1), -4 * k)[:tries] for k in range(len(users))])
+    expected, slopes = warp(*tables, users, items, long, weights, seen=X, regularization=0.1)
+    loss, gradients = so.losses.pairwise._pairs(*tables, users, items, negatives, weights, own, 0.1,
+                                                so.losses.pairwise._log_ranks(N_ITEMS, tries, np.float64))
+    assert loss == expected != warp(*tables, users, items, negatives, weights, seen=X)[0]
+    for one, other in zip(gradients, slopes, strict=True):
+        assert (one.rows == other.rows).all()
+        assert (one.values == other.values).all()
+
+
 def test_bpr_of_scores_far_apart_is_finite():
     (P, Q, b, *_), _ = a_batch(np.float32)
     b[3], b[4] = 3e4, -3e4

@@ -99,8 +99,8 @@ def test_the_gradient_of_ratings_is_that_of_the_loss():
     check_one_step(model, X, loss, value=lambda t: (errors(t)**2).sum())
 
 
-def weighted_taste():
-    X = taste(n_users=7, n_items=9)
+def weighted_taste(n_items=9):
+    X = taste(n_users=7, n_items=n_items)
     X.data[:] = np.random.default_rng(5).uniform(0.5, 2, X.nnz)
     return X, *X.tocoo().coords, X.data.astype(np.float64)
 
@@ -168,16 +168,17 @@ def test_sampled_softmax_takes_the_sum_over_all_others_in_the_mean():
     assert loss[64] == pytest.approx(loss[None], rel=0.02)
 
 
-@pytest.mark.parametrize(("loss", "negatives", "popularity"), [
-    ("bpr", 1, 0.5), ("bpr", 3, 0.5), ("warp", 5, 0.0), ("warp", 40, 0.0), ("warp", 10_000, 0.0)])
-def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss, negatives, popularity):
-    X, u, i, w = weighted_taste()
+@pytest.mark.parametrize(("loss", "negatives", "popularity", "n_items"), [
+    ("bpr", 1, 0.5, 9), ("bpr", 3, 0.5, 9), ("warp", 5, 0.0, 9), ("warp", 30, 0.0, 40), ("warp", 10**9, 0.0, 40)])
+def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss, negatives, popularity, n_items):
+    X, u, i, w = weighted_taste(n_items)
     model = ImplicitFactorization(loss, dim=3, regularization=0.3, optimizer=by_sgd, epochs=0, batch_size=10**6,
                                   negatives=negatives).fit(X)
     rng = ImplicitFactorization()._rng(0)
     order = rng.permutation(X.nnz)
-    each = negatives if loss == "bpr" else max(min(negatives, 16), -(-negatives // X.nnz))
-    drawn = so.embedding.Alias((np.bincount(X.indices, minlength=9) + 1)**popularity).draw((X.nnz, each), rng)
+    tries = negatives if loss == "bpr" else min(negatives, n_items)
+    each = negatives if loss == "bpr" else max(min(tries, 16), -(-tries // X.nnz))
+    drawn = so.embedding.Alias((np.bincount(X.indices, minlength=n_items) + 1)**popularity).draw((X.nnz, each), rng)
     u, i, w = u[order], i[order], w[order]
     theirs = X.toarray() > 0
 
@@ -186,7 +187,7 @@ def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss, neg
         scores = t["users"] @ t["items"].T + t["item_bias"]
         for pair in range(X.nnz):
             user, item, weight = u[pair], i[pair], w[pair]
-            tried = np.roll(drawn.reshape(-1), -each * pair)[:negatives]     # warp goes on with those of the next pairs
+            tried = np.roll(drawn.reshape(-1), -each * pair)[:tries]     # warp goes on with those of the next pairs
             for place, j in enumerate(tried):
                 if theirs[user, j]:
                     continue
@@ -195,8 +196,8 @@ def test_the_gradient_of_pairs_is_that_of_the_loss_with_what_was_drawn(loss, neg
                     yield (weight / negatives * np.log1p(np.exp(scores[user, j] - scores[user, item])),
                            weight / negatives * 0.15 * norms)
                 elif scores[user, j] > scores[user, item] - 1:
-                    yield (weight * np.log(max((9 - 1) // (place + 1), 1)) * (1 - scores[user, item] + scores[user, j]),
-                           weight * 0.15 * norms)
+                    rank = max((n_items - 1) // (place + 1), 1)
+                    yield weight * np.log(rank) * (1 - scores[user, item] + scores[user, j]), weight * 0.15 * norms
                     break
 
     check_one_step(model, X, lambda t: sum(map(sum, terms(t))), value=lambda t: sum(term for term, _ in terms(t)))

@@ -14,6 +14,8 @@ def steps(model, X, negatives, rng):
     warp needs few draws for most pairs, and many for some. So a pair goes on with the draws of the next pairs.
     """
     each, regularization = model._setting("negatives"), model._setting("regularization")
+    if model.loss == "warp":
+        each = min(each, X.shape[1])        # after more tries, the estimated rank is 1 and its logarithm 0
     ranks = pairwise._log_ranks(X.shape[1], each) if model.loss == "warp" else None
     own = X.indptr, X.indices
     users = np.repeat(np.arange(X.shape[0], dtype=np.int32), np.diff(X.indptr))
@@ -29,7 +31,7 @@ def steps(model, X, negatives, rng):
             model._catch_up({"users": u, "items": read, "item_bias": read})
         loss, gradients = pairwise._pairs(tables["users"], tables["items"], tables["item_bias"], u, i, drawn, weights,
                                           own, regularization, ranks)
-        model._take_step(dict(zip(tables, gradients, strict=True)))
+        model._take_step(dict(zip(("users", "items", "item_bias"), gradients, strict=True)))
         yield len(batch), loss
 
 
