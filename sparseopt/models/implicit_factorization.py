@@ -18,7 +18,7 @@ _ALL = 1 << 14              # up to this number of items, softmax uses all items
 # The values of parameters that are None, and the standard deviation of the product of two new vectors.
 _DEFAULTS = {
     "softmax": {"negatives": 2048, "popularity": 0.5, "regularization": 0.2, "spread": 1e-4},
-    "bpr": {"negatives": 4, "popularity": 0.5, "regularization": 0.04, "spread": 0.08},
+    "bpr": {"negatives": 2, "popularity": 0.5, "regularization": 0.04, "spread": 0.08},
     "warp": {"negatives": 1000, "popularity": 0.0, "regularization": 0.2, "spread": 1e-4},
 }
 
@@ -74,7 +74,7 @@ class ImplicitFactorization(Recommender):
         loss     an integer                     None                                "batch"
         =======  =============================  ==================================  ========================
         softmax  items for all users of a step  2048 if n_items > 16,384, else all  the items of these users
-        bpr      items for each pair            4                                   not allowed
+        bpr      items for each pair            2                                   not allowed
         warp     the most items tried           1000                                not allowed
                  for each pair
         =======  =============================  ==================================  ========================
