@@ -145,7 +145,8 @@ def _pairs(P, Q, b, users, items, others, weights, own, regularization, ranks=No
     n, m = losses.find_pairs(P, Q, b, users, items, others, weights, own, ranks, regularization,
                              np.empty(places, np.int32), left, threads)
     rows, both = left[0][:n], left[1][:n + m]
-    dP, dQ, db = (_memory.empty(shape, P.dtype) for shape in ((n, P.shape[1]), (n + m, P.shape[1]), n + m))
+    values, db = _memory.empty((2 * n + m, P.shape[1]), P.dtype), np.empty(n + m, P.dtype)
+    dP, dQ = values[:n], values[n:]
     loss = losses.compare_pairs(P, Q, b, (rows, both, *left[2:]), ranks is not None, np.empty(m, P.dtype),
                                 np.empty(m, P.dtype), (dP, dQ, db), np.empty(-(-n // _BLOCK)), threads)
     return loss, (RowGradient(rows, dP), RowGradient(both, dQ), RowGradient(both, db))

@@ -25,7 +25,7 @@ def steps(model, X, negatives, rng):
         batch = order[start:start + model.batch_size]
         u, i, weights = (taken(array, batch) for array in (users, X.indices, X.data))
         width = each if ranks is None else max(min(each, _DRAWN), -(-each // len(batch)))
-        drawn = negatives.draw((len(batch), width), rng)
+        drawn = negatives.draw(len(batch) * width, rng).reshape(-1, width)
         if model.optimizer_.missed == "replay":
             read = np.append(drawn, i)
             model._catch_up({"users": u, "items": read, "item_bias": read})
