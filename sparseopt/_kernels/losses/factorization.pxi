@@ -7,7 +7,7 @@
 
 
 cdef enum:
-    LANES = 8               # numbers that are computed together: rows of factors are padded to a multiple
+    PADDED = 8              # numbers that are computed together: rows of factors are padded to a multiple
 
 
 cdef inline void sums_of_lanes(const Batch* b, const real* v, Py_ssize_t i, Py_ssize_t stride, real* S,
@@ -15,20 +15,20 @@ cdef inline void sums_of_lanes(const Batch* b, const real* v, Py_ssize_t i, Py_s
     """S_f, and (S_f^2 - Q_f) / 2, for eight neighbouring f of a sample."""
     cdef const real* x = <const real*>b.values
     cdef const real* row
-    cdef real sums[LANES]
-    cdef real squares[LANES]
+    cdef real sums[PADDED]
+    cdef real squares[PADDED]
     cdef real term
     cdef int64_t e
     cdef int j
-    for j in range(LANES):
+    for j in range(PADDED):
         sums[j] = squares[j] = 0
     for e in range(b.bounds[i], b.bounds[i + 1]):
         row = v + b.columns[e] * stride
-        for j in range(LANES):
+        for j in range(PADDED):
             term = x[e] * row[j]
             sums[j] = sums[j] + term
             squares[j] = squares[j] + term * term
-    for j in range(LANES):
+    for j in range(PADDED):
         S[j] = sums[j]
         pairs[j] = (sums[j] * sums[j] - squares[j]) * <real>0.5
 
@@ -39,17 +39,17 @@ cdef inline void gradient_of_lanes(const Batch* b, const real* v, Py_ssize_t i, 
     cdef const real* values = <const real*>b.values
     cdef const real* row
     cdef double* out
-    cdef double scaled[LANES]
-    cdef double slopes[LANES]
+    cdef double scaled[PADDED]
+    cdef double slopes[PADDED]
     cdef double x
     cdef int64_t e
     cdef int j
-    for j in range(LANES):
+    for j in range(PADDED):
         slopes[j] = slope[j]
         scaled[j] = slope[j] * S[j]
     for e in range(b.bounds[i], b.bounds[i + 1]):
         row, out, x = v + b.columns[e] * stride, sums + b.columns[e] * stride, values[e]
-        for j in range(LANES):
+        for j in range(PADDED):
             out[j] = out[j] + x * (scaled[j] - x * slopes[j] * row[j])
 
 
@@ -58,8 +58,8 @@ cdef void factorization_scores(const Batch* b, const real* v, Py_ssize_t dim, Py
     """Add the sums over pairs to the linear scores z. Sets S for all samples."""
     cdef Py_ssize_t i, f
     for i in range(b.n):
-        for f in range(stride // LANES):
-            sums_of_lanes(b, v + f * LANES, i, stride, S + i * stride + f * LANES, pairs + f * LANES)
+        for f in range(stride // PADDED):
+            sums_of_lanes(b, v + f * PADDED, i, stride, S + i * stride + f * PADDED, pairs + f * PADDED)
         for f in range(k * dim):
             z[i * k + f // dim] = z[i * k + f // dim] + pairs[f]
 
@@ -72,9 +72,9 @@ cdef void factorization_gradient(const Batch* b, const real* v, Py_ssize_t dim, 
     for i in range(b.n):
         for f in range(k * dim):
             slope_of_f[f] = slopes[i * k + f // dim]
-        for f in range(stride // LANES):
-            gradient_of_lanes(b, v + f * LANES, i, stride, S + i * stride + f * LANES, slope_of_f + f * LANES,
-                              sums + f * LANES)
+        for f in range(stride // PADDED):
+            gradient_of_lanes(b, v + f * PADDED, i, stride, S + i * stride + f * PADDED, slope_of_f + f * PADDED,
+                              sums + f * PADDED)
     for i in range(b.n_columns):
         for f in range(k * dim):
             g[i * k * dim + f] = <real>sums[i * stride + f]
@@ -87,7 +87,7 @@ def factorization_machine(batch, cnp.ndarray weights, cnp.ndarray factors, inter
     cdef Targets t
     cdef double loss = 0
     cdef Py_ssize_t k = weights.shape[1] if weights.ndim == 2 else 1, dim = factors.shape[1] // k
-    cdef Py_ssize_t stride = (k * dim + LANES - 1) // LANES * LANES
+    cdef Py_ssize_t stride = (k * dim + PADDED - 1) // PADDED * PADDED
     cdef bint double_ = weights.itemsize == 8, train = targets is not None
     cdef cnp.ndarray reals = np.empty(b.n_columns * (k + stride) + (b.n + 1) * stride, weights.dtype)
     cdef cnp.ndarray doubles = np.empty((b.n + b.n_columns + 1) * (k + stride) if train else 0)

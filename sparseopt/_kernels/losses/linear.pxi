@@ -31,7 +31,7 @@ cdef inline real log_loss(real y, real z, real* slope) noexcept nogil:
     return softplus(sign * z)
 
 
-cdef inline real squared_error(real y, real z, real* slope) noexcept nogil:
+cdef inline real half_square(real y, real z, real* slope) noexcept nogil:
     """(z - y)^2 / 2, and its derivative with respect to z."""
     slope[0] = z - y
     return slope[0] * slope[0] * <real>0.5
@@ -67,7 +67,7 @@ cdef double slopes_of(const Targets* t, real* z, double* slopes, Py_ssize_t n, P
                 losses[i] = log_loss(y[lo + i], z[lo + i], z + lo + i)
         elif t.kind == SQUARED_ERROR:
             for i in range(m):
-                losses[i] = squared_error(y[lo + i], z[lo + i], z + lo + i)
+                losses[i] = half_square(y[lo + i], z[lo + i], z + lo + i)
         else:
             for i in range(m):
                 losses[i] = softmax_loss((<const int64_t*>t.y)[lo + i], z + (lo + i) * k, k)

@@ -97,7 +97,7 @@ def squares(cnp.ndarray A, cnp.ndarray i, cnp.ndarray B, cnp.ndarray j, cnp.ndar
 # GloVe's targets: y = log(x), f = min(1, (x / x_max)^alpha).
 
 
-cdef void targets_of(const real* x, real* y, real* f, double x_max, double alpha, Py_ssize_t n) noexcept nogil:
+cdef void write_targets(const real* x, real* y, real* f, double x_max, double alpha, Py_ssize_t n) noexcept nogil:
     # In double: there the subnormal numbers of float are normal, as `logarithm` needs.
     cdef double log_x, log_max = logarithm(x_max)
     cdef Py_ssize_t k
@@ -116,6 +116,6 @@ def glove_targets(cnp.ndarray counts, double x_max, double alpha, cnp.ndarray ta
     cdef bint double_ = counts.itemsize == 8
     with nogil:
         if double_:
-            targets_of(<const double*>x, <double*>y, <double*>f, x_max, alpha, n)
+            write_targets(<const double*>x, <double*>y, <double*>f, x_max, alpha, n)
         else:
-            targets_of(<const float*>x, <float*>y, <float*>f, x_max, alpha, n)
+            write_targets(<const float*>x, <float*>y, <float*>f, x_max, alpha, n)
