@@ -25,8 +25,8 @@ from sparseopt import datasets, evaluation
 from sparseopt.models import ImplicitFactorization, MatrixFactorization
 
 # For each data set, settings of other methods that were the best with --validate.
-TUNED = {"films": {"als": {"factors": 32}, "ease": 300.0},
-         "pairs": {"als": {"factors": 64, "regularization": 20.0, "alpha": 5.0}, "ease": 200.0}}
+TUNED = {"films": {"als": {"factors": 64, "regularization": 40.0, "alpha": 10.0}, "ease": 200.0},
+         "pairs": {"als": {"factors": 128, "regularization": 40.0, "alpha": 5.0}, "ease": 200.0}}
 
 
 def main():
@@ -34,7 +34,7 @@ def main():
     parser.add_argument("ratings", metavar="FILE", nargs="?")
     parser.add_argument("--data", metavar="PAIRS")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--losses", default="softmax,bpr,warp")
+    parser.add_argument("--losses", default="softmax,square,bpr,warp")
     parser.add_argument("--optimizers", default="Adagrad,RMSprop,Adam")
     parser.add_argument("--missed", default="skip,replay")
     parser.add_argument("--validate", action="store_true")

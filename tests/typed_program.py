@@ -16,7 +16,16 @@ import sparseopt as so
 from sparseopt import checkpoint, datasets, evaluation, optimizers
 from sparseopt.embedding import Alias, bags, dots, gather, matmul
 from sparseopt.gradients import Gradient, MatmulGradient, RowGradient
-from sparseopt.losses import bpr, factorization_machine, linear, squared_error, warp
+from sparseopt.losses import (
+    bpr,
+    factorization_machine,
+    linear,
+    softmax,
+    square,
+    square_gramian,
+    squared_error,
+    warp,
+)
 from sparseopt.losses import glove as glove_loss
 from sparseopt.models import (
     CBOW,
@@ -140,6 +149,11 @@ def pairs(seed: np.random.Generator) -> float:
     opt, seen = so.Adagrad([P, Q, b], lr=0.1), sp.csr_array(np.eye(4, 6))
     loss, gradients = bpr(P, Q, b, [0, 1], [2, 5], [[3], [4]], [1.0, 2.0], seen=seen, regularization=0.1)
     opt.step(gradients)
+    own = sp.csr_array(np.eye(2, 6))
+    loss += softmax(P, Q, b, [0, 1], own, np.arange(6), np.zeros(6), regularization=0.1)[0]
+    gramians, counts = (P.T @ P, Q.T @ Q), (np.ones(4), np.ones(6))
+    squares: tuple[RowGradient, RowGradient] = square(P, Q, [0, 1], own, gramians, counts, 0.3, 0.1)[1]
+    square_gramian(gramians[0], P[[0, 1]], P[[0, 1]] - squares[0].values)
     dP: RowGradient = warp(P, Q, b, np.array([0]), np.array([1]), np.array([[2, 3]]))[1][0]
     return loss + float(dP.values.sum())
 

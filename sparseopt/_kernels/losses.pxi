@@ -9,6 +9,7 @@
 
 cimport numpy as cnp
 from cython.parallel cimport prange, threadid
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -31,3 +32,4 @@ include "losses/squares.pxi"
 include "losses/compact.pxi"
 include "losses/linear.pxi"
 include "losses/factorization.pxi"
+include "losses/softmax.pxi"

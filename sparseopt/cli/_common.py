@@ -88,10 +88,11 @@ def flag(name):
 _KINDS = {
     "optimizer": optimizer, "random_state": seed, "x_max": positive, "alpha": positive,
     **dict.fromkeys(["dim", "epochs", "batch_size", "window", "negative", "min_count"], count),
-    **dict.fromkeys(["lr", "weight_decay", "regularization", "sample", "l1", "l2", "init_scale", "popularity"],
+    **dict.fromkeys(["lr", "weight_decay", "regularization", "sample", "l1", "l2", "init_scale", "popularity",
+                     "unobserved_weight"],
                     not_negative),
 }
-_CHOICES = {"missed": ["skip", "replay"], "loss": ["softmax", "bpr", "warp"]}
+_CHOICES = {"missed": ["skip", "replay"], "loss": ["softmax", "square", "bpr", "warp"]}
 
 
 def add_settings(parser, models, **more):

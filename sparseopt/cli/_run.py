@@ -114,15 +114,15 @@ class Run:
         path = self.path(CHECKPOINT)
         self.epochs = (self.earlier[:first] if len(self.earlier) >= first else
                        [{"epoch": i + 1, "loss": loss} for i, loss in enumerate(getattr(model, "loss_curve_", []))])
-        if first >= model.epochs:
+        if first >= model._n_epochs:
             model.save(path, **metadata)
             out.say(f"{first} epochs are done already; --epochs is the number of epochs in total")
             return
         begin, done = time.perf_counter(), 0
         try:
-            with Bar(unit, model.epochs) as bar:
+            with Bar(unit, model._n_epochs) as bar:
                 watch = Watch(bar, model)
-                for epoch in range(first, model.epochs):
+                for epoch in range(first, model._n_epochs):
                     started = time.perf_counter()
                     with naming_the_rate(model, epoch):
                         partial_fit(watch)

@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
                             help="grid: each optimizer at each rate; random: random rates between the least and the "
                                  "largest (default: grid)")
         parser.add_argument("--trials", type=count, metavar="N", help="trials of a random search (default: 30)")
-        epochs = ImplicitFactorization().epochs if name == "ratings" else 5
+        epochs = ImplicitFactorization()._n_epochs if name == "ratings" else 5
         parser.add_argument("--epochs", type=count, default=epochs, metavar="N",
                             help=f"epochs of each trial (default: {epochs})")
         if name == "ratings":

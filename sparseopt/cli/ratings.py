@@ -43,7 +43,8 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     add_format(ratings)
     ratings.add_argument("--threads", type=count, metavar="N",
                          help="number of threads (default: all cores); softmax uses the threads of BLAS instead")
-    add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, bpr or warp",
+    add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, square, bpr or warp",
+                 unobserved_weight="weight of every pair, with the loss square",
                  regularization="L2 penalty of the vectors, in the loss of each pair",
                  weight_decay="weight decay of the optimizer")
 

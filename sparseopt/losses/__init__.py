@@ -6,8 +6,11 @@ same to the bit for any number of threads.
 """
 
 from ._linear import factorization_machine, linear
+from .listwise import softmax
 from .pairwise import bpr, warp
+from .pointwise import square, square_gramian
 from .squares import glove, squared_error
 from .words import cbow, skip_gram
 
-__all__ = ["bpr", "cbow", "factorization_machine", "glove", "linear", "skip_gram", "squared_error", "warp"]
+__all__ = ["bpr", "cbow", "factorization_machine", "glove", "linear", "skip_gram", "softmax", "square",
+           "square_gramian", "squared_error", "warp"]

@@ -1,10 +1,13 @@
 """Checks of the arguments of losses."""
 
+from numbers import Real
+
 import numpy as np
+import scipy.sparse as sp
 
 from .._kernels import rowplan
 from .._text import shown
-from ..gradients import row_numbers
+from ..gradients import csr_parts, row_numbers
 
 
 def table(name, array, like=None, ndim=2):
@@ -43,3 +46,33 @@ def floats(name, values, shape, dtype):
     if not np.isfinite(array).all():
         raise ValueError(f"{name} has {shown(array[~np.isfinite(array)].flat[0].item())}; it must be finite in {dtype}")
     return array
+
+
+def pairs(name, X, shape, dtype):
+    """Return a CSR array of positive weights, without repeated entries."""
+    if not sp.issparse(X) or X.ndim != 2:
+        raise TypeError(f"{name} is a {type(X).__name__}; it must be a scipy sparse array of two dimensions")
+    if X.shape != shape:
+        raise ValueError(f"{name} has shape {X.shape}; it must have shape {shape}: the users of the batch, and all "
+                         "items")
+    weights, indices, indptr = csr_parts(X, name)
+    X = sp.csr_array((floats(name, weights, weights.shape, dtype), indices, indptr), shape=shape)
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    if X.nnz and not X.data.min() > 0:
+        raise ValueError(f"{name} has the weight {X.data.min()}; weights must be above 0")
+    return X
+
+
+def two(name, values):
+    """Return the two parts of a tuple or list."""
+    if not isinstance(values, tuple | list) or len(values) != 2:
+        raise TypeError(f"{name} is {shown(values)}; it must be a tuple of two arrays: of users and of items")
+    return values
+
+
+def zero_or_more(name, value):
+    """Raise if value is not a finite number of 0 or more."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < np.inf:
+        raise ValueError(f"{name} is {shown(value)}; it must be finite and 0 or more")

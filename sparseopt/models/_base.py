@@ -115,6 +115,11 @@ class Model:
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "optimizer_")
 
+    @property
+    def _n_epochs(self):
+        """The number of epochs of `fit`, where None stands for one too."""
+        return self.epochs
+
     def _train(self, *arguments):
         """Train for an epoch. Arrays of a batch leave their memory to the next batch."""
         with Workspace():

@@ -21,8 +21,9 @@ def steps(model, X, negatives, rng):
     users = np.repeat(np.arange(X.shape[0], dtype=np.int32), np.diff(X.indptr))
     order = rng.permutation(X.nnz)
     tables = model.optimizer_.params
-    for start in range(0, X.nnz, model.batch_size):
-        batch = order[start:start + model.batch_size]
+    size = model._pairs_of_step(X)
+    for start in range(0, X.nnz, size):
+        batch = order[start:start + size]
         u, i, weights = (taken(array, batch) for array in (users, X.indices, X.data))
         width = each if ranks is None else max(min(each, _DRAWN), -(-each // len(batch)))
         drawn = negatives.draw(len(batch) * width, rng).reshape(-1, width)

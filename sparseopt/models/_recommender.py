@@ -25,6 +25,7 @@ class Recommender(Model):
     """A model with the tables "users", "items" and "item_bias". A score is a product of two rows, plus a bias."""
 
     _axes: ClassVar = {"users": ("user", "dim"), "items": ("item", "dim"), "item_bias": ("item",)}
+    _may_be_none: ClassVar = frozenset()       # of epochs and batch_size
     _spread = 1e-4          # approximate standard deviation of the product of two new vectors
 
     user_ids_: np.ndarray
@@ -59,9 +60,10 @@ class Recommender(Model):
         self._know(None)                # a signal may leave new tables: without ids rather than with those of before
         self._start(X)
         self._know(ratings)
-        for _ in range(self.epochs):
+        for _ in range(self._n_epochs):
             if self._train(X, callback):
                 break
+        self._warn_if_useless(X)
         return self
 
     def partial_fit(self, X: Ratings | sp.sparray | sp.spmatrix, callback: Callback | None = None) -> Self:
@@ -356,7 +358,8 @@ class Recommender(Model):
             self.user_ids_, self.item_ids_ = users, items
 
     def _check_settings(self, X):
-        self._check_integers(dim=1, epochs=0, batch_size=1)
+        self._check_integers(**{name: least for name, least in {"dim": 1, "epochs": 0, "batch_size": 1}.items()
+                                if name not in self._may_be_none or getattr(self, name) is not None})
         self._check_numbers("weight_decay", *(["regularization"] if self.regularization is not None else []), zero=True)
 
     def _make_optimizer(self, tables):
@@ -368,6 +371,9 @@ class Recommender(Model):
     def _start(self, X):
         self.optimizer_: Optimizer = self._make_optimizer(self._new_tables(*X.shape, self._rng()))
         self.loss_curve_: list[float] = []
+
+    def _warn_if_useless(self, X):
+        """Warn after `fit` if the vectors tell users or items apart no longer."""
 
     def _new_tables(self, n_users, n_items, rng):
         """Return tables of untrained rows."""

@@ -1,5 +1,6 @@
 """Recommendations from implicit feedback (clicks, purchases): matrix factorization with ranking losses."""
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -9,17 +10,22 @@ import scipy.sparse as sp
 from .. import embedding, evaluation
 from .._ratings import Ratings, known_pairs
 from .._text import shown
-from ..gradients import RowGradient, _numbers, checked
-from . import _pairwise
+from ..gradients import _numbers, checked
+from . import _pairwise, _softmax, _square
 from ._base import MakeOptimizer, Progress, Schedule, Seed
 from ._recommender import Recommender, not_sparse
 
 _ALL = 1 << 14              # up to this number of items, softmax uses all items
+_BATCH = 1 << 12
+# Scores of users that differ less, by their standard deviation, say nothing of the user.
+_COLLAPSED = {"softmax": 0.02, "square": 1e-3}
+_LEAST_STEPS = 8            # of an epoch of softmax and square: with fewer, a small data set trains too little
 # The values of parameters that are None, and the standard deviation of the product of two new vectors.
 _DEFAULTS = {
-    "softmax": {"negatives": 2048, "popularity": 0.5, "regularization": 0.2, "spread": 1e-4},
-    "bpr": {"negatives": 2, "popularity": 0.5, "regularization": 0.04, "spread": 0.08},
-    "warp": {"negatives": 1000, "popularity": 0.0, "regularization": 0.2, "spread": 1e-4},
+    "softmax": {"negatives": 2048, "popularity": 0.5, "regularization": 0.2, "spread": 0.1, "epochs": 15},
+    "square": {"unobserved_weight": 0.5, "regularization": 0.003, "spread": 0.02, "epochs": 15},
+    "bpr": {"negatives": 2, "popularity": 0.5, "regularization": 0.04, "spread": 0.08, "epochs": 20},
+    "warp": {"negatives": 1000, "popularity": 0.0, "regularization": 0.2, "spread": 1e-4, "epochs": 20},
 }
 
 
@@ -35,6 +41,8 @@ class ImplicitFactorization(Recommender):
 
     .. math::
         \text{softmax:} \quad & -\sum w_{ui} \log \frac{e^{s_{ui}}}{e^{s_{ui}} + \sum_{j \notin I_u} e^{s_{uj}}} \\
+        \text{square:} \quad & \tfrac12 \sum w_{ui} (s_{ui} - 1)^2 + \tfrac12 \alpha \sum_{\text{all } u, i} s_{ui}^2
+            \\
         \text{bpr:} \quad & -\sum w_{ui} \operatorname{mean}_{j \notin I_u} \log \sigma(s_{ui} - s_{uj}) \\
         \text{warp:} \quad & \sum w_{ui} \log\left(\text{rank}_{ui}\right) \max(0, 1 - s_{ui} + s_{uj})
 
@@ -42,6 +50,7 @@ class ImplicitFactorization(Recommender):
     loss     a step takes             negatives j, never items of the user
     =======  =======================  ====================================================================
     softmax  all pairs of some users  all items; or drawn items, if there are more than 16,384 items
+    square   all pairs of some users  all items, all with the weight α, at the price of the pairs
     bpr      some pairs               drawn items for each pair
     warp     some pairs               for each pair, the first drawn item with 1 - s_ui + s_uj > 0; a pair
                                       without such an item is left out; pairs share what is drawn for the
@@ -49,24 +58,27 @@ class ImplicitFactorization(Recommender):
     =======  =======================  ====================================================================
 
     softmax usually gives the best recommendations. It divides the exponential of a drawn item by the probability of the
-    draw (log Q correction). warp estimates the rank as ⌊(n_items - 1) / number of items tried⌋.
+    draw (log Q correction). square is the loss of alternating least squares (iALS). It takes less time than softmax,
+    above all with many items. It has no biases: "item_bias" stays 0. warp estimates the rank as
+    ⌊(n_items - 1) / number of items tried⌋.
 
     Parameters
     ----------
-    loss : "softmax", "bpr" or "warp"
+    loss : "softmax", "square", "bpr" or "warp"
     dim : int
         The length of a vector, 1 or more.
     optimizer : str or callable
         The name of an optimizer of this library. Or a callable that takes a dict of tables and returns an optimizer:
-        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`. With softmax, an optimizer given by name uses one
-        thread, because BLAS uses the other cores.
+        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`. With softmax and square, an optimizer given by
+        name uses one thread, because BLAS uses the other cores.
     lr : None, float or callable
         The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for each
         loss of this model. If that table has no rate, None stands for the optimizer's default.
-    epochs : int
-        Passes over the pairs in `fit`, 0 or more.
-    batch_size : int
-        Pairs per step, 1 or more. softmax takes users who have about so many pairs together.
+    epochs : None or int
+        Passes over the pairs in `fit`, 0 or more. None stands for 15 with softmax and square, and 20 with bpr and warp.
+    batch_size : None or int
+        Pairs per step, 1 or more. softmax and square take users who have about so many pairs together. None stands for
+        4096; with softmax and square, for an eighth of the pairs if that is less.
     negatives : None, int or "batch"
         How many items are drawn or tried, 1 or more.
 
@@ -81,10 +93,15 @@ class ImplicitFactorization(Recommender):
     popularity : None or float
         The probability of an item is proportional to (1 + the number of its pairs) to this power: 0 or more. With 0,
         all items are equally likely. None stands for 0.5 with softmax and bpr, and for 0 with warp. If no items are
-        drawn, popularity must be None.
+        drawn, popularity must be None. With square, negatives and popularity must be None.
+    unobserved_weight : None or float
+        α of square, above 0: the weight of every pair, chosen or not. None stands for 0.5. With another loss it must be
+        None.
     regularization : None or float
-        λ, 0 or more. The loss of a pair includes ½ λ w (‖p_u‖² + ‖q_i‖²). With bpr and warp, the loss also includes ½ λ
-        w ‖q_j‖² for an item j drawn for the pair. None stands for 0.2 with softmax, 0.04 with bpr, and 0.2 with warp.
+        λ, 0 or more. With square, the loss also includes ½ λ ((n_u + α n_items) ‖p_u‖² + (n_i + α n_users) ‖q_i‖²) for
+        each user and item, where n is the sum of the weights of its pairs. With another loss, the loss of a pair
+        includes ½ λ w (‖p_u‖² + ‖q_i‖²); with bpr and warp also ½ λ w ‖q_j‖² for an item j drawn for the pair. None
+        stands for 0.2 with softmax, 0.003 with square, 0.04 with bpr, and 0.2 with warp.
     weight_decay : float
         The weight decay of an optimizer given by name, 0 or more; AdamW's is decoupled. A row decays at each step that
         touches the row. Under missed="replay", a row decays at every step.
@@ -111,6 +128,11 @@ class ImplicitFactorization(Recommender):
     TypeError, ValueError
         By `fit` and `partial_fit`, if X or a parameter is not as described above. The model is then as before.
 
+    Warns
+    -----
+    UserWarning
+        By `fit`, if softmax or square leaves almost nothing of the vectors. The regularization is too much then.
+
     Examples
     --------
     >>> import numpy as np, scipy.sparse as sp
@@ -134,12 +156,16 @@ class ImplicitFactorization(Recommender):
     bpr: Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback". warp:
     Weston, Bengio and Usunier 2011, "WSABIE: Scaling Up To Large Vocabulary Image Annotation". softmax: Bengio and
     Senécal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model"; Rendle
-    2021, "Item Recommendation from Implicit Feedback".
+    2021, "Item Recommendation from Implicit Feedback". square: Rendle, Krichene, Zhang and Koren 2022, "Revisiting the
+    Performance of iALS on Item Recommendation Benchmarks".
     """
 
+    _may_be_none = frozenset(["epochs", "batch_size"])
     LEARNING_RATES = {  # noqa: RUF012
-        "softmax": {"SGD": 0.01, "Adagrad": 0.1, "RowwiseAdagrad": 0.2, "Adadelta": 10.0, "RMSprop": 0.02, "Adam": 0.05,
+        "softmax": {"SGD": 0.01, "Adagrad": 0.2, "RowwiseAdagrad": 0.2, "Adadelta": 10.0, "RMSprop": 0.02, "Adam": 0.05,
                     "AdamW": 0.05, "RowwiseAdam": 0.05, "Adamax": 0.1, "NAdam": 0.05, "Ftrl": 0.3, "Lion": 0.02},
+        "square": {"SGD": 0.03, "Adagrad": 0.1, "RowwiseAdagrad": 0.1, "Adadelta": 3.0, "RMSprop": 0.01, "Adam": 0.05,
+                   "AdamW": 0.05, "RowwiseAdam": 0.05, "Adamax": 0.1, "NAdam": 0.03, "Ftrl": 0.1, "Lion": 0.01},
         "bpr": {"SGD": 0.1, "Adagrad": 0.2, "RowwiseAdagrad": 0.05, "Adadelta": 3.0, "RMSprop": 0.01, "Adam": 0.01,
                 "AdamW": 0.01, "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.3, "Lion": 0.003},
         "warp": {"SGD": 0.003, "Adagrad": 0.03, "RowwiseAdagrad": 0.02, "Adadelta": 1.0, "RMSprop": 0.003,
@@ -147,10 +173,11 @@ class ImplicitFactorization(Recommender):
                  "Lion": 0.001},
     }
 
-    def __init__(self, loss: Literal["softmax", "bpr", "warp"] = "softmax", dim: int = 64,
-                 optimizer: str | MakeOptimizer = "Adagrad", lr: float | Schedule | None = None, epochs: int = 20,
-                 batch_size: int = 4096, negatives: int | Literal["batch"] | None = None,
-                 popularity: float | None = None, regularization: float | None = None, weight_decay: float = 0.0,
+    def __init__(self, loss: Literal["softmax", "square", "bpr", "warp"] = "softmax", dim: int = 64,
+                 optimizer: str | MakeOptimizer = "Adagrad", lr: float | Schedule | None = None,
+                 epochs: int | None = None, batch_size: int | None = None,
+                 negatives: int | Literal["batch"] | None = None, popularity: float | None = None,
+                 unobserved_weight: float | None = None, regularization: float | None = None, weight_decay: float = 0.0,
                  missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0) -> None:
         self.loss = loss
         self.dim = dim
@@ -160,6 +187,7 @@ class ImplicitFactorization(Recommender):
         self.batch_size = batch_size
         self.negatives = negatives
         self.popularity = popularity
+        self.unobserved_weight = unobserved_weight
         self.regularization = regularization
         self.weight_decay = weight_decay
         self.missed = missed
@@ -195,13 +223,14 @@ class ImplicitFactorization(Recommender):
                       weights: npt.ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
         r"""Return n items for someone who is not in the training, from that person's items, and their scores.
 
-        The vector p of this user is the one that is best for the items as they are. It minimizes the loss of softmax
-        over all items, for every `loss` of the model. Here I has the given items:
+        The vector p of this user is the one that is best for the items as they are. With loss="square", p minimizes
+        this loss. For every other `loss` of the model, p minimizes the loss of softmax over all items. Here I has the
+        given items:
 
         .. math:: \min_p -\sum_{i \in I} w_i \log \frac{e^{s_i}}{e^{s_i} + \sum_{j \notin I} e^{s_j}}
                   + \tfrac12 \lambda \sum_i w_i \|p\|^2, \qquad s_i = p \cdot q_i + b_i
 
-        The problem is convex. The model stays as it is.
+        Both problems are convex. The model stays as it is.
 
         Parameters
         ----------
@@ -231,7 +260,7 @@ class ImplicitFactorization(Recommender):
         >>> rng = np.random.default_rng(0)
         >>> taste = np.arange(200)[:, None] % 2 == np.arange(50) % 2         # users like every other item
         >>> model = ImplicitFactorization(dim=8).fit(sp.csr_array(taste & (rng.random((200, 50)) < 0.4)))
-        >>> model.recommend_for([1, 7], n=5)[0] % 2
+        >>> model.recommend_for([1, 7, 9, 21], n=5)[0] % 2
         array([1, 1, 1, 1, 1])
         """
         from scipy.optimize import minimize  # importing this takes a tenth of a second
@@ -241,6 +270,9 @@ class ImplicitFactorization(Recommender):
         if not weights.min() > 0:
             raise ValueError(f"weights has {weights.min()}; weights must be above 0")
         self._catch_up()
+        if self.loss == "square":
+            p = _square.folded_in(self, items, weights)
+            return self._best(self.optimizer_.params["items"] @ p, items, n)
         tables = self.optimizer_.params
         Q, bias, decay = tables["items"], tables["item_bias"], self._setting("regularization") * weights.sum()
 
@@ -308,10 +340,20 @@ class ImplicitFactorization(Recommender):
     def _start(self, X):
         super()._start(X)
         self._trained_on = X
+        if self.loss == "square":               # which is the least where users and items without pairs have zeros
+            tables = self.optimizer_.params
+            tables["users"][np.diff(X.indptr) == 0] = 0
+            tables["items"][np.bincount(X.indices, minlength=X.shape[1]) == 0] = 0
 
     def _check_settings(self, X):
         self._check_one_of("loss", *_DEFAULTS)
         super()._check_settings(X)
+        for name in ("negatives", "popularity") if self.loss == "square" else ("unobserved_weight",):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is {shown(getattr(self, name))} and loss is {shown(self.loss)}, which has no "
+                                 f"such parameter; {name} must be None")
+        if self.unobserved_weight is not None:
+            self._check_numbers("unobserved_weight")
         if self.negatives is not None and not (self.loss == "softmax" and self.negatives == "batch"):
             self._check_integers(negatives=1)
         if self.popularity is not None:
@@ -347,23 +389,43 @@ class ImplicitFactorization(Recommender):
             raise ValueError("X has no positive entries; there is nothing to train on")
         return X
 
+    def _warn_if_useless(self, X):
+        with_pairs = {"users": np.diff(X.indptr) > 0, "items": np.bincount(X.indices, minlength=X.shape[1]) > 0}
+        squares = [np.mean(self.optimizer_.params[name][rows]**2, dtype=np.float64)
+                   for name, rows in with_pairs.items()]
+        if len(self.loss_curve_) >= 5 and np.sqrt(self.dim * np.prod(squares)) < _COLLAPSED.get(self.loss, 0):
+            warnings.warn("the vectors have shrunk to almost zero, so all users get the same recommendations. "
+                          f"regularization is {self._setting('regularization')!r}, which is too much for these pairs; "
+                          "set a lower one", stacklevel=3)
+
     @property
     def _spread(self):
         return _DEFAULTS[self.loss]["spread"]
 
     @property
     def _threads(self):
-        return 1 if self.loss == "softmax" else None        # with softmax, BLAS has its own threads
+        return 1 if self.loss in ("softmax", "square") else None    # with these, BLAS has its own threads
+
+    def _pairs_of_step(self, X):
+        if self.batch_size is not None:
+            return self.batch_size
+        return _BATCH if self.loss in ("bpr", "warp") else min(_BATCH, -(-X.nnz // _LEAST_STEPS))
+
+    @property
+    def _n_epochs(self):
+        return self._setting("epochs")
 
     def _epoch(self, X, callback):
         epoch, done, total = len(self.loss_curve_), 0, 0.0
         self._trained_on = X
         rng = self._rng(epoch)
-        counts = np.bincount(X.indices, minlength=X.shape[1])
-        negatives = embedding.Alias((counts + 1)**self._setting("popularity"))      # + 1 so that any item can be drawn
-        batches = self._of_users(X, counts, negatives, rng) if self.loss == "softmax" else _pairwise.steps(
-            self, X, negatives, rng)
-        for pairs, loss in batches:
+        if self.loss == "square":
+            steps = _square.steps(self, X, rng)
+        else:
+            counts = np.bincount(X.indices, minlength=X.shape[1])
+            negatives = embedding.Alias((counts + 1)**self._setting("popularity"))  # + 1 so that any item can be drawn
+            steps = (_softmax if self.loss == "softmax" else _pairwise).steps(self, X, negatives, rng)
+        for pairs, loss in steps:
             done += pairs
             total += loss
             if callback and callback(Progress(self, epoch, done, X.nnz, total / done)):
@@ -371,61 +433,3 @@ class ImplicitFactorization(Recommender):
                 return True
         self.loss_curve_.append(total / done)
         return False
-
-    # Softmax takes all pairs of a user together, so one matrix product gives all scores. BLAS uses all cores for this
-    # product. All else here uses one thread: two groups of threads that wait for each other take longer than the work.
-
-    def _of_users(self, X, counts, negatives, rng):
-        """Take steps, each on all pairs of some users. Yield the number of pairs and the loss of each step."""
-        users = np.flatnonzero(np.diff(X.indptr))
-        rng.shuffle(users)
-        ends = np.cumsum(np.diff(X.indptr)[users])
-        batch = (ends - 1) // self.batch_size           # a user belongs to the batch of the user's last pair
-        everything, negatives_each = self._takes_all(X.shape[1]), self._setting("negatives")
-        share = counts if negatives_each == "batch" else (counts + 1)**self._setting("popularity")
-        log_share = np.log(np.maximum(share, np.finfo(np.float64).tiny) / share.sum())
-        for some in np.split(users, np.flatnonzero(np.diff(batch)) + 1):
-            theirs = X[some]
-            if everything:
-                items, weight = np.arange(X.shape[1]), np.zeros(X.shape[1], np.float32)
-            else:
-                drawn = theirs.indices if negatives_each == "batch" else negatives.draw(negatives_each, rng)
-                items, times = np.unique(np.concatenate([drawn, theirs.indices]), return_inverse=True)
-                times = np.bincount(times[:len(drawn)], minlength=len(items))
-                with np.errstate(divide="ignore"):      # the weight -inf excludes an item that was not drawn
-                    weight = (np.log(times) - np.log(len(drawn)) - log_share[items]).astype(np.float32)
-            yield theirs.nnz, self._softmax_step(some, theirs, items, weight)
-
-    def _softmax_step(self, users, X, items, weight):
-        """Take a step on the pairs X of these users. The items are negatives, each counted e^weight times.
-
-        Return the loss.
-        """
-        self._catch_up({"users": users, "items": items, "item_bias": items})
-        tables = self.optimizer_.params
-        p = tables["users"][users]
-        q = tables["items"] if len(items) == X.shape[1] else tables["items"][items]
-        row = np.repeat(np.arange(len(users)), np.diff(X.indptr))
-        column = np.searchsorted(items, X.indices)
-        scores = p @ q.T
-        scores += tables["item_bias"][items]
-        own = scores[row, column]
-        scores += weight
-        scores[row, column] = -np.inf                   # a user's own items are not negatives
-        top = np.maximum(scores.max(axis=1), np.maximum.reduceat(own, X.indptr[:-1]))
-        scores -= top[:, None]
-        others = np.exp(scores, out=scores)
-        others_sum = others.sum(axis=1)[row]
-        own_exp = np.exp(own - top[row])
-        all_sum = own_exp + others_sum
-        loss = float(X.data @ (np.log(all_sum) + top[row] - own))
-        slope = others
-        slope *= np.add.reduceat(X.data / all_sum, X.indptr[:-1])[:, None]
-        slope[row, column] = -X.data * (others_sum / all_sum)
-        dp, dq = slope @ q, slope.T @ p
-        decay = np.float32(self._setting("regularization"))
-        dp += decay * np.add.reduceat(X.data, X.indptr[:-1])[:, None] * p
-        dq += decay * np.bincount(column, X.data, len(items)).astype(q.dtype)[:, None] * q
-        self._take_step({"users": RowGradient(users, dp), "items": RowGradient(items, dq),
-                         "item_bias": RowGradient(items, slope.sum(axis=0))})
-        return loss
