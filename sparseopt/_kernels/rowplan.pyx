@@ -525,9 +525,17 @@ cdef bint all_distinct(const void* rows, bint wide, Py_ssize_t n, int64_t n_rows
 
 cdef set_ranges(RowPlan plan, unique, bounds, order):
     """Set rows with repeats: row i has the positions bounds[i] to bounds[i + 1] - 1."""
-    if len(unique):
-        plan.longest = np.diff(bounds).max()
+    plan.longest = largest_difference(<const int64_t*>address(bounds), len(bounds))
     set_rows(plan, unique, bounds[:-1], bounds[1:], order)
+
+
+cdef int64_t largest_difference(const int64_t* numbers, Py_ssize_t n) noexcept nogil:
+    """The largest difference of neighbours, or 1 if all are smaller."""
+    cdef int64_t largest = 1
+    cdef Py_ssize_t i
+    for i in range(1, n):
+        largest = max(largest, numbers[i] - numbers[i - 1])
+    return largest
 
 
 cdef inline uint64_t key_of(const void* rows, bint wide, const uint64_t* keys, Py_ssize_t i) noexcept nogil:
