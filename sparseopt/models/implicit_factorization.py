@@ -167,10 +167,10 @@ class ImplicitFactorization(Recommender):
         "square": {"SGD": 0.03, "Adagrad": 0.1, "RowwiseAdagrad": 0.1, "Adadelta": 3.0, "RMSprop": 0.01, "Adam": 0.05,
                    "AdamW": 0.05, "RowwiseAdam": 0.05, "Adamax": 0.1, "NAdam": 0.03, "Ftrl": 0.1, "Lion": 0.01},
         "bpr": {"SGD": 0.1, "Adagrad": 0.2, "RowwiseAdagrad": 0.05, "Adadelta": 3.0, "RMSprop": 0.01, "Adam": 0.01,
-                "AdamW": 0.01, "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.3, "Lion": 0.003},
-        "warp": {"SGD": 0.003, "Adagrad": 0.03, "RowwiseAdagrad": 0.02, "Adadelta": 1.0, "RMSprop": 0.003,
-                 "Adam": 0.003, "AdamW": 0.003, "RowwiseAdam": 0.003, "Adamax": 0.006, "NAdam": 0.003, "Ftrl": 0.1,
-                 "Lion": 0.001},
+                "AdamW": 0.01, "RowwiseAdam": 0.01, "Adamax": 0.02, "NAdam": 0.01, "Ftrl": 0.3, "Lion": 0.006},
+        "warp": {"SGD": 0.003, "Adagrad": 0.03, "RowwiseAdagrad": 0.04, "Adadelta": 1.0, "RMSprop": 0.003,
+                 "Adam": 0.006, "AdamW": 0.006, "RowwiseAdam": 0.006, "Adamax": 0.012, "NAdam": 0.006, "Ftrl": 0.1,
+                 "Lion": 0.002},
     }
 
     def __init__(self, loss: Literal["softmax", "square", "bpr", "warp"] = "softmax", dim: int = 64,
