@@ -138,6 +138,7 @@ def peers(data):
     said = ", ".join(f"{value:g} {name}" if name == "factors" else f"{name} {value:g}"
                      for name, value in tuned["als"].items())
     return {"implicit ALS": implicit_model("als", "AlternatingLeastSquares"),
+            "implicit ALS, 32 factors": implicit_model("als", "AlternatingLeastSquares", factors=32),
             f"ALS, {said}": implicit_model("als", "AlternatingLeastSquares", **tuned["als"]),
             "implicit BPR": implicit_model("bpr", "BayesianPersonalizedRanking"),
             f"EASE, decay {tuned['ease']:g}": ease(tuned["ease"]),
