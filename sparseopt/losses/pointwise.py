@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import _config, _kernels, _memory, embedding
+from .. import _kernels, embedding
 from .._typing import Floats
 from ..gradients import RowGradient
 from . import _checks
@@ -85,35 +85,29 @@ def square(users: Floats, items: Floats, rows: npt.ArrayLike, X: Any, gramians: 
               for i, (one, table) in enumerate(zip(_checks.two("counts", counts), (users, items), strict=True))]
     for name, value in (("unobserved_weight", unobserved_weight), ("regularization", regularization)):
         _checks.zero_or_more(name, value)
-    return _of_batch(users, items, rows, X, gramians, counts, unobserved_weight, regularization,
-                    _config.threads_for())[:2]
+    return _of_batch(users, items, rows, X, gramians, counts, unobserved_weight, regularization)[:2]
 
 
-def _of_batch(users, items, rows, X, gramians, counts, unobserved_weight, regularization, threads):
+def _of_batch(users, items, rows, X, gramians, counts, unobserved_weight, regularization):
     """Return the same as `square`, without checks, and the vectors of the users and of the items of the batch."""
-    dtype = users.dtype.type
-    alpha, decay = dtype(unobserved_weight), dtype(regularization)
-    touched, columns = np.unique(X.indices, return_inverse=True)
+    touched, columns = _different(X.indices, len(items))
     p, q = embedding.gather(users, rows), embedding.gather(items, touched)
-    of_row = np.repeat(np.arange(len(rows)), np.diff(X.indptr))
-    errors = embedding.dots(p, of_row, q, columns) - 1
-    slopes = X.data * errors
-    loss = float(slopes @ errors)
+    dp, dq = p @ gramians[1], q @ gramians[0]
+    share = (np.bincount(columns, X.data, len(touched)) / counts[1][touched]).astype(p.dtype)
+    decay = [(regularization * (count + unobserved_weight * n)).astype(p.dtype)
+             for count, n in ((counts[0][rows], len(items)), (counts[1][touched], len(users)))]
+    loss = _kernels.losses.square(p, q, columns, X.data, X.indptr, unobserved_weight, *decay, share, dp, dq)
+    return loss, (RowGradient(rows, dp), RowGradient(touched, dq)), (p, q)
 
-    dp, dq = _memory.empty(p.shape, p.dtype), _memory.empty(q.shape, q.dtype)
-    by_item = np.argsort(columns, kind="stable")
-    starts = np.searchsorted(columns[by_item], np.arange(len(touched) + 1))
-    _kernels.matmul(slopes, columns, X.indptr, q, dp, threads)
-    _kernels.matmul(slopes[by_item], of_row[by_item], starts, p, dq, threads)
 
-    unobserved = p @ gramians[1]
-    loss += float(alpha * np.einsum("ij,ij->", p, unobserved, dtype=np.float64))
-    dp += alpha * unobserved
-    _kernels.losses.add_scaled_rows(dp, decay * (counts[0][rows] + alpha * dtype(len(items))), p)
-    share = np.add.reduceat(X.data[by_item], starts[:-1]) / counts[1][touched] if len(touched) else counts[1][:0]
-    _kernels.losses.add_scaled_rows(dq, alpha * share, q @ gramians[0])
-    _kernels.losses.add_scaled_rows(dq, decay * share * (counts[1][touched] + alpha * dtype(len(users))), q)
-    return loss / 2, (RowGradient(rows, dp), RowGradient(touched, dq)), (p, q)
+def _different(numbers, n):
+    """Return the different numbers among some below n, in increasing order, and the place of each number there."""
+    found = np.zeros(n, bool)
+    found[numbers] = True
+    different = np.flatnonzero(found)
+    places = np.empty(n, np.int32 if n < 1 << 31 else np.int64)
+    places[different] = np.arange(len(different))
+    return different, places[numbers]
 
 
 def square_gramian(gramian: Floats, before: Floats, after: Floats) -> None:

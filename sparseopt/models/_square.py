@@ -24,7 +24,7 @@ def steps(model, X, rng):
             model._catch_up()
             gramians = [table.T @ table for table in tables]
         with np.errstate(all="ignore"):     # of a training that diverges, which the step reports
-            loss, gradients, before = _of_batch(*tables, users, some, gramians, counts, weight, regularization, 1)
+            loss, gradients, before = _of_batch(*tables, users, some, gramians, counts, weight, regularization)
         model._take_step({**dict(zip(NAMES, gradients, strict=True)), "item_bias": None})
         for gramian, table, gradient, rows in zip(gramians, tables, gradients, before, strict=True):
             square_gramian(gramian, rows, embedding.gather(table, gradient.rows))
