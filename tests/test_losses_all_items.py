@@ -285,3 +285,44 @@ def test_a_small_data_set_gets_at_least_eight_steps_an_epoch():
     done = []
     ImplicitFactorization(dim=2, epochs=1).fit(pairs(), callback=lambda progress: done.append(progress.done))
     assert len(done) == 8
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_is_finite_where_the_items_of_a_user_are_far_apart(dtype):
+    q = np.array([[3000], [0], [-3000], [10], [-10]], dtype)
+    X = sp.csr_array(np.array([[1, 1, 1, 0, 0]], dtype))
+    loss, (dp, dq, db) = so.losses.softmax(np.ones((1, 1), dtype), q, np.zeros(5, dtype), [0], X)
+    assert loss == pytest.approx(10 + 3010, rel=1e-5)
+    assert_allclose(db, [0, -1, -1, 2, 0], atol=1e-4)
+    assert_allclose(dq[:, 0], [0, -1, -1, 2, 0], atol=1e-4)
+    assert dp.values[0, 0] == pytest.approx(3000 + 20, rel=1e-4)
+
+
+def test_a_user_with_all_items_has_no_softmax_loss():
+    (p, q, b), _, _ = some(dtype=np.float32)
+    loss, gradients = so.losses.softmax(p, q, b, [0], sp.csr_array(np.ones((1, N_ITEMS), np.float32)))
+    assert loss == 0
+    assert all(not dense(gradient, table).any() for gradient, table in zip(gradients, (p, q, b), strict=True))
+
+
+def test_softmax_in_blocks_of_users_is_softmax_at_once(monkeypatch):
+    tables, rows, X = some()
+    whole, gradients = so.losses.softmax(*tables, rows, X, regularization=0.1)
+    monkeypatch.setattr("sparseopt.losses.listwise._SCORES", 4 * N_ITEMS)
+    value, parts = so.losses.softmax(*tables, rows, X, regularization=0.1)
+    assert value == pytest.approx(whole)
+    for found, expected, table in zip(parts, gradients, tables, strict=True):
+        assert_allclose(dense(found, table), dense(expected, table), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_square_loss_has_the_same_bits_on_every_instruction_set(dtype):
+    (p, q, _), rows, X = some(dim=67, dtype=dtype)
+    p, found = p[rows], set()
+    for isa in _kernels.available:
+        kernels = importlib.import_module(f"sparseopt._kernels.losses_{isa}")
+        dp, dq = p @ (q.T @ q), q @ (p.T @ p)
+        loss = kernels.square(p, q, X.indices, X.data, X.indptr, 0.3, np.ones(len(p), dtype), np.ones(len(q), dtype),
+                              np.ones(len(q), dtype), dp, dq)
+        found.add((loss, dp.tobytes(), dq.tobytes()))
+    assert len(found) == 1

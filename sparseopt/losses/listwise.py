@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import _config, _kernels
+from .. import _config, _kernels, embedding
 from .._typing import Floats
 from ..gradients import Gradient, RowGradient
 from . import _checks
+
+_SCORES = 1 << 21       # scores that are computed at a time: few enough for the cache, many enough for the products
 
 
 def softmax(users: Floats, items: Floats, item_bias: Floats, rows: npt.ArrayLike, X: Any,
@@ -92,19 +94,29 @@ def softmax(users: Floats, items: Floats, item_bias: Floats, rows: npt.ArrayLike
 
 def _of_batch(users, items, item_bias, rows, X, candidates, log_weights, regularization, threads):
     """Return the same as `softmax`, without checks."""
-    p, q, bias, columns = users[rows], items, item_bias, X.indices
+    p, q, bias, columns = embedding.gather(users, rows), items, item_bias, X.indices
     if candidates is not None:
-        q, bias, columns = items[candidates], item_bias[candidates], np.searchsorted(candidates, columns)
-    slopes = p @ q.T
+        q, bias = embedding.gather(items, candidates), item_bias[candidates]
+        columns = np.searchsorted(candidates, columns)
     shift = bias if log_weights is None else bias + log_weights
-    losses = np.empty(len(rows))
-    _kernels.losses.softmax_rows(slopes, bias, shift, X.indptr, columns, X.data, np.empty_like(X.data), losses, threads)
-    dp, dq = slopes @ q, slopes.T @ p
+    dp, dq, db = np.zeros_like(p), np.zeros_like(q), np.zeros_like(bias)
+    losses, own, at_once = np.empty(len(rows)), np.empty_like(X.data), max(1, _SCORES // max(1, len(q)))
+    scores = np.empty((min(at_once, len(p)), len(q)), p.dtype)
+    for first in range(0, len(p), at_once):
+        some = slice(first, first + at_once)
+        slopes = np.matmul(p[some], q.T, out=scores[:len(p[some])])
+        _kernels.losses.softmax_rows(slopes, bias, shift, X.indptr[first:first + len(slopes) + 1], columns, X.data, own,
+                                     losses[some], threads)
+        np.matmul(slopes, q, out=dp[some])
+        if first:
+            dq += slopes.T @ p[some]
+        else:
+            np.matmul(slopes.T, p[some], out=dq)
+        db += slopes.sum(axis=0)
     if regularization:
         decay, of_row = p.dtype.type(regularization), np.repeat(np.arange(len(p)), np.diff(X.indptr))
         _kernels.losses.add_scaled_rows(dp, decay * _sums(X.data, of_row, p), p)
         _kernels.losses.add_scaled_rows(dq, decay * _sums(X.data, columns, q), q)
-    db = slopes.sum(axis=0)
     if candidates is not None:
         dq, db = RowGradient(candidates, dq), RowGradient(candidates, db)
     return float(losses.sum()), (RowGradient(rows, dp), dq, db)

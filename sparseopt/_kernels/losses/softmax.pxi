@@ -48,8 +48,11 @@ cdef inline real sum_of(const real* restrict x, Py_ssize_t n) noexcept nogil:
 
 cdef inline double softmax_row(real* s, const real* bias, const real* shift, Py_ssize_t n, const void* columns,
                                bint wide, const real* w, real* own, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
-    """Replace the scores of a row by the derivatives of its loss. Return the loss. own is scratch, as long as w."""
-    cdef real top, Z, both, scale = 0
+    """Replace the scores of a row by the derivatives of its loss. Return the loss. own is scratch, as long as w.
+
+    With L = log Z, the loss of a pair is w_k log(1 + e^(L - s_k)). So scores may be as far apart as numbers can be.
+    """
+    cdef real top, Z, L, scale = 0
     cdef double loss = 0
     cdef Py_ssize_t i, k
     for k in range(lo, hi):
@@ -58,20 +61,22 @@ cdef inline double softmax_row(real* s, const real* bias, const real* shift, Py_
         s[i] = -INFINITY
     add(s, shift, n)
     top = largest(s, n)
-    for k in range(lo, hi):
-        top = own[k] if own[k] > top else top
+    top = top if top > -INFINITY else 0
     for i in range(n):
         s[i] = exponential_or_zero(s[i] - top)
     Z = sum_of(s, n)
+    if Z == 0:                          # there are no other items
+        return 0
+    L = top + logarithm(Z) if Z < INFINITY else Z - Z           # NaN if a score is not finite
     for k in range(lo, hi):
-        both = exponential_or_zero(own[k] - top) + Z
-        loss += <double>w[k] * (logarithm(both) + (top - own[k]))
-        own[k] = both
-        scale = scale + w[k] / both
+        loss += <double>w[k] * softplus(L - own[k])
+        own[k] = w[k] * sigmoid(L - own[k])
+        scale = scale + own[k]
+    scale = scale / Z
     for i in range(n):
         s[i] = s[i] * scale
     for k in range(lo, hi):
-        s[number(columns, wide, k)] = -w[k] * (Z / own[k])
+        s[number(columns, wide, k)] = -own[k]
     return loss
 
 
