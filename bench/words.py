@@ -68,9 +68,9 @@ def main():
     text = [sentence for page in datasets.read_texts(options.files) for sentence in sentences(page)]
     text = [sentence for start in range(0, len(text), 1000 * options.share) for sentence in text[start:start + 1000]]
     n_words = sum(map(len, text))
-    print(f"{n_words:,} words in {len(text):,} sentences; mean over {options.seeds} seeds ± standard deviation")
+    print(f"{n_words:,} words in {len(text):,} sentences; mean over {options.seeds} seed(s) ± standard deviation")
     print(f"{'':>16}{'rate':>8}{'threads':>8}{'epochs':>7}{'seconds':>8}{'CPU s':>7}{'words/s':>11}"
-          f"{'wordsim353':>15}{'simlex999':>15}{'analogies':>15}")
+          f"{'wordsim353':>14}{'simlex999':>14}{'analogies':>14}")
     for name, rate, threads, epochs, train in cases(options):
         times, cpu, scores = [], [], []
         for seed in range(1, options.seeds + 1):
@@ -81,11 +81,11 @@ def main():
             correct, known, _ = word_analogies(words, vectors, datapath("questions-words.txt"))
             scores.append([word_similarity(words, vectors, datapath(file))[0] for file in
                            ("wordsim353.tsv", "simlex999.txt")] + [correct / max(known, 1)])
-        cells = [f"{statistics.mean(column):.3f} ± {statistics.pstdev(column):.3f}"
+        cells = [f"{statistics.mean(column):.3f}" + (f" ± {statistics.pstdev(column):.3f}" if len(column) > 1 else "")
                  for column in zip(*scores, strict=True)]
         seconds = statistics.mean(times)
         print(f"{name:>16}{rate or 'default':>8}{threads:>8}{epochs:>7}{seconds:>8.1f}{statistics.mean(cpu):>7.1f}"
-              f"{n_words * epochs / seconds:>11,.0f}{cells[0]:>15}{cells[1]:>15}{cells[2]:>15}", flush=True)
+              f"{n_words * epochs / seconds:>11,.0f}{cells[0]:>14}{cells[1]:>14}{cells[2]:>14}", flush=True)
 
 
 if __name__ == "__main__":
