@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _config, _kernels
-from .._typing import Floats
+from .._typing import Floats, Integers
 from ..embedding import bag_bounds
 from ..gradients import RowGradient, trusted
 from ._checks import rows, table
@@ -117,7 +117,8 @@ def _checked(mean, words, contexts, inputs, outputs, offsets):
     return negative_sampling(mean, words, contexts, inputs, outputs, bounds, longest)
 
 
-def negative_sampling(mean, words, contexts, inputs, outputs, bounds, longest):
+def negative_sampling(mean: bool, words: Floats, contexts: Floats, inputs: Integers, outputs: Integers,
+                      bounds: Integers, longest: int) -> tuple[float, tuple[RowGradient, RowGradient]]:
     """Return loss and gradients of `cbow`, if `mean`, or of `skip_gram`. Nothing is checked.
 
     Bag b has the inputs from bounds[b] - bounds[0] to before bounds[b + 1] - bounds[0], at most `longest`.
