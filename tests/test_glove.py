@@ -44,7 +44,8 @@ def test_the_gradient_is_that_of_the_paper(text):
     _, X = text
     keep = np.arange(40)
     X = X[keep][:, keep].tocoo()
-    model = GloVe(dim=6, optimizer=lambda tables: so.SGD(tables, lr=1e-3), batch_size=10**6, epochs=0).fit(X)
+    model = GloVe(dim=6, optimizer=lambda tables: so.SGD(tables, lr=1e-3), batch_size=10**6, epochs=0,
+                  regularization=0).fit(X)
     names = "words", "contexts", "word_bias", "context_bias"
     W, C, b, d = (model.optimizer_.params[name].astype(np.float64) for name in names)
     i, j = X.coords

@@ -21,15 +21,15 @@ def batch(dtype=np.float64, width=np.int64, dim=5, k=60, seed=0):
                            counts=rng.random(k) * 20 + 0.01)
 
 
-def squared_error(tables, i, j, targets, weights, decay):
+def squared_error(tables, i, j, targets, weights, decay, biases=1):
     A, B, a, b = (table.astype(np.longdouble) for table in tables)
     error = (A[i] * B[j]).sum(axis=1) + a[i] + b[j] - targets
-    norms = (A[i] ** 2).sum() + (B[j] ** 2).sum() + (a[i] ** 2).sum() + (b[j] ** 2).sum()
-    return float(((weights * error**2).sum() + decay * norms) / 2)
+    norms = (A[i] ** 2).sum(axis=1) + (B[j] ** 2).sum(axis=1) + biases * (a[i] ** 2 + b[j] ** 2)
+    return float((weights * (error**2 + decay * norms)).sum() / 2)
 
 
-def glove(tables, i, j, counts, x_max, alpha):
-    return squared_error(tables, i, j, np.log(counts), np.minimum(1, (counts / x_max) ** alpha), 0)
+def glove(tables, i, j, counts, x_max, alpha, decay=0):
+    return squared_error(tables, i, j, np.log(counts), np.minimum(1, (counts / x_max) ** alpha), decay, biases=0)
 
 
 def dense(gradients, tables):
@@ -64,6 +64,8 @@ def test_gradients_are_those_of_central_differences():
          so.losses.squared_error(*data.tables, data.i, data.j, data.targets)),
         (lambda tables: glove(tables, data.i, data.j, data.counts, 10, 0.75),
          so.losses.glove(*data.tables, data.i, data.j, data.counts, x_max=10)),
+        (lambda tables: glove(tables, data.i, data.j, data.counts, 10, 0.5, 0.2),
+         so.losses.glove(*data.tables, data.i, data.j, data.counts, x_max=10, alpha=0.5, regularization=0.2)),
     ]:
         loss, gradients = ours
         assert_allclose(loss, reference(data.tables), rtol=1e-12)

@@ -359,8 +359,9 @@ def test_stopping_on_held_out_counts_keeps_the_model_that_does_best_on_them(coun
         return float(np.square(guess - np.log(held_out.data)).mean())
 
     stopping = EarlyStopping(score=error, patience=10)
-    model = GloVe(dim=20, epochs=500, batch_size=100, x_max=1.0).fit(train, callback=stopping)
-    overfit = GloVe(dim=20, epochs=len(model.loss_curve_) + 100, batch_size=100, x_max=1.0).fit(train)
+    settings = dict(dim=20, batch_size=100, x_max=1.0, regularization=0)        # so that it overfits
+    model = GloVe(epochs=500, **settings).fit(train, callback=stopping)
+    overfit = GloVe(epochs=len(model.loss_curve_) + 100, **settings).fit(train)
     assert error(model) == stopping.best
     assert 10 < len(model.loss_curve_) < 400
     assert error(model) < 0.9 * error(overfit)

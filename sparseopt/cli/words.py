@@ -51,6 +51,7 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     words.add_argument("--neighbours", metavar="WORD,WORD",
                        help="words whose nearest words are printed (default: some frequent words)")
     add_settings(words, [GloVe(), SkipGram(), CBOW()], x_max="least count of a pair with full weight",
+                 regularization="L2 penalty of the vectors, in the loss of each pair",
                  negative="number of random words for each word",
                  sample="words with a higher share of the text are left out at random",
                  window="largest distance of the words of a pair",

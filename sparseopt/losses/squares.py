@@ -20,8 +20,8 @@ def squared_error(A: Floats, B: Floats, a: Floats, b: Floats, i: npt.ArrayLike, 
                   regularization: float = 0.0) -> tuple[float, Gradients]:
     r"""Return the squared error of dot products plus biases, and its gradients: matrix factorization.
 
-    .. math:: L = \tfrac12 \sum_k f_k \left(p \cdot q + b_i + b_j - y_k\right)^2
-                  + \lambda \left(\|p\|^2 + \|q\|^2 + b_i^2 + b_j^2\right), \qquad
+    .. math:: L = \tfrac12 \sum_k f_k \left[\left(p \cdot q + b_i + b_j - y_k\right)^2
+                  + \lambda \left(\|p\|^2 + \|q\|^2 + b_i^2 + b_j^2\right)\right], \qquad
               p = A_{i_k}, \quad q = B_{j_k}, \quad b_i = a_{i_k}, \quad b_j = b_{j_k}
 
     Parameters
@@ -37,7 +37,7 @@ def squared_error(A: Floats, B: Floats, a: Floats, b: Floats, i: npt.ArrayLike, 
     weights : None or array of numbers, shape (k,)
         f, 0 or more. None stands for 1.
     regularization : float
-        λ, 0 or more. It does not depend on the weights.
+        λ, 0 or more.
 
     Returns
     -------
@@ -73,16 +73,18 @@ def squared_error(A: Floats, B: Floats, a: Floats, b: Floats, i: npt.ArrayLike, 
         if weights.size and weights.min() < 0:
             raise ValueError(f"weights has {shown(weights.min().item())}; weights must be 0 or more")
     regularization = not_negative("regularization", regularization)
-    squares, norms, gradients = _squares_of(A, B, a, b, i, j, targets, weights, regularization)
-    return 0.5 * (squares + regularization * norms), gradients
+    squares, norms, gradients = _squares_of(A, B, a, b, i, j, targets, weights, regularization, regularization)
+    return 0.5 * (squares + norms), gradients
 
 
 def glove(words: Floats, contexts: Floats, word_bias: Floats, context_bias: Floats, i: npt.ArrayLike, j: npt.ArrayLike,
-          counts: npt.ArrayLike, x_max: float = 100.0, alpha: float = 0.75) -> tuple[float, Gradients]:
+          counts: npt.ArrayLike, x_max: float = 100.0, alpha: float = 0.75,
+          regularization: float = 0.0) -> tuple[float, Gradients]:
     r"""Return the loss of GloVe, the weighted squared error of logarithms of counts, and its gradients.
 
-    .. math:: L = \tfrac12 \sum_k f(x_k) \left(w_{i_k} \cdot \tilde w_{j_k} + b_{i_k} + \tilde b_{j_k}
-                  - \log x_k\right)^2, \qquad f(x) = \min\left(1, (x / x_\text{max})^\alpha\right)
+    .. math:: L = \tfrac12 \sum_k f(x_k) \left[\left(w_{i_k} \cdot \tilde w_{j_k} + b_{i_k} + \tilde b_{j_k}
+                  - \log x_k\right)^2 + \lambda \left(\|w_{i_k}\|^2 + \|\tilde w_{j_k}\|^2\right)\right], \qquad
+              f(x) = \min\left(1, (x / x_\text{max})^\alpha\right)
 
     Parameters
     ----------
@@ -94,6 +96,8 @@ def glove(words: Floats, contexts: Floats, word_bias: Floats, context_bias: Floa
         x, above 0: how often word i and context j occur together.
     x_max, alpha : float
         The parameters of the weight f, above 0.
+    regularization : float
+        λ, 0 or more. The paper has none.
 
     Returns
     -------
@@ -124,25 +128,26 @@ def glove(words: Floats, contexts: Floats, word_bias: Floats, context_bias: Floa
     if counts.size and counts.min() < np.finfo(np.float64).tiny:
         raise ValueError(f"counts has {shown(counts.min().item())}; counts must be above 0, and normal numbers")
     x_max, alpha = positive("x_max", x_max), positive("alpha", alpha)
-    squares, gradients = _glove_of(words, contexts, word_bias, context_bias, i, j, counts, x_max, alpha)
-    return 0.5 * squares, gradients
+    regularization = not_negative("regularization", regularization)
+    squares, norms, gradients = _glove_of(words, contexts, word_bias, context_bias, i, j, counts, x_max, alpha,
+                                          regularization)
+    return 0.5 * (squares + norms), gradients
 
 
-def _squares_of(A, B, a, b, i, j, targets, weights, decay):
-    """Return the sums of weighted squared errors and of squared norms, and the gradients. All must be checked."""
+def _squares_of(A, B, a, b, i, j, targets, weights, decay, bias_decay):
+    """Return the sums of weighted squared errors and of weighted penalties, and the gradients. All must be checked."""
     values = [np.empty((len(i), *table.shape[1:]), table.dtype) for table in (A, B, a, b)]
     parts = np.empty((2, -(-len(i) // _BLOCK)))
-    squares, norms = _kernels.losses.squares(A, i, B, j, a, b, targets, weights, decay, *values, parts,
+    squares, norms = _kernels.losses.squares(A, i, B, j, a, b, targets, weights, decay, bias_decay, *values, parts,
                                              _config.threads_for())
     return squares, norms, tuple(map(RowGradient, (i, j, i, j), values))
 
 
-def _glove_of(words, contexts, word_bias, context_bias, i, j, counts, x_max, alpha):
-    """Return the sum of weighted squared errors, and the gradients. All must be checked."""
+def _glove_of(words, contexts, word_bias, context_bias, i, j, counts, x_max, alpha, decay):
+    """Return what `_squares_of` returns, for logarithms of counts. All must be checked."""
     targets, weights = np.empty_like(counts), np.empty_like(counts)
     _kernels.losses.glove_targets(counts, x_max, alpha, targets, weights)
-    squares, _, gradients = _squares_of(words, contexts, word_bias, context_bias, i, j, targets, weights, 0.0)
-    return squares, gradients
+    return _squares_of(words, contexts, word_bias, context_bias, i, j, targets, weights, decay, 0.0)
 
 
 def _tables(A_name, A, B_name, B, a_name, a, b_name, b, i, j):

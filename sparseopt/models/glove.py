@@ -89,7 +89,8 @@ def _counts(text, n_words, window):
 class GloVe(WordVectors, Model):
     r"""Word vectors whose dot products are the logarithms of co-occurrence counts.
 
-    .. math:: \min \sum_{ij} f(X_{ij}) \left(w_i \cdot \tilde w_j + b_i + \tilde b_j - \log X_{ij}\right)^2, \qquad
+    .. math:: \min \sum_{ij} f(X_{ij}) \left[\left(w_i \cdot \tilde w_j + b_i + \tilde b_j - \log X_{ij}\right)^2
+                  + \lambda \left(\|w_i\|^2 + \|\tilde w_j\|^2\right)\right], \qquad
               f(x) = \min\left(1, (x / x_\text{max})^\alpha\right)
 
     The sum runs over the stored entries of X. A step on a batch of entries touches only the vectors of the batch's
@@ -115,6 +116,8 @@ class GloVe(WordVectors, Model):
         Entries per step, 1 or more.
     x_max, alpha : float
         The parameters of the weight f, above 0. The paper's x_max is 100, for texts of billions of words.
+    regularization : float
+        λ, 0 or more. The paper has none, and learns rare counts by heart: errors of held-out pairs then rise.
     missed : "skip", "replay" or "dense"
         How steps treat words that are not in the batch, with an optimizer given by name. A callable as optimizer does
         not allow "replay".
@@ -175,7 +178,8 @@ class GloVe(WordVectors, Model):
     def __init__(self, dim: int = 100, window: int = 10, min_count: int = 5,
                  optimizer: str | MakeOptimizer = "Adagrad", lr: float | Schedule | None = None, epochs: int = 30,
                  batch_size: int = 4096, x_max: float = 10.0, alpha: float = 0.75,
-                 missed: Literal["skip", "replay", "dense"] = "skip", random_state: Seed | None = 0) -> None:
+                 regularization: float = 0.01, missed: Literal["skip", "replay", "dense"] = "skip",
+                 random_state: Seed | None = 0) -> None:
         self.dim = dim
         self.window = window
         self.min_count = min_count
@@ -185,6 +189,7 @@ class GloVe(WordVectors, Model):
         self.batch_size = batch_size
         self.x_max = x_max
         self.alpha = alpha
+        self.regularization = regularization
         self.missed = missed
         self.random_state = random_state
 
@@ -253,6 +258,7 @@ class GloVe(WordVectors, Model):
     def _check_settings(self):
         self._check_integers(dim=1, window=1, min_count=1, epochs=0, batch_size=1)
         self._check_numbers("x_max", "alpha")
+        self._check_numbers("regularization", zero=True)
         self._rng(0)                                    # raises if random_state is no seed
 
     def _start(self, X, words):
@@ -331,7 +337,8 @@ class GloVe(WordVectors, Model):
         """Take a step on the entries (i, j). Return the sum of their weighted squared errors."""
         tables = {name: self.optimizer_.params[name] for name in self._axes}
         self._catch_up({"words": i, "contexts": j, "word_bias": i, "context_bias": j})
-        squares, gradients = _glove_of(*tables.values(), i, j, counts, float(self.x_max), float(self.alpha))
+        squares, _, gradients = _glove_of(*tables.values(), i, j, counts, float(self.x_max), float(self.alpha),
+                                          float(self.regularization))
         if self.missed == "dense":
             gradients = [selection(np.ones_like(counts), gradient.rows, len(table)).T @ gradient.values
                          for table, gradient in zip(tables.values(), gradients, strict=True)]

@@ -258,8 +258,8 @@ class MatrixFactorization(Recommender):
         """Take a step on the ratings of items i by users u. Return the sum of their squared errors."""
         tables = {name: self.optimizer_.params[name] for name in ("users", "items", "user_bias", "item_bias")}
         self._catch_up({"users": u, "items": i, "user_bias": u, "item_bias": i})
-        squares, _, gradients = _squares_of(*tables.values(), u, i, ratings - np.float32(self.mean_), None,
-                                           float(self.regularization))
+        targets, decay = ratings - np.float32(self.mean_), float(self.regularization)
+        squares, _, gradients = _squares_of(*tables.values(), u, i, targets, None, decay, decay)
         self._take_step(dict(zip(tables, gradients, strict=True)))
         return squares
 

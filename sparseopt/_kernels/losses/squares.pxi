@@ -10,13 +10,14 @@ cdef struct Squares:        # a batch; i, j, their rows, and the gradients' rows
     const void* second_bias
     const void* target      # y
     const void* weight      # f; NULL: 1
-    double decay            # λ
+    double decay            # λ of the rows, times f
+    double bias_decay       # λ of the biases, times f
     void* first_gradient
     void* second_gradient
     void* first_bias_gradient
     void* second_bias_gradient
     double* squares         # for each block: the sum of f error²
-    double* norms           # for each block: the sum of |p|² + |q|² + b² + c²
+    double* norms           # for each block: the sum of f λ (|p|² + |q|² + b² + c²)
     Py_ssize_t dim
 
 
@@ -41,7 +42,7 @@ cdef void squares_of(const Squares* s, Py_ssize_t block, const real* f, real* b_
     cdef const real* c = <const real*>s.second_bias
     cdef const real* y = <const real*>s.target
     cdef real* c_gradient = <real*>s.second_bias_gradient
-    cdef real decay = <real>s.decay, slope, score
+    cdef real slope, weight, decay, bias_decay
     cdef const real* p
     cdef const real* q
     cdef Py_ssize_t k, u, v, dim = s.dim, size = dim * sizeof(real), lo = block * SQUARES_BLOCK
@@ -51,21 +52,23 @@ cdef void squares_of(const Squares* s, Py_ssize_t block, const real* f, real* b_
         prefetch_later_row(&s.second, k, size)
         u, v = number(s.first.numbers, s.first.wide, k), number(s.second.numbers, s.second.wide, k)
         p, q = <const real*>address_of_row(&s.first, k), <const real*>address_of_row(&s.second, k)
-        score = dot(p, q, dim) + b[u] + c[v]
-        slope = squared_error(score, y[k], f[k] if f != NULL else 1, &squares)
+        weight = f[k] if f != NULL else 1
+        decay, bias_decay = weight * <real>s.decay, weight * <real>s.bias_decay
+        slope = squared_error(dot(p, q, dim) + b[u] + c[v], y[k], weight, &squares)
         set_sums(<real*>s.first_gradient + k * dim, <real*>s.second_gradient + k * dim, p, q, slope, decay, dim)
-        b_gradient[k] = slope + decay * b[u]
-        c_gradient[k] = slope + decay * c[v]
-        if decay:
-            norms = norms + dot(p, p, dim) + dot(q, q, dim) + b[u] * b[u] + c[v] * c[v]
+        b_gradient[k] = slope + bias_decay * b[u]
+        c_gradient[k] = slope + bias_decay * c[v]
+        if s.decay:
+            norms = norms + <double>decay * (<double>dot(p, p, dim) + dot(q, q, dim))
+            norms = norms + <double>bias_decay * (<double>b[u] * b[u] + <double>c[v] * c[v])
     s.squares[block] = squares
     s.norms[block] = norms
 
 
 def squares(cnp.ndarray A, cnp.ndarray i, cnp.ndarray B, cnp.ndarray j, cnp.ndarray a, cnp.ndarray b,
-            cnp.ndarray target, weight, double decay, cnp.ndarray A_gradient, cnp.ndarray B_gradient,
+            cnp.ndarray target, weight, double decay, double bias_decay, cnp.ndarray A_gradient, cnp.ndarray B_gradient,
             cnp.ndarray a_gradient, cnp.ndarray b_gradient, cnp.ndarray parts, int threads):
-    """Set the gradients of the samples. Return the sums of f error², and of the squared norms if there is a decay.
+    """Set the gradients of the samples. Return the sums of f error² and of f λ times the squared norms.
 
     `parts` has shape (2, blocks), with a block for each 256 samples.
     """
@@ -74,7 +77,7 @@ def squares(cnp.ndarray A, cnp.ndarray i, cnp.ndarray B, cnp.ndarray j, cnp.ndar
     cdef Py_ssize_t block, n = parts.shape[1]
     s.first, s.second, s.dim = make_rows(A, i), make_rows(B, j), A.shape[1]
     s.first_bias, s.second_bias = cnp.PyArray_DATA(a), cnp.PyArray_DATA(b)
-    s.target, s.decay = cnp.PyArray_DATA(target), decay
+    s.target, s.decay, s.bias_decay = cnp.PyArray_DATA(target), decay, bias_decay
     s.weight = cnp.PyArray_DATA(<cnp.ndarray>weight) if weight is not None else NULL
     s.first_gradient, s.second_gradient = cnp.PyArray_DATA(A_gradient), cnp.PyArray_DATA(B_gradient)
     s.first_bias_gradient, s.second_bias_gradient = cnp.PyArray_DATA(a_gradient), cnp.PyArray_DATA(b_gradient)
