@@ -52,10 +52,12 @@ MODELS = {
     "factorization machine": (lambda: models.FactorizationMachineClassifier(epochs=EPOCHS, early_stopping=False),
                               clicks),
     "softmax": (lambda: models.ImplicitFactorization("softmax", epochs=EPOCHS), pairs),
+    "square": (lambda: models.ImplicitFactorization("square", epochs=EPOCHS), pairs),
     "bpr": (lambda: models.ImplicitFactorization("bpr", epochs=EPOCHS), pairs),
     "warp": (lambda: models.ImplicitFactorization("warp", epochs=EPOCHS), pairs),
     "matrix factorization": (lambda: models.MatrixFactorization(epochs=EPOCHS), pairs),
     "skip-gram": (lambda: models.SkipGram(epochs=EPOCHS), text),
+    "CBOW": (lambda: models.CBOW(epochs=EPOCHS), text),
     "GloVe": (lambda: models.GloVe(epochs=EPOCHS), text),
 }
 KERNELS = {path.name for path in Path(_kernels.__file__).parent.iterdir()}

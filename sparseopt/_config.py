@@ -1,11 +1,15 @@
 """The settings of the process: the number of threads, and how the kernels were built."""
 
+import contextlib
+import contextvars
+import functools
 import math
 import operator
 import os
 import platform
 import re
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +55,7 @@ def default_threads(environment=os.environ, root=Path("/")):
 
 _num_threads = default_threads() if _kernels.BUILD["openmp"] else 1
 _forked = False
+_alone = contextvars.ContextVar("alone", default=False)         # whether `one_thread` is at work
 
 
 def check_num_threads(name, value):
@@ -113,7 +118,54 @@ def threads_for(num_threads=None):
     """Return `num_threads`, or the setting of the process if None. Every call of a kernel asks here."""
     if _forked:
         return 1
-    return num_threads or _num_threads
+    return num_threads or (1 if _alone.get() else _num_threads)
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Within the block, kernels use one thread, and so does BLAS if threadpoolctl is installed.
+
+    The limit of BLAS holds for the whole process.
+    """
+    before = _alone.set(True)
+    try:
+        with _blas_alone:
+            yield
+    finally:
+        _alone.reset(before)
+
+
+class _BlasAlone:
+    """Limits BLAS to one thread, from the first block that begins to the last that ends, in any thread."""
+
+    def __init__(self):
+        self.lock, self.blocks, self.limit = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self.lock:
+            if self.blocks == 0 and (pools := _thread_pools()) is not None:
+                self.limit = pools.limit(limits=1, user_api="blas")
+            self.blocks += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.blocks -= 1
+            if self.blocks == 0 and self.limit is not None:
+                self.limit, limit = None, self.limit
+                limit.restore_original_limits()
+
+
+_blas_alone = _BlasAlone()
+
+
+@functools.cache
+def _thread_pools():
+    """Return threadpoolctl's list of the libraries with threads, or None if threadpoolctl is not installed."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
 
 
 def _after_fork():

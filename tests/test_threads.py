@@ -7,11 +7,15 @@ import re
 import subprocess
 import sys
 import sysconfig
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 
-from sparseopt import _config, _kernels
+import sparseopt as so
+from sparseopt import _config, _kernels, models
 
 needs_openmp = pytest.mark.skipif(not _kernels.BUILD["openmp"], reason="this build has no OpenMP")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -326,3 +330,48 @@ print(len(expected))
 @pytest.mark.parametrize("how", ["from the main thread", "from another thread", "twice"])
 def test_nothing_hangs_in_a_forked_child_and_all_has_the_same_bits(how, tmp_path):
     assert int(python(FORK, tmp_path, how).stdout) > 60
+
+
+def test_a_model_trains_on_one_thread_and_so_does_blas():
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="limits the threads of BLAS")
+
+    def threads_of_blas():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    seen = []
+
+    def callback(progress):
+        seen.append((so.get_num_threads(), set(threads_of_blas())))
+
+    X = sp.csr_array((np.random.default_rng(0).random((30, 20)) < 0.3).astype(float))
+    own, blas = so.get_num_threads(), threads_of_blas()
+    so.set_num_threads(2)
+    try:
+        models.ImplicitFactorization(dim=4, epochs=2).fit(X, callback=callback)
+        assert so.get_num_threads() == 2
+    finally:
+        so.set_num_threads(own)
+    assert threads_of_blas() == blas
+    assert seen
+    assert all(found == (1, {1}) for found in seen)
+
+
+def test_two_models_that_train_at_once_leave_blas_as_it_was():
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="limits the threads of BLAS")
+    before = threadpoolctl.threadpool_info()
+    X = sp.csr_array((np.random.default_rng(0).random((30, 20)) < 0.3).astype(float))
+    together = threading.Barrier(2)
+
+    def meet(progress):
+        if progress.epoch == 0:
+            together.wait()
+
+    def train(epochs):
+        models.ImplicitFactorization(dim=4, epochs=epochs).fit(X, callback=meet)
+
+    workers = [threading.Thread(target=train, args=(epochs,)) for epochs in (1, 3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert threadpoolctl.threadpool_info() == before

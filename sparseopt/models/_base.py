@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _kernels, checkpoint, schedules
 from .._checks import NonfiniteError
+from .._config import one_thread
 from .._text import listed, shown
 from .._typing import FilePath, Self
 from .._workspace import Workspace
@@ -55,8 +56,6 @@ class Model:
     LEARNING_RATES: ClassVar[dict[str, Any]] = {}
     # Names of the tables and of their axes. Axes of the same name must have the same length.
     _axes: ClassVar[dict[str, tuple[str, ...]]] = {}
-    # Threads of an optimizer given by name; None stands for `so.get_num_threads()`.
-    _threads: int | None = None
 
     optimizer_: Optimizer
     loss_curve_: list[float]
@@ -121,8 +120,12 @@ class Model:
         return self.epochs
 
     def _train(self, *arguments):
-        """Train for an epoch. Arrays of a batch leave their memory to the next batch."""
-        with Workspace():
+        """Train for an epoch, on one thread. Arrays of a batch leave their memory to the next batch.
+
+        A batch is too little work for two threads. They gain at most a fifth on a quiet machine, and can take several
+        times as long as one where cores are busy (bench/busy.py).
+        """
+        with one_thread(), Workspace():
             return self._epoch(*arguments)
 
     def _take_step(self, gradients):
@@ -198,7 +201,7 @@ class Model:
         if hyper is not None:
             tables = [{"params": {key: table}, **hyper.get(key, {})} for key, table in tables.items()]
         rate = {} if lr is None else {"lr": self._schedule(lr)}
-        return OPTIMIZERS[name](tables, missed=missed, num_threads=self._threads, **momentum, **settings, **rate)
+        return OPTIMIZERS[name](tables, missed=missed, num_threads=1, **momentum, **settings, **rate)
 
     def _check_optimizer(self):
         """Return the class name and the options that the parameter `optimizer` stands for, or raise."""
@@ -292,7 +295,7 @@ class Model:
                 lr = schedules.from_json(settings["lr"]) if "lr" in settings else optimizer.param_groups[0]["lr"]
             model = cls(**{**settings, "lr": lr})
             model.optimizer_ = optimizer
-            optimizer.num_threads = model._threads
+            optimizer.num_threads = 1
             model._check_tables()
             model._restore(optimizer.metadata)
         return model

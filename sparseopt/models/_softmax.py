@@ -1,7 +1,6 @@
 """Batches of `ImplicitFactorization` with softmax.
 
-A step takes all pairs of some users, so one matrix product gives all scores. BLAS uses all cores for this product. All
-else uses one thread: two groups of threads that wait for each other take longer than the work.
+A step takes all pairs of some users, so one matrix product gives all scores.
 """
 
 import numpy as np

@@ -35,8 +35,6 @@ class Supervised(Routed, Model):
     _axes: ClassVar = {"weights": ("feature",), "intercept": ("one",)}
     # The tables with one row per feature. l2 acts on all of these tables, and l1 on the first.
     _by_feature: tuple[str, ...] = ("weights",)
-    # More threads would save a tenth of the time. On busy cores, threads would wait ten times as long as a step takes.
-    _threads = 1
     _beta: float | None = None      # β of Ftrl, for rows of length 1; None: Ftrl's default
 
     n_features_in_: int

@@ -103,7 +103,7 @@ class FactorizationMachineClassifier(Classifier, _FactorizationMachine):
     dim : int
         The length of the vectors v, 1 or more.
     optimizer : str or callable
-        The name of an optimizer of this library, which then uses one thread. Or a callable that takes a dict of tables
+        The name of an optimizer of this library. Or a callable that takes a dict of tables
         and returns an optimizer: `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
         The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for rows

@@ -69,8 +69,7 @@ class ImplicitFactorization(Recommender):
         The length of a vector, 1 or more.
     optimizer : str or callable
         The name of an optimizer of this library. Or a callable that takes a dict of tables and returns an optimizer:
-        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`. With softmax and square, an optimizer given by
-        name uses one thread, because BLAS uses the other cores.
+        `lambda tables: so.Adam(tables, lr=0.01, betas=(0.9, 0.99))`.
     lr : None, float or callable
         The learning rate of an optimizer given by name. None stands for the rate in `LEARNING_RATES`, chosen for each
         loss of this model. If that table has no rate, None stands for the optimizer's default.
@@ -401,10 +400,6 @@ class ImplicitFactorization(Recommender):
     @property
     def _spread(self):
         return _DEFAULTS[self.loss]["spread"]
-
-    @property
-    def _threads(self):
-        return 1 if self.loss in ("softmax", "square") else None    # with these, BLAS has its own threads
 
     def _pairs_of_step(self, X):
         if self.batch_size is not None:
