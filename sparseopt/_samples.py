@@ -42,8 +42,12 @@ class Batches:
         """Return the samples from start to stop, or those whose numbers stand there in `order`."""
         data, _, indptr, n_features = self.parts
         rows = None if order is None else order[start:stop]
-        n = int(indptr[stop] - indptr[start]) if rows is None else _kernels.losses.count_entries(indptr, rows)
-        if not 0 <= n <= len(data):
+        if rows is None:
+            n = int(indptr[stop] - indptr[start])
+            n = n if n <= len(data) else -1
+        else:                   # rows may come again, so that a batch may have more entries than X
+            n = _kernels.losses.count_entries(indptr, rows, len(data))
+        if n < 0:
             self._raise("X")
         most = min(n, n_features)
         if most >= 2**31:

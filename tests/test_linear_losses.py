@@ -166,3 +166,39 @@ def test_a_number_out_of_range_in_X_is_an_error(part, at, value):
     getattr(X, part)[at] = value
     with pytest.raises((IndexError, ValueError), match="X has"):
         so.losses.linear(tables[0], tables[2], X, y)
+
+
+def test_a_batch_may_repeat_rows_until_it_has_more_entries_than_X():
+    tables, X, y, weight = problem()
+    once, _ = so.losses.factorization_machine(*tables, X, y, sample_weight=weight, rows=[3])
+    often, _ = so.losses.factorization_machine(*tables, X, y, sample_weight=weight, rows=[3] * 100)
+    assert often == pytest.approx(100 * once)
+    X.indptr[4] = X.nnz + 1
+    with pytest.raises(ValueError, match="X has an indptr that falls"):
+        so.losses.linear(tables[0], None, X, y, rows=[3] * 100)
+
+
+def test_arrays_with_gaps_and_off_their_alignment_are_read_as_they_are():
+    tables, X, y, _ = problem(3)
+    loss, _ = so.losses.factorization_machine(*tables, X, y)
+    with_gaps = [np.repeat(table, 2, axis=-1)[..., ::2] for table in tables]
+    shifted = [np.frombuffer(b"." + table.tobytes(), np.uint8)[1:].view(table.dtype).reshape(table.shape)
+               for table in tables]
+    assert not shifted[0].flags.aligned
+    for others in (with_gaps, shifted):
+        assert so.losses.factorization_machine(*others, X, y)[0] == loss
+
+
+@pytest.mark.parametrize(("k", "label"), [(1, 1 - 1e-12), (1, 2), (3, 3), (3, 2 + 1e-9)])
+def test_a_class_is_an_integer_before_it_is_rounded(k, label):
+    tables, X, y, _ = problem(k, dtype=np.float32)
+    with pytest.raises(ValueError, match=f"integer from 0 to {max(k, 2) - 1}"):
+        so.losses.linear(tables[0], None, X, np.append(y[:-1], label))
+
+
+def test_masked_targets_and_weights_without_columns_are_refused():
+    (weights, *_), X, y, _ = problem()
+    with pytest.raises(TypeError, match="y is a masked array"):
+        so.losses.linear(weights, None, X, np.ma.array(y, mask=y == 0))
+    with pytest.raises(ValueError, match="at least one column"):
+        so.losses.linear(np.empty((12, 0)), None, X, y)

@@ -196,3 +196,11 @@ def test_a_row_of_seen_that_cannot_be_searched_is_refused(indices, indptr, dtype
     seen.data, seen.indices, seen.indptr = np.ones(3), np.array(indices, dtype), np.array(indptr, dtype)
     with pytest.raises(ValueError, match="seen has row 0, whose columns are not in ascending order from 0 to 2"):
         bpr(np.zeros((2, 3)), np.zeros((3, 3)), np.zeros(3), [0], [0], [[1]], seen=seen)
+
+
+@both
+def test_a_nan_in_a_table_shows_in_the_loss(name):
+    (P, *batch), _ = a_batch(k=9)
+    P[batch[2][0]] = np.nan
+    loss, (dP, *_) = LOSSES[name](P, *batch)
+    assert np.isnan(loss) and np.isnan(dP.values).any()

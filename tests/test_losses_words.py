@@ -105,6 +105,14 @@ def test_scores_of_any_size_give_finite_losses_and_slopes(loss):
 
 
 @both
+def test_a_score_of_minus_infinity_costs_a_negative_nothing(loss):
+    words, contexts = np.full((1, 2), 1e30, np.float32), np.full((2, 2), 1e30, np.float32)
+    contexts[1] = -1e30
+    total, _ = loss(words, contexts, [0], [[0, 1]])
+    assert total == pytest.approx(0, abs=1e-6)
+
+
+@both
 def test_an_empty_batch_has_no_loss_and_no_rows(loss):
     words, contexts, _, _ = batch(4)
     value, gradients = loss(words, contexts, [], np.empty((0, 3), int))

@@ -7,11 +7,11 @@ import scipy.sparse as sp
 
 from .._kernels import rowplan
 from .._text import shown
-from ..gradients import csr_parts, row_numbers
+from ..gradients import _unmasked, csr_parts, row_numbers
 
 
 def table(name, array, like=None, ndim=2):
-    """Return a C-contiguous table of float32 or float64. With `like`, dtype and dim must be those of this table."""
+    """Return a C-contiguous, aligned table of float32 or float64. With `like`, dtype and dim must be those of this table."""
     plain = isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
     if not plain or array.dtype not in (np.float32, np.float64) or array.ndim != ndim:
         raise TypeError(f"{name} is a {type(array).__name__} of shape {getattr(array, 'shape', None)} and dtype "
@@ -21,7 +21,7 @@ def table(name, array, like=None, ndim=2):
         raise ValueError(f"{name} has dtype {array.dtype}; it must have dtype {like.dtype}")
     if like is not None and array.ndim == like.ndim and array.shape[1:] != like.shape[1:]:
         raise ValueError(f"{name} has shape {array.shape}; its rows must have shape {like.shape[1:]}")
-    return np.ascontiguousarray(array)
+    return np.require(array, requirements="CA")
 
 
 def rows(name, numbers, n_rows, shape=None):
@@ -36,7 +36,7 @@ def rows(name, numbers, n_rows, shape=None):
 
 def floats(name, values, shape, dtype):
     """Return finite numbers of this shape and dtype, C-contiguous."""
-    array = np.asarray(values)
+    array = _unmasked(values, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} is {shown(values)}; it must be numbers")
     if array.shape != shape:

@@ -69,7 +69,7 @@ def linear(weights: Floats, intercept: Floats | None, X: Sparse, y: npt.ArrayLik
     >>> round(loss, 2)
     0.53
     """
-    weights, batch, *targets = _checked(weights, intercept, X, y, loss, sample_weight, rows)
+    weights, intercept, batch, *targets = _checked(weights, intercept, X, y, loss, sample_weight, rows)
     return _samples.linear(batch, weights, intercept, *targets)
 
 
@@ -116,7 +116,7 @@ def factorization_machine(weights: Floats, factors: Floats, intercept: Floats | 
     ----------
     Rendle 2010, "Factorization Machines", eq. 1 and lemma 3.1.
     """
-    weights, batch, *targets = _checked(weights, intercept, X, y, loss, sample_weight, rows, merged=True)
+    weights, intercept, batch, *targets = _checked(weights, intercept, X, y, loss, sample_weight, rows, merged=True)
     factors = _checks.table("factors", factors)
     k = weights.shape[1] if weights.ndim == 2 else 1
     if factors.dtype != weights.dtype or len(factors) != len(weights) or factors.shape[1] % k:
@@ -129,9 +129,13 @@ def factorization_machine(weights: Floats, factors: Floats, intercept: Floats | 
 def _checked(weights, intercept, X, y, loss, sample_weight, rows, merged=False):
     weights = _checks.table("weights", weights, ndim=2 if np.ndim(weights) == 2 else 1)
     k = weights.shape[1] if weights.ndim == 2 else 1
-    if intercept is not None and _checks.table("intercept", intercept, weights, 1).shape != (k,):
-        raise ValueError(f"intercept has shape {intercept.shape}; with weights of shape {weights.shape} it must have "
-                         f"shape {(k,)}")
+    if not k:
+        raise ValueError(f"weights has shape {weights.shape}; it must have at least one column")
+    if intercept is not None:
+        intercept = _checks.table("intercept", intercept, weights, 1)
+        if intercept.shape != (k,):
+            raise ValueError(f"intercept has shape {intercept.shape}; with weights of shape {weights.shape} it must "
+                             f"have shape {(k,)}")
     if loss not in _LOSSES:
         raise ValueError(f"loss is {shown(loss)}; it must be one of {listed(_LOSSES)}")
     if loss == "squared_error" and weights.ndim == 2:
@@ -142,19 +146,19 @@ def _checked(weights, intercept, X, y, loss, sample_weight, rows, merged=False):
         rows = _checks.rows("rows", rows, n)
     batch = _samples.Batches(X, merged=merged)(0, n if rows is None else len(rows), rows)
     kind = _samples.SOFTMAX if weights.ndim == 2 else _LOSSES[loss]
-    y = _checks.floats("y", y, (n,), weights.dtype)
+    y = _checks.floats("y", y, (n,), weights.dtype if kind == _samples.SQUARED_ERROR else np.float64)
     if sample_weight is not None:
         sample_weight = _checks.floats("sample_weight", sample_weight, (n,), np.float64)
     if rows is not None:
         y, sample_weight = y[rows], None if sample_weight is None else sample_weight[rows]
     if kind != _samples.SQUARED_ERROR:
-        numbers = y.astype(np.int64)
-        outside = (numbers != y) | (numbers < 0) | (numbers >= (k if kind == _samples.SOFTMAX else 2))
+        classes = k if kind == _samples.SOFTMAX else 2
+        outside = (y != np.floor(y)) | (y < 0) | (y >= classes)
         if outside.any():
             raise ValueError(f"y has {shown(y[outside][0].item())}; with weights of shape {weights.shape} and loss "
-                             f"'log_loss' it must be an integer from 0 to {max(k, 2) - 1}")
-        y = numbers if kind == _samples.SOFTMAX else y
-    return weights, batch, kind, y, sample_weight
+                             f"'log_loss' it must be an integer from 0 to {classes - 1}")
+        y = y.astype(np.int64 if kind == _samples.SOFTMAX else weights.dtype)
+    return weights, intercept, batch, kind, y, sample_weight
 
 
 def _readable(X, weights):

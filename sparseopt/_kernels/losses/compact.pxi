@@ -172,14 +172,17 @@ def compact(tuple X, rows, Py_ssize_t first, cnp.ndarray slots, cnp.ndarray feat
     return found
 
 
-def count_entries(cnp.ndarray indptr, cnp.ndarray rows):
-    """The number of entries of some rows. The numbers of the rows must be checked."""
+def count_entries(cnp.ndarray indptr, cnp.ndarray rows, Py_ssize_t n_entries):
+    """The number of entries of some rows, -1 for a bad row. The numbers of the rows must be checked."""
     cdef const void* p = cnp.PyArray_DATA(indptr)
     cdef const void* r = cnp.PyArray_DATA(rows)
     cdef bint wide = indptr.itemsize == 8, rows_wide = rows.itemsize == 8
-    cdef Py_ssize_t i, n = 0
+    cdef Py_ssize_t i, lo, hi, n = 0
     for i in range(rows.shape[0]):
-        n += number(p, wide, number(r, rows_wide, i) + 1) - number(p, wide, number(r, rows_wide, i))
+        lo, hi = number(p, wide, number(r, rows_wide, i)), number(p, wide, number(r, rows_wide, i) + 1)
+        if not 0 <= lo <= hi <= n_entries:
+            return -1
+        n += hi - lo
     return n
 
 

@@ -110,7 +110,7 @@ cdef inline int32_t next_near(const Drawn* x, Py_ssize_t k, Py_ssize_t first, re
     cdef const real* p = <const real*>address_of_row(&x.users, k)
     cdef Py_ssize_t j
     for j in range(first, x.tries):
-        if score(p, &x.others, place_of_try(x, k, j), x.bias, x.dim) > far:
+        if not score(p, &x.others, place_of_try(x, k, j), x.bias, x.dim) <= far:     # a NaN is near, so the loss is NaN
             return <int32_t>j
     return -1
 

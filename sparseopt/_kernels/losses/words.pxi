@@ -142,7 +142,7 @@ cdef inline void add_losses(real* restrict lane, real* restrict x) noexcept nogi
     cdef real small
     for j in range(LANES):
         small = exponential(-absolute(x[j]))
-        lane[j] = lane[j] + ((x[j] if x[j] > 0 else 0 * x[j]) + logarithm_of_quotient(small / (2 + small)))
+        lane[j] = lane[j] + ((x[j] if x[j] > 0 else 0) + logarithm_of_quotient(small / (2 + small)))
         x[j] = (1 if x[j] > 0 else small) / (1 + small)
 
 
