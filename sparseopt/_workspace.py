@@ -1,5 +1,6 @@
 """Memory that arrays leave to the arrays after them."""
 
+import sys
 from types import TracebackType
 
 from ._checks import at_least
@@ -51,7 +52,7 @@ class Workspace:
     """
 
     def __init__(self, keep: int = 1 << 28) -> None:
-        self._pool = Pool(at_least("keep", keep, 0))
+        self._pool = Pool(min(at_least("keep", keep, 0), sys.maxsize))
         self._before: list[object] = []
 
     @property

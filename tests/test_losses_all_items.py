@@ -326,3 +326,34 @@ def test_the_square_loss_has_the_same_bits_on_every_instruction_set(dtype):
                               np.ones(len(q), dtype), dp, dq)
         found.add((loss, dp.tobytes(), dq.tobytes()))
     assert len(found) == 1
+
+
+def test_read_only_arrays_are_read():
+    rng = np.random.default_rng(0)
+    P, Q, b = (rng.standard_normal(shape) for shape in ((3, 2), (4, 2), 4))
+    X = sp.csr_array(np.array([[1.0, 0, 2, 0], [0, 1, 0, 0]]))
+    expected = so.losses.softmax(P, Q, b, [0, 2], X)[0]
+    for array in (P, Q, b, X.data, X.indices, X.indptr):
+        array.flags.writeable = False
+    assert so.losses.softmax(P, Q, b, [0, 2], X)[0] == expected
+
+
+def test_counts_of_0_for_a_row_with_pairs_are_refused():
+    P, Q, X = np.ones((3, 2)), np.ones((4, 2)), sp.csr_array(np.array([[1.0, 0, 0, 1]]))
+    grams = P.T @ P, Q.T @ Q
+    for name, counts in (("0", (np.zeros(3), np.ones(4))), ("1", (np.ones(3), np.array([1.0, 0, 0, 0])))):
+        with pytest.raises(ValueError, match=rf"counts\[{name}\] has 0.0 for a row with pairs"):
+            so.losses.square(P, Q, [1], X, grams, counts)
+    so.losses.square(P, Q, [1], X, grams, (np.array([0.0, 2, 0]), np.array([1.0, 0, 0, 1])))
+
+
+@pytest.mark.parametrize(("gramian", "before", "after", "error"), [
+    (np.zeros((3, 3)), np.ones((1, 3)), np.ones((2, 3)), ValueError),
+    (np.zeros((2, 3)), np.ones((2, 3)), np.ones((2, 3)), ValueError),
+    (np.zeros((3, 3)), np.ones((2, 3), np.float32), np.ones((2, 3)), ValueError),
+    (np.zeros((3, 3), int), np.ones((2, 3)), np.ones((2, 3)), TypeError),
+])
+def test_a_gramian_of_other_shapes_or_dtypes_is_left_as_it_is(gramian, before, after, error):
+    with pytest.raises(error, match=r"gramian|before"):
+        so.losses.square_gramian(gramian, before, after)
+    assert not gramian.any()

@@ -316,3 +316,11 @@ def test_a_training_that_diverges_says_so_and_names_the_rate():
     sentences = [[words[i] for i in rng.integers(24, size=10)] for _ in range(1000)]
     with pytest.raises(ValueError, match=r"the training has diverged: gradient of .* learning rate is [\d.]+; set a"):
         SkipGram(lr=50.0, epochs=5, random_state=0).fit(sentences)
+
+
+@pytest.mark.parametrize("cls", [SkipGram, CBOW])
+def test_a_window_may_be_wider_than_every_sentence_and_costs_no_memory(cls):
+    text = [list("abcab"), list("ba")] * 50
+    wide, wider = (cls(dim=3, window=window, min_count=1, sample=0, epochs=1).fit(text) for window in (10**9, 2**40))
+    assert np.isfinite(wider.vectors_).all()
+    assert wide.loss_curve_[0] == pytest.approx(wider.loss_curve_[0], rel=0.05)

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from numpy._core.multiarray import get_handler_name
 
 import sparseopt as so
 from sparseopt import embedding, models
@@ -104,6 +105,15 @@ def test_an_error_leaves_the_block_as_any_other_end():
         fail_in(workspace)
     np.empty(10_000)
     assert not workspace.kept
+
+
+def test_after_blocks_that_end_out_of_order_no_memory_is_kept():
+    first, second = so.Workspace(), so.Workspace()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert get_handler_name(np.empty(1000)) == "default_allocator"
 
 
 def test_other_contexts_and_threads_are_as_before():

@@ -6,12 +6,13 @@ so arrays may outlive the time in which the pool is used.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.pythread cimport (WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
                                PyThread_release_lock, PyThread_type_lock)
 from libc.stdint cimport uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset, strcpy
+from libc.string cimport memcpy, memset, strcmp, strcpy
 
 cimport numpy as cnp
 
@@ -46,6 +47,7 @@ cdef extern from "numpy/arrayobject.h":
         PyDataMemAllocator allocator
 
     object PyDataMem_SetHandler(object)
+    object set_handler "PyDataMem_SetHandler"(PyObject*)
 
 cdef enum:
     LINE = 64               # bytes of a cache line; arrays start on one.
@@ -219,7 +221,10 @@ cdef class Pool:
     def leave(self, before):
         """Have new arrays take their memory from the handler before. The last to leave frees the kept memory."""
         cdef Block* dropped = NULL
-        PyDataMem_SetHandler(before)
+        cdef Blocks* b = <Blocks*>PyCapsule_GetPointer(before, "mem_handler")
+        # Blocks of generators may interleave. Then the handler before may be that of a block that has ended.
+        ended = strcmp(b.handler.name, self.blocks.handler.name) == 0 and b.entered == 0
+        set_handler(NULL if ended else <PyObject*>before)       # NULL: NumPy's own
         PyThread_acquire_lock(self.blocks.lock, WAIT_LOCK)
         self.blocks.entered -= 1
         if self.blocks.entered == 0:

@@ -11,7 +11,7 @@ from ..gradients import _unmasked, csr_parts, row_numbers
 
 
 def table(name, array, like=None, ndim=2):
-    """Return a C-contiguous, aligned table of float32 or float64. With `like`, dtype and dim must be those of this table."""
+    """Return a table of float32 or float64 as kernels read it. With `like`, dtype and dim must be those of this one."""
     plain = isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
     if not plain or array.dtype not in (np.float32, np.float64) or array.ndim != ndim:
         raise TypeError(f"{name} is a {type(array).__name__} of shape {getattr(array, 'shape', None)} and dtype "

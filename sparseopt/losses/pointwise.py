@@ -83,6 +83,9 @@ def square(users: Floats, items: Floats, rows: npt.ArrayLike, X: Any, gramians: 
                 for i, one in enumerate(_checks.two("gramians", gramians))]
     counts = [_checks.floats(f"counts[{i}]", one, (len(table),), users.dtype)
               for i, (one, table) in enumerate(zip(_checks.two("counts", counts), (users, items), strict=True))]
+    for i, (count, numbers) in enumerate(zip(counts, (rows[np.diff(X.indptr) > 0], X.indices), strict=True)):
+        if len(numbers) and not count[numbers].min() > 0:
+            raise ValueError(f"counts[{i}] has {count[numbers].min()} for a row with pairs; it must be above 0")
     for name, value in (("unobserved_weight", unobserved_weight), ("regularization", regularization)):
         _checks.zero_or_more(name, value)
     return _of_batch(users, items, rows, X, gramians, counts, unobserved_weight, regularization)[:2]
@@ -118,6 +121,11 @@ def square_gramian(gramian: Floats, before: Floats, after: Floats) -> None:
     gramian : array of floats, shape (dim, dim)
     before, after : arrays of the same dtype, shape (k, dim)
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described above.
+
     Examples
     --------
     >>> import numpy as np, sparseopt as so
@@ -128,5 +136,14 @@ def square_gramian(gramian: Floats, before: Floats, after: Floats) -> None:
     >>> bool(np.allclose(gramian, table.T @ table))
     True
     """
+    for name, array in (("gramian", gramian), ("before", before), ("after", after)):
+        _checks.table(name, array, like=None if array is gramian else gramian)
+    if len(gramian) != gramian.shape[1] or len(before) != len(after):
+        raise ValueError(f"gramian, before and after have the shapes {gramian.shape}, {before.shape} and "
+                         f"{after.shape}; they must be (dim, dim), (k, dim) and (k, dim)")
+    _update_gramian(gramian, before, after)
+
+
+def _update_gramian(gramian, before, after):
     half = (after - before).T @ (after + before)        # its mean with its transpose is the difference of the Gramians
     gramian += (half + half.T) / 2

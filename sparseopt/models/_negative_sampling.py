@@ -18,6 +18,7 @@ from .words import WordVectors, count_words, new_words, numbered, vocabulary
 
 _TOGETHER = 8192            # the least number of words that are mixed together
 _MOST = 256                 # words of a step
+_WIDEST = 2**31 - 2         # window; no text has so long a sentence
 _GRADIENTS = 90             # of the most frequent word in a step; more of them add up too far
 
 
@@ -199,7 +200,7 @@ class NegativeSampling(WordVectors, Model):
         for block, block_sentence in text.blocks():
             kept = np.flatnonzero(rng.random(len(block), np.float32) < self._kept[block])
             words, sentence = np.append(words, block[kept]), np.append(sentence, block_sentence[kept])
-            reach = np.append(reach, rng.integers(1, self.window + 1, len(kept), dtype=np.int32))
+            reach = np.append(reach, rng.integers(1, min(self.window, _WIDEST) + 1, len(kept), dtype=np.int32))
             place = np.append(place, read + kept + 1)
             read += len(block)
             ends = read == text.n_words
@@ -229,7 +230,9 @@ class NegativeSampling(WordVectors, Model):
 
     def _bags(self, words, sentence, reach, order, rng):
         """Return the words around some places in this order, the bounds of these bags, and words with negatives."""
-        inputs = np.empty(2 * self.window * len(order), np.int32)
+        ends = np.flatnonzero(np.diff(sentence, append=-1))
+        longest = int(np.diff(ends, prepend=-1).max())          # a window may be much wider than any sentence
+        inputs = np.empty(2 * min(self.window, longest) * len(order), np.int32)
         bounds, middle = np.empty(len(order) + 1, np.int64), np.empty(len(order), np.int32)
         n = _kernels.losses.windows(words, sentence, reach, order, inputs, bounds, middle)
         outputs = np.empty((n, 1 + self.negative), np.int32)
@@ -242,7 +245,7 @@ class NegativeSampling(WordVectors, Model):
         self._catch_up({"words": inputs, "contexts": outputs})
         tables = self.optimizer_.params
         loss, (words, contexts) = negative_sampling(self._mean, tables["words"], tables["contexts"], inputs, outputs,
-                                                    bounds, 2 * self.window)
+                                                    bounds, min(2 * self.window, len(inputs)))
         self._take_step({"words": words, "contexts": contexts})
         return loss
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from .. import embedding
-from ..losses.pointwise import _of_batch, square_gramian
+from ..losses.pointwise import _of_batch, _update_gramian
 from ._softmax import batches
 
 NAMES = "users", "items"
@@ -27,7 +27,7 @@ def steps(model, X, rng):
             loss, gradients, before = _of_batch(*tables, users, some, gramians, counts, weight, regularization)
         model._take_step({**dict(zip(NAMES, gradients, strict=True)), "item_bias": None})
         for gramian, table, gradient, rows in zip(gramians, tables, gradients, before, strict=True):
-            square_gramian(gramian, rows, embedding.gather(table, gradient.rows))
+            _update_gramian(gramian, rows, embedding.gather(table, gradient.rows))
         yield some.nnz, loss
 
 

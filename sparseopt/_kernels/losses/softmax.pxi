@@ -80,8 +80,8 @@ cdef inline double softmax_row(real* s, const real* bias, const real* shift, Py_
     return loss
 
 
-def softmax_rows(real[:, ::1] scores, real[::1] bias, real[::1] shift, cnp.ndarray indptr, cnp.ndarray columns,
-                 real[::1] weights, real[::1] own, double[::1] losses, int threads):
+def softmax_rows(real[:, ::1] scores, const real[::1] bias, const real[::1] shift, cnp.ndarray indptr,
+                 cnp.ndarray columns, const real[::1] weights, real[::1] own, double[::1] losses, int threads):
     """Replace products of vectors by the derivatives of the loss with respect to the scores. Set the loss of each row.
 
     shift is added to the products of items that are not the row's own, and bias to the row's own. indptr and columns
