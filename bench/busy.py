@@ -8,6 +8,7 @@ bench/epochs.py. Its time is that of 1,000 samples.
 """
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -33,9 +34,12 @@ def work(setting, connection, workloads):
     import numpy as np
 
     import sparseopt as so
+    from sparseopt.models import _base
 
     if setting == "one":
         so.set_num_threads(1)
+    else:
+        _base.one_thread = contextlib.nullcontext           # models train on one thread: see there why
     rng = np.random.default_rng(0)
     opt = so.Adam(so.zeros((1_000_000, 64)))
     gradients = {str(n): so.RowGradient(np.sort(rng.choice(1_000_000, n, replace=False)),
@@ -65,6 +69,7 @@ def trained(name, data):
     batches = []
 
     def callback(progress):
+        progress.model.optimizer_.num_threads = None        # as many as kernels of losses use
         batches.append((progress.done, time.perf_counter()))
         return batches[-1][1] - batches[0][1] > 0.5 or progress.epoch_ends
 

@@ -80,7 +80,7 @@ def test_every_instruction_set_gives_the_same_bits(dtype, monkeypatch):
     X = sp.random_array((300, 60), density=0.3, rng=rng).tocsr().astype(dtype)
     expected = dots(A, i, A, j), matmul(X, A), gather(A, i)
     for isa in _kernels.available:
-        module = _kernels.importlib.import_module(f"sparseopt._kernels.{isa}")
+        module = _kernels.importlib.import_module(f"sparseopt._kernels.losses_{isa}")
         for name in ("dots", "matmul", "take"):
             monkeypatch.setattr(_kernels, name, getattr(module, name))
         for ours, theirs in zip(expected, (dots(A, i, A, j), matmul(X, A), gather(A, i)), strict=True):

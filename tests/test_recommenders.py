@@ -389,8 +389,7 @@ def test_resumed_training_gives_the_bits_of_training_that_never_stopped(name, mi
     for key, table in tables(whole).items():
         assert_array_equal(tables(again)[key], table)
     assert again.loss_curve_ == whole.loss_curve_
-    threads = 1 if name in ("softmax", "square") else None
-    assert again.optimizer_.num_threads == whole.optimizer_.num_threads == threads
+    assert again.optimizer_.num_threads == whole.optimizer_.num_threads == 1
     assert again.recommend(3, n=4)[0].tolist() == whole.recommend(3, n=4)[0].tolist()
 
 

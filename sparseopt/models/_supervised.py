@@ -674,10 +674,11 @@ def _occurring(X):
 def _sizes(X, weight):
     """Return the root mean squares of the lengths of the rows of X, and of its entries; 1 if all entries are 0."""
     squares = entries = 0.0
+    batches = _samples.Batches(X, merged=True)          # repeated entries of a row are one number
     for start in range(0, X.shape[0], _SCORED):
-        bounds = X.indptr[start:start + _SCORED + 1]
-        x = X.data[bounds[0]:bounds[-1]]
-        w = 1.0 if weight is None else np.repeat(weight[start:start + _SCORED], np.diff(bounds))
+        batch = batches(start, min(start + _SCORED, X.shape[0]))
+        x = batch.values[:batch.bounds[-1]]
+        w = 1.0 if weight is None else np.repeat(weight[start:start + _SCORED], np.diff(batch.bounds))
         squares += (np.square(x, dtype=np.float64) * w).sum()
         entries += ((x != 0) * w).sum()
     if not squares > 0:
