@@ -140,8 +140,9 @@ class Run:
             self.fail(model)
             raise
         seconds = time.perf_counter() - begin
-        out.say(f"{len(model.loss_curve_)} epochs, loss {model.loss_curve_[0]:.4f} → {model.loss_curve_[-1]:.4f}, "
-                f"{seconds:.0f} s, {done / seconds:,.0f} {unit}/s")
+        epochs = len(model.loss_curve_)
+        out.say(f"{epochs} epoch{'s' if epochs > 1 else ''}, loss {model.loss_curve_[0]:.4f} → "
+                f"{model.loss_curve_[-1]:.4f}, {seconds:.0f} s, {done / seconds:,.0f} {unit}/s")
 
     def keep(self, out: Output, model: Model, resumed: str, **metadata) -> None:
         """Save an interrupted training, and say how to go on. `resumed` says how a resumed run begins."""

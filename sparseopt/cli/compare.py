@@ -58,7 +58,8 @@ def add(commands: Any) -> None:
             parser.add_argument("--dim", type=count, default=dim, metavar="N",
                                 help=f"length of a vector (default: {dim})")
         if name == "words":     # click models and softmax use one thread
-            parser.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
+            parser.add_argument("--threads", type=count, metavar="N",
+                                help="number of threads (default: all cores); training takes one")
         random = "random seed of a random search" if name == "clicks" else "random seed"
         parser.add_argument("--seed", type=seed, metavar="N", help=f"{random} (default: 0)")
         parser.add_argument("--picture", type=Path, metavar="FILE",

@@ -42,7 +42,7 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
                                 "be new")
     add_format(ratings)
     ratings.add_argument("--threads", type=count, metavar="N",
-                         help="number of threads (default: all cores); softmax uses the threads of BLAS instead")
+                         help="number of threads (default: all cores); training takes one")
     add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, square, bpr or warp",
                  unobserved_weight="weight of every pair, with the loss square",
                  regularization="L2 penalty of the vectors, in the loss of each pair",

@@ -47,7 +47,8 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     words.add_argument("--model", choices=_MODELS, help="default: glove, or the model of the checkpoint")
     add_run(words, "words", "continue from this checkpoint on the same text up to --epochs, with its settings")
     add_format(words)
-    words.add_argument("--threads", type=count, metavar="N", help="number of threads (default: all cores)")
+    words.add_argument("--threads", type=count, metavar="N",
+                       help="number of threads (default: all cores); training takes one")
     words.add_argument("--neighbours", metavar="WORD,WORD",
                        help="words whose nearest words are printed (default: some frequent words)")
     add_settings(words, [GloVe(), SkipGram(), CBOW()], x_max="least count of a pair with full weight",
