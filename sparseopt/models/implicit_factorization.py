@@ -85,6 +85,7 @@ class ImplicitFactorization(Recommender):
         loss     an integer                     None                                "batch"
         =======  =============================  ==================================  ========================
         softmax  items for all users of a step  2048 if n_items > 16,384, else all  the items of these users
+        square   not allowed                    all                                 not allowed
         bpr      items for each pair            2                                   not allowed
         warp     the most items tried           1000                                not allowed
                  for each pair
@@ -92,7 +93,7 @@ class ImplicitFactorization(Recommender):
     popularity : None or float
         The probability of an item is proportional to (1 + the number of its pairs) to this power: 0 or more. With 0,
         all items are equally likely. None stands for 0.5 with softmax and bpr, and for 0 with warp. If no items are
-        drawn, popularity must be None. With square, negatives and popularity must be None.
+        drawn, as with square, popularity must be None.
     unobserved_weight : None or float
         α of square, above 0: the weight of every pair, chosen or not. None stands for 0.5. With another loss it must be
         None.
