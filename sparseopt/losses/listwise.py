@@ -46,7 +46,7 @@ def softmax(users: Floats, items: Floats, item_bias: Floats, rows: npt.ArrayLike
     -------
     loss : float
     gradients : tuple
-        Of users, items and item_bias. If all items are candidates, the last two are arrays.
+        Those of users, items and item_bias. If all items are candidates, the last two are arrays.
 
     Raises
     ------

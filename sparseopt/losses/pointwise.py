@@ -48,7 +48,7 @@ def square(users: Floats, items: Floats, rows: npt.ArrayLike, X: Any, gramians: 
     loss : float
         Without the term of λ.
     gradients : tuple of two RowGradient
-        Of users and items.
+        Those of users and items.
 
     Raises
     ------

@@ -43,7 +43,7 @@ def squared_error(A: Floats, B: Floats, a: Floats, b: Floats, i: npt.ArrayLike, 
     -------
     loss : float
     gradients : tuple of four RowGradients
-        Of A, B, a and b.
+        Those of A, B, a and b.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def glove(words: Floats, contexts: Floats, word_bias: Floats, context_bias: Floa
     -------
     loss : float
     gradients : tuple of four RowGradients
-        Of words, contexts, word_bias and context_bias.
+        Those of words, contexts, word_bias and context_bias.
 
     Raises
     ------

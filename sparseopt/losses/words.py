@@ -36,7 +36,7 @@ def skip_gram(words: Floats, contexts: Floats, inputs: npt.ArrayLike, outputs: n
     loss : float
         The sum of the losses of all bags.
     gradients : tuple of two RowGradient
-        Of words and contexts. There is a row for each of the inputs, and for each of the outputs.
+        Those of words and contexts. There is a row for each of the inputs, and for each of the outputs.
 
     Raises
     ------
