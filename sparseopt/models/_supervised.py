@@ -471,8 +471,8 @@ class Classifier:
                 raise ValueError(f"y has {len(classes)} different numbers. Unknown label type: continuous; there must "
                                  "be classes")
             if len(classes) == 1:
-                raise ValueError(f"y has only one class, {shown(classes[0])}; there must be at least 2 (partial_fit "
-                                 "takes all as classes=)")
+                raise ValueError(f"y has only one class, {shown(classes.tolist()[0])}; there must be at least 2 "
+                                 "(partial_fit takes all as classes=)")
         numbers = np.full(len(y), -1)
         for number, label in enumerate(classes):
             numbers[y == label] = number
