@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .. import _config, evaluation
+from .. import evaluation
 from ..models import GloVe, ImplicitFactorization, LogisticRegression, MatrixFactorization, glove
 from ..models.words import count_words, vocabulary
 from . import _comparison, clicks, ratings, words
@@ -57,9 +57,6 @@ def add(commands: Any) -> None:
             dim = ImplicitFactorization().dim if name == "ratings" else 32
             parser.add_argument("--dim", type=count, default=dim, metavar="N",
                                 help=f"length of a vector (default: {dim})")
-        if name == "words":     # click models and softmax use one thread
-            parser.add_argument("--threads", type=count, metavar="N",
-                                help="number of threads (default: all cores); training takes one")
         random = "random seed of a random search" if name == "clicks" else "random seed"
         parser.add_argument("--seed", type=seed, metavar="N", help=f"{random} (default: 0)")
         parser.add_argument("--picture", type=Path, metavar="FILE",
@@ -143,8 +140,6 @@ _TASKS = [("ratings", _ratings, "recommenders (matrix factorization): NDCG on ea
 def _compare(options, name, task):
     if options.picture:
         check_picture(options.picture)
-    if getattr(options, "threads", None):
-        _config.set_num_threads(options.threads)
     if options.trials and options.search == "grid":
         raise UsageError(f"--trials is {options.trials}; it is allowed with --search random only")
     if options.search == "random" and len(set(options.lr)) < 2:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .. import _config, checkpoint, datasets, evaluation
+from .. import checkpoint, datasets, evaluation
 from .._ratings import known_pairs, renumbered
 from ..models import ImplicitFactorization, MatrixFactorization, Model
 from ._common import UsageError, add_settings, count, existing_file, flag, given, list_of, share
@@ -41,8 +41,6 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     add_run(ratings, "ratings", "continue from this checkpoint up to --epochs, with its settings; users and items may "
                                 "be new")
     add_format(ratings)
-    ratings.add_argument("--threads", type=count, metavar="N",
-                         help="number of threads (default: all cores); training takes one")
     add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, square, bpr or warp",
                  unobserved_weight="weight of every pair, with the loss square",
                  regularization="L2 penalty of the vectors, in the loss of each pair",
@@ -204,8 +202,6 @@ def _read(out, path, how):
 
 def _train(options):
     out, run = Output(options), Run(options, "ratings")
-    if options.threads:
-        _config.set_num_threads(options.threads)
     if options.min_rating is not None and options.model == "explicit":
         raise UsageError("--min-rating does not go with --model explicit")
     if options.resume:

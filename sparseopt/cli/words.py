@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import _config, checkpoint, datasets, schedules
+from .. import checkpoint, datasets, schedules
 from ..models import CBOW, GloVe, SkipGram, glove
 from ..models.words import (
     close_words,
@@ -47,8 +47,6 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     words.add_argument("--model", choices=_MODELS, help="default: glove, or the model of the checkpoint")
     add_run(words, "words", "continue from this checkpoint on the same text up to --epochs, with its settings")
     add_format(words)
-    words.add_argument("--threads", type=count, metavar="N",
-                       help="number of threads (default: all cores); training takes one")
     words.add_argument("--neighbours", metavar="WORD,WORD",
                        help="words whose nearest words are printed (default: some frequent words)")
     add_settings(words, [GloVe(), SkipGram(), CBOW()], x_max="least count of a pair with full weight",
@@ -143,8 +141,6 @@ def _train(options):
         options.model = options.model or "glove"
         kind = _MODELS[options.model]
         model = kind(**given(options, kind(), _MODELS.values()))
-    if options.threads:
-        _config.set_num_threads(options.threads)
     source = ", ".join(path.name for path in options.files) if options.files else "Python's documentation"
     how = {"tokens": options.tokens, "encoding": options.encoding} if options.files else {}
     with saying_warnings(out):
