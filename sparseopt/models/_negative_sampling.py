@@ -206,9 +206,11 @@ class NegativeSampling(WordVectors, Model):
             ends = read == text.n_words
             if ends and len(place):
                 place[-1] = read                        # words after this one are removed
+            widest = min(self.window, _longest(sentence))       # a window may be much wider than any sentence
             while first < len(words) if ends else first + together + self.window <= len(words):
                 last = min(first + together, len(words))
-                inputs, bounds, outputs = self._bags(words, sentence, reach, first + rng.permutation(last - first), rng)
+                order = first + rng.permutation(last - first)
+                inputs, bounds, outputs = self._bags(words, sentence, reach, order, widest, rng)
                 for start in range(first, last, batch):
                     done = min(start + batch, last)
                     lo, hi = (len(outputs) * (each - first) // (last - first) for each in (start, done))
@@ -228,11 +230,9 @@ class NegativeSampling(WordVectors, Model):
         self.loss_curve_.append(total / max(terms, 1))
         return False
 
-    def _bags(self, words, sentence, reach, order, rng):
+    def _bags(self, words, sentence, reach, order, widest, rng):
         """Return the words around some places in this order, the bounds of these bags, and words with negatives."""
-        ends = np.flatnonzero(np.diff(sentence, append=-1))
-        longest = int(np.diff(ends, prepend=-1).max())          # a window may be much wider than any sentence
-        inputs = np.empty(2 * min(self.window, longest) * len(order), np.int32)
+        inputs = np.empty(2 * widest * len(order), np.int32)
         bounds, middle = np.empty(len(order) + 1, np.int64), np.empty(len(order), np.int32)
         n = _kernels.losses.windows(words, sentence, reach, order, inputs, bounds, middle)
         outputs = np.empty((n, 1 + self.negative), np.int32)
@@ -271,3 +271,9 @@ class NegativeSampling(WordVectors, Model):
         rows = np.array(rows, np.int64)
         self._catch_up({"words": rows})
         return embedding.gather(self.optimizer_.params["words"], rows)
+
+
+def _longest(sentence):
+    """Return the length of the longest run of equal numbers, or 0."""
+    ends = np.flatnonzero(np.diff(sentence, append=-1))
+    return int(np.diff(ends, prepend=-1).max(initial=0))
