@@ -180,8 +180,8 @@ def lightfm(loss):
             warnings.simplefilter("ignore")
             from lightfm import LightFM
         model = LightFM(32, loss=loss, random_state=seed)
-        X = sp.coo_matrix(train)
-        X.row, X.col = X.row.astype(np.int32), X.col.astype(np.int32)       # LightFM reads no other numbers
+        row, column = (numbers.astype(np.int32) for numbers in sp.coo_array(train).coords)      # LightFM's only width
+        X = sp.coo_matrix((train.data, (row, column)), shape=train.shape)
         _, seconds = timed(lambda: model.fit(X, epochs=30, num_threads=so.get_num_threads()))
         (user_bias, users), (item_bias, items) = model.get_user_representations(), model.get_item_representations()
         return ranked((users @ items.T + user_bias[:, None] + item_bias).astype(np.float64), train, test), *seconds

@@ -1,9 +1,11 @@
 # Factorization machines of order 2 (Rendle 2010). With k classes, the columns of the factors are the vectors of the
 # first class, those of the second, and so on; `dim` is the length of each.
 #
-# score = b + sum of x w + sum over pairs of features of x x' <v, v'>, and the last sum is
-#         1/2 sum over f of (S_f^2 - Q_f),  S_f = sum of x v_f,  Q_f = sum of (x v_f)^2
-# d score / d v_f = x (S_f - x v_f)
+# The score has a sum over features, and a sum over pairs of features. Lemma 3.1 gives the second sum without pairs.
+#
+#     score           = b + sum of x w + sum over pairs of x x' <v, v'>
+#     sum over pairs  = 1/2 sum over f of (S_f^2 - Q_f),  S_f = sum of x v_f,  Q_f = sum of (x v_f)^2
+#     d score / d v_f = x (S_f - x v_f)
 
 
 cdef enum:

@@ -1,6 +1,8 @@
-# Softmax over a row of scores. The pairs of a row are its own items, each against all other items of the row:
-#     loss = sum of w_k (log(e^s_k + Z) - s_k), with Z the sum of e^s_j over the items j that are not the row's own
+# Softmax over a row of scores. The pairs of a row are its own items, each against all other items of the row.
 # All passes over a row run while the row is in the cache.
+#
+#     loss = sum over own items k of w_k (log(e^s_k + Z) - s_k)
+#     Z    = sum over the other items j of e^s_j
 
 
 cdef inline real largest(const real* restrict x, Py_ssize_t n) noexcept nogil:
