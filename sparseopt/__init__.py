@@ -3,9 +3,10 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from . import checkpoint, embedding, gradients, optimizers, schedules, training
+from . import checkpoint, embedding, gradients, init, optimizers, schedules, training
 from ._config import get_num_threads, set_num_threads, show_config
 from ._memory import empty, normal, uniform, zeros
+from ._rows import Rows
 from ._version import __version__ as __version__
 from ._workspace import Workspace
 from .checkpoint import load, save
@@ -13,9 +14,9 @@ from .gradients import MatmulGradient, RowGradient
 from .optimizers import *  # noqa: F403
 
 __all__ = [
-    *optimizers.__all__, "MatmulGradient", "RowGradient", "Workspace", "checkpoint", "datasets", "embedding", "empty",
-    "evaluation", "get_num_threads", "gradients", "load", "losses", "models", "normal", "optimizers", "save",
-    "schedules", "set_num_threads", "show_config", "training", "uniform", "zeros",
+    *optimizers.__all__, "MatmulGradient", "RowGradient", "Rows", "Workspace", "checkpoint", "datasets",
+    "embedding", "empty", "evaluation", "get_num_threads", "gradients", "init", "load", "losses", "models",
+    "normal", "optimizers", "save", "schedules", "set_num_threads", "show_config", "training", "uniform", "zeros",
 ]
 
 if TYPE_CHECKING:           # __getattr__ would have a type checker accept every name

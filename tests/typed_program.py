@@ -144,6 +144,14 @@ def look_ups(seed: np.random.Generator) -> None:
     print(some + 1, near @ near.T, so.embedding.gather(table, drawn).shape, len(negatives))
 
 
+def made_by_number() -> None:
+    init = so.init.Normal(0.01, seed=[7, 1])
+    rows = so.Rows(10**9, 8, np.float64, init=init)
+    some: npt.NDArray[np.float32 | np.float64] = init(range(5), 8)
+    others = (so.init.Uniform(-1.0, 1.0)([1, 2], None), so.init.Constant(0.5)(np.array([3]), 2, np.float64))
+    print(some.mean(), len(others), rows.shape(3), rows.start([5]).dtype, rows.n_rows, rows == so.Rows(3, None))
+
+
 def pairs(seed: np.random.Generator) -> float:
     P, Q, b = so.normal((4, 8), seed=seed), so.normal((6, 8), seed=seed), so.zeros(6)
     opt, seen = so.Adagrad([P, Q, b], lr=0.1), sp.csr_array(np.eye(4, 6))
@@ -342,6 +350,7 @@ def main(folder: Path) -> None:
     opt = groups_and_mappings()
     so.save(folder / "groups.safetensors", opt)
     look_ups(seed)
+    made_by_number()
     pairs(seed)
     samples(seed)
     loops(folder)
