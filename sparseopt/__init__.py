@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from . import checkpoint, embedding, gradients, init, optimizers, schedules, training
 from ._config import get_num_threads, set_num_threads, show_config
 from ._memory import empty, normal, uniform, zeros
+from ._reserve import reserve
 from ._rows import Rows
 from ._version import __version__ as __version__
 from ._workspace import Workspace
@@ -16,7 +17,8 @@ from .optimizers import *  # noqa: F403
 __all__ = [
     *optimizers.__all__, "MatmulGradient", "RowGradient", "Rows", "Workspace", "checkpoint", "datasets",
     "embedding", "empty", "evaluation", "get_num_threads", "gradients", "init", "load", "losses", "models",
-    "normal", "optimizers", "save", "schedules", "set_num_threads", "show_config", "training", "uniform", "zeros",
+    "normal", "optimizers", "reserve", "save", "schedules", "set_num_threads", "show_config", "training", "uniform",
+    "zeros",
 ]
 
 if TYPE_CHECKING:           # __getattr__ would have a type checker accept every name

@@ -16,7 +16,7 @@ from ._checks import at_least, below_one, not_negative, one_of
 from ._kernels.atomic import adopt
 from ._text import shown
 from .gradients import MatmulGradient, RowGradient, checked
-from .optimizers import Gradients, Optimizer, arranged, same_run
+from .optimizers import Gradients, Optimizer, arranged
 
 __all__ = ["Accumulator", "EarlyStopping", "ReduceLROnPlateau"]
 
@@ -370,10 +370,7 @@ class EarlyStopping:
                              "batches between scores")
         opt = progress.model.optimizer_
         if opt is not self.opt:
-            if self.opt is not None and same_run(opt, self.opt):            # grown from it
-                self.opt = opt
-            else:
-                self._begin(opt)
+            self._begin(opt)
         self._batches += 1
         if self._batches % self.every if self.every else progress.done != progress.total:
             return False

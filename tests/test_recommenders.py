@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
-from references import WITHOUT_REPLAY
 
 import sparseopt as so
 from sparseopt import datasets, evaluation
 from sparseopt.models import ImplicitFactorization, MatrixFactorization
-from sparseopt.models._growing import grown
 
 MOVIELENS = Path(__file__).parents[1].parent / "shared" / "data" / "movielens-latest-small" / "ratings.csv"
 LOSSES = "softmax", "square", "bpr", "warp"
@@ -249,46 +247,6 @@ def test_replay_is_what_the_dense_optimizer_does(name):
     assert np.abs(moved).max() > 1e-4
 
 
-@pytest.mark.parametrize("missed", ["skip", "replay"])
-@pytest.mark.parametrize("optimizer", so.optimizers.OPTIMIZERS)
-def test_a_larger_optimizer_has_the_rows_and_state_of_the_old_one(optimizer, missed):
-    if missed == "replay" and optimizer in WITHOUT_REPLAY:
-        pytest.skip("refuses replay")
-    rng = np.random.default_rng(0)
-    made = so.optimizers.OPTIMIZERS[optimizer]
-    old = made({"a": so.normal((5, 3), seed=0), "b": so.normal(4, seed=1)}, lr=0.1, missed=missed)
-    for _ in range(3):
-        old.step({"a": so.RowGradient(rng.integers(5, size=3), rng.standard_normal((3, 3))),
-                  "b": so.RowGradient([1], rng.standard_normal(1))})
-    larger = {"a": so.normal((8, 3), seed=2), "b": so.zeros(4)}
-    below = larger["a"][5:].copy()
-    new = grown(old, larger)
-    for name in "ab":
-        n = len(old.params[name])
-        assert_array_equal(new.params[name][:n], old.params[name])
-        for key, array in old.state[name].items():
-            assert_array_equal(new.state[name][key][:n] if array.ndim else new.state[name][key], array)
-    assert_array_equal(new.params["a"][5:], below)
-    assert new.steps == old.steps
-    # A table that had these rows from the start, and never touched them before, goes on to the same numbers.
-    start = np.concatenate([so.normal((5, 3), seed=0), below])
-    always = made({"a": start, "b": so.normal(4, seed=1)}, lr=0.1, missed=missed)
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        always.step({"a": so.RowGradient(rng.integers(5, size=3), rng.standard_normal((3, 3))),
-                     "b": so.RowGradient([1], rng.standard_normal(1))})
-    if missed == "replay":
-        always.catch_up()
-        always.params["a"][5:] = below          # as decay has them not
-    for opt in (new, always):
-        for rows in ([6, 2], [7, 6, 0]):
-            values = np.arange(3.0 * len(rows)).reshape(-1, 3) - 2
-            opt.step({"a": so.RowGradient(rows, values)})
-        if missed == "replay":
-            opt.catch_up()
-    assert_allclose(new.params["a"], always.params["a"], rtol=1e-6, atol=0)
-
-
 @pytest.mark.parametrize("name", ["ratings", *LOSSES])
 @pytest.mark.parametrize("missed", ["skip", "replay"])
 def test_users_and_items_join_and_the_others_keep_their_bits(name, missed):
@@ -297,11 +255,13 @@ def test_users_and_items_join_and_the_others_keep_their_bits(name, missed):
     model.recommend(0)                          # catches up
     known = tables(model)
     state = {key: {k: a.copy() for k, a in s.items()} for key, s in model.optimizer_.state.items()}
+    opt = model.optimizer_
     n_users, n_items = X.shape
     corner = sp.coo_array(([4.0, 5, 4], ([n_users, n_users + 1, n_users + 1], [n_items, n_items + 1, n_items])),
                           shape=(n_users + 2, n_items + 3))
     model._check_settings(corner)
-    model.optimizer_ = model._grown(*corner.shape)
+    model._grow(model._new_tables(2, 3, np.random.default_rng(0)), {})
+    assert model.optimizer_ is opt
     for key, table in known.items():
         assert_array_equal(model.optimizer_.params[key][:len(table)], table)
         for k, array in state[key].items():

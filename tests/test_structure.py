@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"_files", "_text", "_tokens", "_typing", "_version"},
     {"_checks", "_memory", "_tensors"},
-    {"_kernels"},
+    {"_kernels", "_reserve"},
     {"_config", "_ratings", "_workspace", "gradients"},
     {"init", "optimizers"},
     {"_rows", "_samples", "embedding", "schedules"},

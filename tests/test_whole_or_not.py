@@ -91,6 +91,15 @@ def add_group(opt):
     opt.add_param_group({"params": {"c": np.ones((4, 2)), "d": np.ones(3, np.float32)}, "lr": 0.5})
 
 
+def resize(opt):
+    opt.resize({"a": 9, "b": 6}, init={"a": lambda rows, dim, dtype: np.full((len(rows), dim), rows.start)})
+
+
+def reset(opt):
+    opt.reset({"a": [6, 0, 6], "b": [3]}, init=lambda rows, dim, dtype: rows.reshape(-1, *[1] * (dim is not None))
+              * np.ones((1, dim) if dim else 1))
+
+
 def changed(opt):
     opt.param_groups[0]["alpha"] = 0.8          # which needs another history
 
@@ -110,8 +119,9 @@ def kept(**options):
 
 KEPT = {(options.get("step_count", "row"), options.get("missed", "skip")): kept(**options)
         for options in OPTIONS.values()}
-CALLS = [("skip", call) for call in (step, load, take_over, add_group)] + [("global", step)]
-CALLS += [("replay", call) for call in (step, step_after_a_change, load, take_over, catch_up, add_group,
+CALLS = [("skip", call) for call in (step, load, take_over, add_group, resize, reset)]
+CALLS += [("global", call) for call in (step, resize, reset)]
+CALLS += [("replay", call) for call in (step, step_after_a_change, load, take_over, catch_up, add_group, resize, reset,
                                              state_dict_after_a_change)]
 # After these instructions, and at no other, the interpreter runs the handlers of signals.
 HANDLES = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "SEND", "GEN_START")
@@ -393,6 +403,7 @@ WITHIN = {
     "save": lambda opt, path: so.save(path, opt), "state_dict": lambda opt, _: opt.state_dict(),
     "take_over": lambda opt, _: opt.take_over("a", step=1), "deepcopy": lambda opt, _: copy.deepcopy(opt),
     "pickle": lambda opt, _: pickle.dumps(opt), "catch_up": lambda opt, _: opt.catch_up(),
+    "resize": lambda opt, _: opt.resize("a", 9), "reset": lambda opt, _: opt.reset("a", [1]),
     "add_param_group": lambda opt, _: add_group(opt)}
 
 

@@ -110,6 +110,10 @@ def own_steps() -> None:
     print(of_the_first.stale().max())
 
 
+def ones(rows: range | npt.NDArray[np.int64], dim: int | None, dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
+    return np.ones(len(rows) if dim is None else (len(rows), dim))
+
+
 def groups_and_mappings() -> so.Optimizer:
     tables: dict[str, npt.NDArray[np.float32]] = {"users": np.ones((5, 2), np.float32),
                                                   "items": np.ones((6, 2), np.float32)}
@@ -125,6 +129,13 @@ def groups_and_mappings() -> so.Optimizer:
     opt.step({"words": RowGradient(np.array([1, 2]), np.ones((2, 2)))})
     for group in opt.param_groups:
         group["lr"] *= 0.5
+    table = so.reserve((100, 2), np.float64, n_rows=3, init=ones)
+    growing = so.SGD({"words": table, "bias": so.reserve(100, n_rows=3)}, lr=0.1)
+    larger = growing.resize("words", 4, init=ones)
+    both = growing.resize({"words": 5, "bias": 5}, init={"words": None})
+    print(larger.shape, both["bias"].shape)
+    growing.reset("bias", np.array([1, 2]))
+    growing.reset({"words": [0, 1], "bias": [0, 1]})
     by_position = so.AdamW([so.empty((2, 2)), so.zeros((3, 2))], lr=0.1)
     by_position.step([None, RowGradient([1], [[1.0, 1.0]])])
     checked: Mapping[str | int, Gradient] = by_position.check([None, RowGradient([1], [[1.0, 1.0]])])

@@ -8,8 +8,8 @@ that calls no Python. So Python code first prepares a change and may fail. One c
 cimport numpy as cnp
 from cpython.dict cimport PyDict_Update
 from cpython.object cimport PyObject_GenericSetAttr
-from libc.stdint cimport uintptr_t
-from libc.string cimport memmove
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memcpy, memmove
 
 import bisect
 
@@ -46,24 +46,37 @@ cdef class Counts:
             exchange(&self.busy, 0)
 
 
-def adopt(list copies, list updates, list attributes):
-    """Copy arrays, update dicts and set attributes. No Python code runs between the first change and the last.
+def adopt(list copies, list updates, list attributes, list rows=[]):
+    """Copy arrays, update dicts, set attributes and write rows. No Python code runs from the first change to the last.
 
     copies: pairs (target, source) of arrays with the same dtype and shape.
     updates: pairs (dict, new values). The dict must already have all keys of the new values.
     attributes: triples (object, name, value).
+    rows: triples (target, numbers, values): values[i] becomes row numbers[i] of the target. The numbers are int64, and
+    no other array may share memory with numbers and values.
     Raises ValueError before the first change.
     """
-    cdef cnp.ndarray target, source
+    cdef cnp.ndarray target, source, numbers
     copies = [(array, checked_source(array, values)) for array, values in copies]
     copies = without_overlap(copies)
+    rows = [(array, checked_numbers(array, numbers), checked_source(array, values, len(numbers)))
+            for array, numbers, values in rows]
     for target, source in copies:
         if cnp.PyArray_DATA(target) != cnp.PyArray_DATA(source):
             memmove(cnp.PyArray_DATA(target), cnp.PyArray_DATA(source), cnp.PyArray_NBYTES(target))
+    for target, numbers, source in rows:
+        write_rows(target, numbers, source)
     for old, new in updates:
         PyDict_Update(old, new)
     for owner, name, value in attributes:
         PyObject_GenericSetAttr(owner, name, value)       # this avoids a __setattr__ in Python
+
+
+cdef void write_rows(cnp.ndarray target, cnp.ndarray numbers, cnp.ndarray values) noexcept:
+    cdef const int64_t* number = <const int64_t*>cnp.PyArray_DATA(numbers)
+    cdef Py_ssize_t i, n = cnp.PyArray_DIM(numbers, 0), n_bytes = cnp.PyArray_NBYTES(values) // n if n else 0
+    for i in range(n):
+        memcpy(cnp.PyArray_BYTES(target) + number[i] * n_bytes, cnp.PyArray_BYTES(values) + i * n_bytes, n_bytes)
 
 
 cdef list without_overlap(list copies):
@@ -86,12 +99,23 @@ cdef inline address(cnp.ndarray array):
     return <uintptr_t>cnp.PyArray_DATA(array)
 
 
-cdef cnp.ndarray checked_source(cnp.ndarray target, other):
-    """`other` as a contiguous array. Raises ValueError unless its bytes can be copied to `target`."""
+cdef cnp.ndarray checked_numbers(cnp.ndarray target, cnp.ndarray numbers):
+    """`numbers`. Raises ValueError unless these are the numbers of rows."""
+    if not (cnp.PyArray_ISCARRAY(numbers) and numbers.dtype == "int64" and numbers.ndim == 1):
+        raise ValueError("row numbers are not a contiguous array of int64")
+    if cnp.PyArray_DIM(numbers, 0) and not 0 <= numbers.min() <= numbers.max() < cnp.PyArray_DIM(target, 0):
+        raise ValueError(f"rows from {numbers.min()} to {numbers.max()} are not in an array of shape "
+                         f"{(<object>target).shape}")
+    return numbers
+
+
+cdef cnp.ndarray checked_source(cnp.ndarray target, other, n_rows=None):
+    """`other` as a contiguous array. Raises ValueError unless its bytes can be copied to `target`, or to rows there."""
     cdef cnp.ndarray source = cnp.PyArray_GETCONTIGUOUS(other)
-    if source.dtype != target.dtype or (<object>source).shape != (<object>target).shape:
+    shape = (<object>target).shape if n_rows is None else (n_rows, *(<object>target).shape[1:])
+    if source.dtype != target.dtype or (<object>source).shape != shape:
         raise ValueError(f"an array of shape {(<object>source).shape} and dtype {source.dtype} cannot replace an array "
-                         f"of shape {(<object>target).shape} and dtype {target.dtype}")
+                         f"of shape {shape} and dtype {target.dtype}")
     if not cnp.PyArray_ISCARRAY(target):
         raise ValueError("an array to be written is read-only or not C-contiguous; "
                          "an array to be written must be writeable and C-contiguous")

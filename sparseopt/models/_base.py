@@ -14,7 +14,7 @@ from .._config import one_thread
 from .._text import listed, shown
 from .._typing import FilePath, Self
 from .._workspace import Workspace
-from ..optimizers import OPTIMIZERS, Optimizer
+from ..optimizers import OPTIMIZERS, Optimizer, resize_with
 
 # Other names for SGD with some of its options.
 _MOMENTUM = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
@@ -219,6 +219,16 @@ class Model:
     def _default_rate(self, name):
         return self.LEARNING_RATES.get(name)
 
+    def _grow(self, new, known, updates=()):
+        """Add rows to tables, update dicts and set attributes of this model, all at once.
+
+        `new` has the values of the new rows, by the names of tables.
+        """
+        old = {name: len(self.optimizer_.params[name]) for name in new}
+        resize_with(self.optimizer_, {name: old[name] + len(rows) for name, rows in new.items()},
+                    {name: _values_after(old[name], rows) for name, rows in new.items()},
+                    updates, [(self, name, value) for name, value in known.items()])
+
     def _catch_up(self, rows=None):
         """Under missed="replay", apply the missed steps of rows before they are read.
 
@@ -332,6 +342,11 @@ class Model:
     def _restore(self, metadata):
         """Set the fitted attributes from the result of `_fitted`."""
         self.loss_curve_ = list(metadata["losses"])
+
+
+def _values_after(n_rows, values):
+    """Return the init, for `Optimizer.resize`, by which a table of n_rows rows gets these values after them."""
+    return lambda rows, dim, dtype: values[rows.start - n_rows:rows.stop - n_rows]
 
 
 def _stored(value):

@@ -12,7 +12,6 @@ from .._checks import flag
 from .._typing import Self
 from ..losses.words import negative_sampling
 from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed
-from ._growing import grown
 from ._sentences import Numbers
 from .words import WordVectors, count_words, new_words, numbered, vocabulary
 
@@ -137,30 +136,33 @@ class NegativeSampling(WordVectors, Model):
         counts = seen.copy()
         counts[:len(self.counts_)] += self.counts_
         known = self._known(self.words_ + new, counts)
-        optimizer = self.optimizer_
-        if new:
-            dim = optimizer.params["words"].shape[1]
-            tables = self._new_tables(len(counts), dim, self._rng(len(self.words_), len(new)))
-            optimizer = grown(optimizer, tables)
-            self._fall_again(optimizer, self._steps(seen * known["_kept"]))
+        dim = self.optimizer_.params["words"].shape[1]
+        tables = self._new_tables(len(new), dim, self._rng(len(self.words_), len(new)))
+        rates = self._falls_again(self._steps(seen * known["_kept"])) if new else []
         text = Numbers(X, known["_number"])
-        vars(self).update(known, optimizer_=optimizer)
+        try:
+            self._grow(tables, known, rates)
+        except BaseException:
+            text.__exit__()
+            raise
         return text
 
     def _read(self, X):
         """Return a text as numbers."""
         return Numbers(X, self._number)
 
-    def _fall_again(self, optimizer, steps):
-        """If a rate is near the end of its fall, give it another fall over so many steps."""
+    def _falls_again(self, steps):
+        """Return pairs (group, its new rate): rates near the end of their fall get another one, of so many steps."""
         if callable(self.optimizer) or callable(self.lr):
-            return
-        for group in optimizer.param_groups:
+            return []
+        opt, rates = self.optimizer_, []
+        for group in opt.param_groups:
             rate = group["lr"]
             fall = rate.parts[-1] if isinstance(rate, schedules.Chain) else rate
-            if isinstance(fall, schedules.Linear) and rate(optimizer.steps) < 0.05 * fall.lr:
-                before = schedules.Constant(fall.end), optimizer.steps
-                group["lr"] = schedules.Chain([before, schedules.Linear(fall.lr, fall.end, steps)])
+            if isinstance(fall, schedules.Linear) and rate(opt.steps) < 0.05 * fall.lr:
+                before = schedules.Constant(fall.end), opt.steps
+                rates.append((group, {"lr": schedules.Chain([before, schedules.Linear(fall.lr, fall.end, steps)])}))
+        return rates
 
     def _new_tables(self, n_words, dim, rng):
         half = 0.5 / dim

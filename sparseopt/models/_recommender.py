@@ -15,7 +15,6 @@ from .._typing import Self
 from ..gradients import checked, row_numbers
 from ..optimizers import Optimizer
 from ._base import Callback, Model
-from ._growing import grown
 from ._neighbours import nearest
 
 _SCORES = 1 << 23           # scores that are computed at a time, which bounds the memory
@@ -115,10 +114,8 @@ class Recommender(Model):
             if self._knows_ids and ratings is None:
                 raise ValueError(f"X has shape {X.shape}; the model knows {known[0]} users and {known[1]} items by "
                                  "their ids, and new ones in a matrix have no ids. X must be Ratings")
-            new = {"optimizer_": self._grown(*X.shape)}
-            if ratings is not None:
-                new |= {"user_ids_": ratings.user_ids, "item_ids_": ratings.item_ids}
-            vars(self).update(new)      # one call, which no signal finds half done
+            known_ids = {} if ratings is None else {"user_ids_": ratings.user_ids, "item_ids_": ratings.item_ids}
+            self._grow(self._new_tables(*np.subtract(X.shape, known), self._rng(*known, *X.shape)), known_ids)
         elif ratings is not None:
             self._know(ratings)
         self._train(X, callback)
@@ -381,17 +378,6 @@ class Recommender(Model):
         return {"users": _memory.normal((n_users, self.dim), scale=scale, seed=rng),
                 "items": _memory.normal((n_items, self.dim), scale=scale, seed=rng),
                 "item_bias": _memory.zeros(n_items)}
-
-    def _grown(self, n_users, n_items):
-        """Return an optimizer whose tables have new rows for new users and items."""
-        known = self._shape
-        new_rows = self._new_tables(n_users - known[0], n_items - known[1], self._rng(*known, n_users, n_items))
-        tables = {}
-        for name, rows in new_rows.items():
-            old = self.optimizer_.params[name]
-            tables[name] = _memory.empty((len(old) + len(rows), *rows.shape[1:]))
-            tables[name][len(old):] = rows
-        return grown(self.optimizer_, tables)
 
     def _scores(self, users):
         """Return the scores of all items for these users, shape (k, n_items)."""

@@ -13,7 +13,6 @@ from .._typing import Self
 from ..gradients import _numbers, checked
 from ..losses.squares import _glove_of
 from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed, repeats, selection, shuffled
-from ._growing import grown
 from ._sentences import Numbers
 from .words import WordVectors, count_words, new_words, numbered, vocabulary
 
@@ -300,8 +299,7 @@ class GloVe(WordVectors, Model):
         known = _named(self.words_ + new, len(number) + len(new))
         X = _checked(cooccurrence(X, known["words_"], self.window))
         dim = self.optimizer_.params["words"].shape[1]
-        optimizer = grown(self.optimizer_, self._new_tables(X.shape[0], dim, self._rng(len(number), len(new))))
-        vars(self).update(known, optimizer_=optimizer)
+        self._grow(self._new_tables(len(new), dim, self._rng(len(number), len(new))), known)
         return X
 
     def _fitting(self, X):

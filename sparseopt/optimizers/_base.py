@@ -1,7 +1,8 @@
 """The part that all optimizers share, above all the step. This folder has no maths of rules and no loop over rows.
 
 a) An optimizer has a list of groups with hyper-parameters (`param_groups`), and a `Parameter` for each table. A
-   subclass describes its update rule (`_rule.py`). `Resumable` keeps and restores its run (`_resuming.py`).
+   subclass describes its update rule (`_rule.py`). `Resumable` keeps and restores its run (`_resuming.py`),
+   and `Resizable` adds rows (`_resizing.py`).
 b) A call happens whole or not at all. First comes whatever can fail, and whatever runs code of the user: schedules,
    mappings, warnings. Row numbers are read after that, and copied. One compiled call then writes: `Sweep.apply` or
    `adopt`. No signal handler runs within this call.
@@ -23,12 +24,12 @@ from ..gradients import Gradient, row_numbers
 from . import _options
 from ._groups import checked_defaults, extended
 from ._options import Options, Params, Unpack, spell_out
-from ._resuming import Resumable
+from ._resizing import Resizable
 from ._settings import rate_of, settings
 from ._structure import Gradients, Rows, group_parts, structure_of
 
 
-class Optimizer(Resumable):
+class Optimizer(Resizable):
     """Base of all optimizers: updates tables in place, only in the rows that a gradient touches.
 
     A gradient touches a row if it has a stored entry there, an explicit zero included. Other rows keep their bits, and
@@ -82,10 +83,9 @@ class Optimizer(Resumable):
         The groups with their hyper-parameters, read at every step: `opt.param_groups[0]["lr"] *= 0.98` works.
     state : mapping
         From the name of a parameter (its position, if it has none) to its state arrays, under torch's names. `step`
-        counts the steps of each row (int32); optimizers that need no count keep none. The arrays may be written to, to
-        reset a row for instance. `take_over` takes state and counts of another run. Under missed="replay" `step` is the
-        step that a row was last brought up to. To reset a row there, catch it up and clear the rest of its state, not
-        its step.
+        counts the steps of each row (int32); optimizers that need no count keep none. The arrays may be written to.
+        `take_over` takes state and counts of another run. `reset` makes rows new. Under missed="replay" `step` is the
+        step that a row was last brought up to.
     params : mapping
         From names to tables.
     steps : int
@@ -105,7 +105,6 @@ class Optimizer(Resumable):
         self.metadata: dict[str, Any] = {}
         self._structure, groups = structure_of(params)
         self._defaults = checked_defaults({**defaults, **of_groups})
-        self._run = object()                # the training that it belongs to: see `same_run`
         self._resolved: dict[Any, Any] = {}
         self._apply, self._not_finite = self._kernels.Sweep.apply, self._kernels.Sweep.not_finite
         self.param_groups: list[dict[str, Any]] = []

@@ -68,7 +68,7 @@ def extended(optimizer, added):
         group = {"params": MappingProxyType(tables), **optimizer._defaults, **hyper}
         check_group(optimizer, group)
         for name, table in tables.items():
-            parameters[name] = Parameter(name, optimizer._structure.title(name), table, len(groups))
+            parameters[name] = Parameter(name, optimizer._structure.title(name), table, len(groups), tables)
         groups.append(group)
     everything = {**optimizer._parameters, **parameters}
     check_apart(everything.values())
@@ -81,6 +81,6 @@ def extended(optimizer, added):
         "param_groups": groups,
         "_group_params": [id(group["params"]) for group in groups],
         "_parameters": everything,
-        "_written": tuple(array for one in everything.values() for array in (one.table, *one.state.values())),
+        "_written": tuple(array for one in everything.values() for array in one.arrays()),
     }
     return [(optimizer, name, value) for name, value in changes.items()]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .. import _memory, gradients
+from .. import _memory, _reserve, gradients
 from .._checks import NonfiniteError
 from .._kernels import rowplan
 from .._kernels.replay import History, plan_of, plan_of_one_step
@@ -24,11 +24,14 @@ _LONG = 1 << 16                 # steps that a history always has room for
 class Parameter:
     """One table: its name, its group, its state, and the sweep bound to them."""
 
-    def __init__(self, name, title, table, group_index):
+    def __init__(self, name, title, table, group_index, tables):
+        """`tables` has those of its group by name: what `param_groups` shows."""
         check_table(table, title)
         self.name = name
+        self.tables = tables
         self.title = title              # the name in error messages
         self.what = f"gradient of {title}" if title else "gradient"
+        self.init_of_it = f"init of {title}" if title else "init"
         self.rows_of_it = f"rows of {title}" if title else "rows"
         self.table = table
         self.shape, self.dtype = table.shape, table.dtype       # copies, because a user can assign table.shape
@@ -47,21 +50,115 @@ class Parameter:
         self.rule = rule
         self.made_for = dict(group)
         self.count_of_each_row = rule.counted and step_count == "row" and missed is None and not rule.table_state
-        shape, dtype = self.table.shape, self.table.dtype
-        self.state = {}
-        if missed is not None:          # the step that a row was last brought up to
-            self.state["step"] = _memory.aligned(shape[:1], np.int32)
-        elif rule.counted:
-            self.state["step"] = _memory.aligned(shape[:1] if step_count == "row" else (), np.int32)
-        self.state |= {name: _memory.aligned(shape, dtype, place=place)
-                       for place, name in enumerate(rule.state, start=1)}
-        self.state |= {name: _memory.aligned(shape[:1], dtype) for name in rule.row_state}
+        tail, dtype = self.shape[1:], self.dtype
+        by_row = {}                     # state with a row for each of the table: the row's shape, dtype and place
+        if missed is not None or (rule.counted and step_count == "row"):
+            by_row["step"] = (), np.int32, 0        # under missed="replay" the step that a row was last brought up to
+        by_row |= {name: (tail, dtype, place) for place, name in enumerate(rule.state, start=1)}
+        by_row |= {name: ((), dtype, 0) for name in rule.row_state}
+        self.by_row = by_row
+        self.state = {"step": _memory.aligned((), np.int32)} if rule.counted and "step" not in by_row else {}
+        room = _reserve.room_of(self.table)
+        self.rooms = room and self._rooms(room)     # by name, "" for the table; None: there is no room to grow
+        if room is None:
+            self.state |= {name: _memory.aligned((self.shape[0], *tail), dtype, place=place)
+                           for name, (tail, dtype, place) in by_row.items()}
+        else:
+            for name in by_row:
+                self.rooms[name].open(0, self.shape[0], dense=room.init is not None)
+                self.state[name] = self.rooms[name].array(self.shape[0])
         self.state |= {name: _memory.aligned((), np.float64) for name in rule.table_state}
-        arrays = [self.state[name] for name in rule.state + rule.row_state]
-        self.sweep = sweep(rule.name, self.table, arrays, self.state.get("step"), missed and missed.rule,
-                           by_elements=rule.by_elements, title=self.title or "the optimizer")
+        self.sweep = self._bound(sweep, self.table, self.state, missed)
         if missed is not None:
             self.sweep.history, self.sweep.missed = self.new_history(missed, 0), missed
+
+    def _rooms(self, room):
+        """Return rooms of table and state as large as the room of the table."""
+        return {"": room} | {name: _reserve.Room(room.capacity, tail, dtype, place=place)
+                             for name, (tail, dtype, place) in self.by_row.items()}
+
+    def _bound(self, sweep, table, state, missed):
+        """Return a Sweep of the given class, bound to a table and its state."""
+        arrays = [state[name] for name in self.rule.state + self.rule.row_state]
+        return sweep(self.rule.name, table, arrays, state.get("step"), missed and missed.rule,
+                     by_elements=self.rule.by_elements, title=self.title or "the optimizer")
+
+    # Rows that are added, given up and made new.
+
+    def arrays(self):
+        return self.table, *self.state.values()
+
+    def resized(self, n_rows, init, init_state):
+        """Return the table and state with n_rows rows, and the changes by which `adopt` gives them to this parameter.
+
+        The changes are updates of dicts, and attributes. New rows are written where no array has had rows.
+        """
+        old, rooms = self.shape[0], self.rooms
+        by_row = {"": self.table, **{name: self.state[name] for name in self.by_row}}
+        if n_rows <= old:
+            by_row = {name: array[:n_rows] for name, array in by_row.items()}
+        else:
+            if rooms is None or rooms[""].n_rows != old or n_rows > rooms[""].capacity:
+                rooms, by_row = self._moved(by_row, n_rows)
+            for room in rooms.values():
+                room.open(old, n_rows)
+            by_row = {name: array.base[:n_rows] for name, array in by_row.items()}
+        table = by_row.pop("")
+        state = {**self.state, **by_row}
+        if n_rows > old:
+            init = rooms[""].init if init is None else init
+            if init is not None:
+                _reserve.fill(self.init_of_it, table, old, init)
+            if self.sweep.history is not None or init_state is not None:
+                self._begin(table[old:], {name: array[old:] for name, array in by_row.items()}, init_state)
+        sweep = self._bound(type(self.sweep), table, state, self.sweep.missed)
+        for name in ("count", "history", "missed", "last_hyper"):
+            setattr(sweep, name, getattr(self.sweep, name))
+        changes = [(self, "table", table), (self, "shape", table.shape), (self, "sweep", sweep), (self, "rooms", rooms)]
+        if rooms is not None and (n_rows > old or rooms[""].n_rows == old):
+            changes.append((rooms[""], "n_rows", n_rows))
+        return (table, *state.values()), [(self.state, by_row), (self.tables, {self.name: table})], changes
+
+    def _moved(self, by_row, n_rows):
+        """Return rooms for twice as many rows, and arrays in these with the numbers of others."""
+        table = by_row[""]
+        like = table.shape[1:], table.dtype, self.rooms and self.rooms[""].init
+        try:
+            rooms = self._rooms(_reserve.Room(2 * n_rows, *like))
+        except MemoryError:             # where the system gives few addresses
+            rooms = self._rooms(_reserve.Room(n_rows, *like))
+        moved = {}
+        for name, array in by_row.items():
+            rooms[name].open(0, len(array))
+            moved[name] = rooms[name].array(len(array))
+            moved[name][...] = array
+        return rooms, moved
+
+    def give_back(self, old):
+        """Give the memory of rows back to the system that a smaller size has given up; there were `old` rows."""
+        n_rows = self.shape[0]
+        if self.rooms is not None and self.rooms[""].n_rows == n_rows < old:
+            for room in self.rooms.values():
+                room.clear(n_rows, old)
+
+    def made_new(self, rows, init, init_state):
+        """Return triples (array, rows, values), for `adopt`, by which rows of the table and its state become new."""
+        table = np.zeros((len(rows), *self.shape[1:]), self.dtype)
+        if init is None and self.rooms is not None:
+            init = self.rooms[""].init
+        if init is not None:
+            table[...] = _reserve.first_values(self.init_of_it, init, rows.copy(), table)
+        state = {name: np.zeros((len(rows), *tail), dtype) for name, (tail, dtype, _) in self.by_row.items()}
+        self._begin(table, state, init_state)
+        return [(self.table, rows, table), *((self.state[name], rows, array) for name, array in state.items())]
+
+    def _begin(self, table, state, init_state):
+        """Give the state of new rows its first values; it comes as zeros. Table and state are of these rows alone."""
+        if self.sweep.history is not None:
+            state["step"][...] = self.sweep.history.now         # a new row has missed nothing
+        if init_state is not None:
+            of_table = {name: array.copy() for name, array in self.state.items() if name not in state}
+            init_state(self.made_for, table, {**state, **of_table})
 
     # Counts and sizes.
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from .. import _config, _memory
+from .. import _config, _memory, _reserve
 from .._kernels.atomic import Counts, adopt
 from .._text import listed, shown
 from .._typing import Array, Self
@@ -187,10 +187,7 @@ class Resumable(UpdateRule, TakesOptions):
         self._counts.alone(self._take_over, name, state if step is None else {**state, "step": step})
 
     def _take_over(self, name, given):
-        if name not in self._parameters:
-            raise KeyError(f"name is {shown(name)}; the names in params are {listed(self._parameters)}"
-                           + ("" if isinstance(next(iter(self._parameters)), str) else " (positions, from 0)"))
-        parameter = self._parameters[name]
+        parameter = self._parameter(name)
         parameter.sweep.check_in_place()
         ours, group = parameter.state, self.param_groups[parameter.group_index]
         for key in given:
@@ -205,6 +202,14 @@ class Resumable(UpdateRule, TakesOptions):
             history = self._history_at(parameter, group, new["step"]) if self._missed == "replay" else None
             changes = parameter.changes_of_count(new, history)
         adopt([(ours[key], value) for key, value in new.items()], [], changes)
+
+    def _parameter(self, name):
+        """Return the Parameter of this name, or raise."""
+        parameter = self._parameters.get(name)
+        if parameter is None:
+            raise KeyError(f"name is {shown(name)}; the names in params are {listed(self._parameters)}"
+                           + ("" if isinstance(next(iter(self._parameters)), str) else " (positions, from 0)"))
+        return parameter
 
     def _history_at(self, parameter, group, steps):
         """Return a new history with all rows at one count, as `Parameter.changes_of_count` takes it; or raise."""
@@ -221,7 +226,9 @@ class Resumable(UpdateRule, TakesOptions):
     def _deepcopy(self, memo):
         state = self._state_dict()
         for name, table in state["params"].items():
-            state["params"][name] = copy.deepcopy(table, memo)
+            if id(table) not in memo:
+                memo[id(table)] = _reserve.copied(table)
+            state["params"][name] = memo[id(table)]
         return restored(type(self), state, self._structure.kind, self._num_threads, dict(state["params"]))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -259,13 +266,3 @@ def while_held(optimizer: Resumable, use: Callable[[dict[str, Any], str], _Resul
     `structure` is as `alike` takes it.
     """
     return optimizer._counts.alone(lambda: use(optimizer._state_dict(), optimizer._structure.kind))
-
-
-def continue_run(new: Resumable, old: Resumable) -> None:
-    """Say that a new optimizer goes on with the training of an old one."""
-    new._run = old._run
-
-
-def same_run(optimizer: Resumable, other: Resumable) -> bool:
-    """Return whether two optimizers belong to one training."""
-    return optimizer._run is other._run
