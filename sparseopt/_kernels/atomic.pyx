@@ -51,7 +51,7 @@ def adopt(list copies, list updates, list attributes, list rows=[]):
 
     copies: pairs (target, source) of arrays with the same dtype and shape.
     updates: pairs (dict, new values). The dict must already have all keys of the new values.
-    attributes: triples (object, name, value).
+    attributes: triples (object, name, value). They come first, and the setter of the first one may raise.
     rows: triples (target, numbers, values): values[i] becomes row numbers[i] of the target. The numbers are int64, and
     no other array may share memory with numbers and values.
     Raises ValueError before the first change.
@@ -61,6 +61,8 @@ def adopt(list copies, list updates, list attributes, list rows=[]):
     copies = without_overlap(copies)
     rows = [(array, checked_numbers(array, numbers), checked_source(array, values, len(numbers)))
             for array, numbers, values in rows]
+    for owner, name, value in attributes:
+        PyObject_GenericSetAttr(owner, name, value)       # this avoids a __setattr__ in Python
     for target, source in copies:
         if cnp.PyArray_DATA(target) != cnp.PyArray_DATA(source):
             memmove(cnp.PyArray_DATA(target), cnp.PyArray_DATA(source), cnp.PyArray_NBYTES(target))
@@ -68,8 +70,6 @@ def adopt(list copies, list updates, list attributes, list rows=[]):
         write_rows(target, numbers, source)
     for old, new in updates:
         PyDict_Update(old, new)
-    for owner, name, value in attributes:
-        PyObject_GenericSetAttr(owner, name, value)       # this avoids a __setattr__ in Python
 
 
 cdef void write_rows(cnp.ndarray target, cnp.ndarray numbers, cnp.ndarray values) noexcept:

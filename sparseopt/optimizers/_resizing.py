@@ -71,7 +71,7 @@ class Resizable(Resumable):
         >>> import numpy as np, sparseopt as so
         >>> opt = so.Adam({"user": so.zeros((2, 1)), "item": so.zeros((2, 1))}, lr=0.1)
         >>> opt.step({"item": so.RowGradient([1], [[1.0]])})
-        >>> opt.resize("item", 4, init=lambda rows, dim, dtype: np.full((len(rows), dim), 0.5))[:, 0]
+        >>> opt.resize("item", 4, init=so.init.Constant(0.5))[:, 0]
         array([ 0. , -0.1,  0.5,  0.5], dtype=float32)
         >>> opt.state["item"]["step"]
         array([0, 1, 0, 0], dtype=int32)
@@ -136,7 +136,7 @@ class Resizable(Resumable):
         """
         self._counts.alone(self._reset, name, rows, init)
 
-    def _reset(self, name, rows, init):
+    def _reset(self, name, rows, init, attributes=()):
         self._check_kept()
         work = []
         for parameter, numbers, one in self._by_name(name, "rows", rows, init):
@@ -146,7 +146,7 @@ class Resizable(Resumable):
         writes = [write for parameter, numbers, one in work
                   for write in parameter.made_new(numbers, one, self._first_state())]
         self._check_kept()
-        adopt([], [], [], writes)
+        adopt([], [], list(attributes), writes)
 
     def _first_state(self):
         """Return `_init_state`, or None if it has nothing to do."""
@@ -174,6 +174,12 @@ def resize_with(optimizer: Resizable, n_rows: Mapping[Any, int], init: Inits | N
                 attributes: Sequence[tuple[Any, str, Any]]) -> None:
     """Resize tables, update dicts and set attributes, all at once; see `adopt`."""
     optimizer._counts.alone(optimizer._resize, n_rows, None, init, updates, attributes)
+
+
+def reset_with(optimizer: Resizable, rows: Mapping[Any, Any], init: Inits | None,
+               attributes: Sequence[tuple[Any, str, Any]]) -> None:
+    """Make rows new and set attributes, all at once; see `adopt`."""
+    optimizer._counts.alone(optimizer._reset, rows, None, init, attributes)
 
 
 def of(parameter):
