@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import sparseopt as so
 from sparseopt import _kernels
 from sparseopt.models import CBOW, GloVe, SkipGram
+from sparseopt.models._negative_sampling import Windows
+from sparseopt.models._places import Memory
 from sparseopt.models.glove import cooccurrence
 from sparseopt.models.words import (
     nearest,
@@ -56,8 +58,10 @@ def test_a_step_is_gradient_descent_on_the_models_loss(text, kind):
     outputs = rng.integers(9, size=(2, 5), dtype=np.int32)
     function = so.losses.cbow if kind is CBOW else so.losses.skip_gram
     expected, gradients = function(*before.values(), inputs, outputs, [0, 2])
-    returned = model._step(inputs, outputs, bounds)
-    assert returned == pytest.approx(expected, rel=1e-5)
+    task = Windows(None, model._kept, model._negatives, 100, model.window, 4, kind is CBOW)
+    step, report = task.gradients(Memory(model.optimizer_), (inputs, outputs, bounds, 3))
+    model.optimizer_.step(step)
+    assert report == (3, 2 if kind is CBOW else 5, pytest.approx(expected, rel=1e-5))
     for (name, table), gradient in zip(before.items(), gradients, strict=True):
         np.subtract.at(table, gradient.rows, 0.5 * gradient.values)
         assert_allclose(tables[name], table, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -66,12 +70,13 @@ def test_a_step_is_gradient_descent_on_the_models_loss(text, kind):
 def test_every_window_is_visited_once_an_epoch_in_mixed_order(text, monkeypatch):
     taken = []
 
-    def step(model, inputs, outputs, bounds):
+    def gradients(task, reader, batch):
+        inputs, outputs, bounds, _ = batch
         taken.append([(outputs[b, 0], *inputs[bounds[b] - bounds[0]:bounds[b + 1] - bounds[0]])
                       for b in range(len(outputs))])
-        return 0.0
+        return {}, (0, 1, 1.0)
 
-    monkeypatch.setattr(SkipGram, "_step", step)
+    monkeypatch.setattr(Windows, "gradients", gradients)
     model = SkipGram(**{**SMALL, "epochs": 1, "sample": 0}).fit(text)
     known = [[model._number[word] for word in sentence if word in model._number] for sentence in text]
     rng = model._rng(0)

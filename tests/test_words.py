@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import sparseopt as so
 from sparseopt.datasets import LineSentences
-from sparseopt.models import GloVe, SkipGram, _sentences
+from sparseopt.models import GloVe, SkipGram, _places, _sentences
 from sparseopt.models.glove import cooccurrence
 from sparseopt.models.words import KeyedVectors, count_words, read_vectors, sentences, vocabulary, write_vectors
 
@@ -56,7 +56,7 @@ def test_a_file_and_a_list_of_the_same_sentences_train_to_the_same_bits(kind, te
 @names
 def test_a_text_on_disk_in_small_blocks_trains_as_one_in_memory(kind, text, monkeypatch):
     """Draws are made block by block, so bits depend on the size of a block; without draws they do not."""
-    monkeypatch.setattr(SkipGram, "_rng", lambda model, *more: Fixed(np.random.PCG64(0)))
+    monkeypatch.setattr(_places.Steps, "_rng", lambda steps, worker: Fixed(np.random.PCG64(0)))
     settings = {**SMALL, **({"sample": 0} if kind is SkipGram else {})}
     whole = kind(**settings).fit(text)
     made = temporary_files(monkeypatch)

@@ -166,7 +166,7 @@ def _train(options):
             with out.status("numbering words"):
                 text = model._read(X) if options.resume else model._start(X, found)
             with text:
-                run.train(out, model, lambda show: model._epoch(text, show), "words", **how)
+                run.train(out, model, lambda show: model._train(text, show), "words", **how)
     write_vectors(run.path("vectors.txt"), words, model.vectors_)
     _print(out, *_neighbours_of(out, words, model.vectors_, options.neighbours and options.neighbours.split(",")))
     run.finish(out, model, _LOSSES[type(model)],

@@ -58,7 +58,7 @@ def interactions(frame: Any, user: str, item: str, rating: str | None = None, ti
     >>> bought = interactions({"who": ["ann", "ann", "bob"], "what": ["tea", "jam", "tea"]}, user="who", item="what")
     >>> bought.user_ids, bought.item_ids
     (array(['ann', 'bob'], dtype=object), array(['jam', 'tea'], dtype=object))
-    >>> model = ImplicitFactorization(dim=2).fit(bought)
+    >>> model = ImplicitFactorization(dim=2, regularization=0.01).fit(bought)
     >>> model.recommend("bob", n=1, seen=bought)[0]
     array(['jam'], dtype=object)
     """

@@ -89,23 +89,25 @@ def softmax(users: Floats, items: Floats, item_bias: Floats, rows: npt.ArrayLike
             if log_weights.shape != candidates.shape or not (log_weights < np.inf).all():
                 raise ValueError(f"log_weights has shape {log_weights.shape}; it must have shape {candidates.shape}, "
                                  "and numbers below inf")
-    return _of_batch(users, items, item_bias, rows, X, candidates, log_weights, regularization, _config.threads_for())
+    return _of_batch(users, items, item_bias, rows, (X.data, X.indices, X.indptr), candidates, log_weights,
+                     regularization, _config.threads_for())
 
 
 def _of_batch(users, items, item_bias, rows, X, candidates, log_weights, regularization, threads):
-    """Return the same as `softmax`, without checks."""
-    p, q, bias, columns = embedding.gather(users, rows), items, item_bias, X.indices
+    """Return the same as `softmax`, without checks. X is the data, indices and indptr of a CSR array."""
+    weights, columns, indptr = X
+    p, q, bias = embedding.gather(users, rows), items, item_bias
     if candidates is not None:
         q, bias = embedding.gather(items, candidates), item_bias[candidates]
         columns = np.searchsorted(candidates, columns)
     shift = bias if log_weights is None else bias + log_weights
     dp, dq, db = np.zeros_like(p), np.zeros_like(q), np.zeros_like(bias)
-    losses, own, at_once = np.empty(len(rows)), np.empty_like(X.data), max(1, _SCORES // max(1, len(q)))
+    losses, own, at_once = np.empty(len(rows)), np.empty_like(weights), max(1, _SCORES // max(1, len(q)))
     scores = np.empty((min(at_once, len(p)), len(q)), p.dtype)
     for first in range(0, len(p), at_once):
         some = slice(first, first + at_once)
         slopes = np.matmul(p[some], q.T, out=scores[:len(p[some])])
-        _kernels.losses.softmax_rows(slopes, bias, shift, X.indptr[first:first + len(slopes) + 1], columns, X.data, own,
+        _kernels.losses.softmax_rows(slopes, bias, shift, indptr[first:first + len(slopes) + 1], columns, weights, own,
                                      losses[some], threads)
         np.matmul(slopes, q, out=dp[some])
         if first:
@@ -114,9 +116,9 @@ def _of_batch(users, items, item_bias, rows, X, candidates, log_weights, regular
             np.matmul(slopes.T, p[some], out=dq)
         db += slopes.sum(axis=0)
     if regularization:
-        decay, of_row = p.dtype.type(regularization), np.repeat(np.arange(len(p)), np.diff(X.indptr))
-        _kernels.losses.add_scaled_rows(dp, decay * _sums(X.data, of_row, p), p)
-        _kernels.losses.add_scaled_rows(dq, decay * _sums(X.data, columns, q), q)
+        decay, of_row = p.dtype.type(regularization), np.repeat(np.arange(len(p)), np.diff(indptr))
+        _kernels.losses.add_scaled_rows(dp, decay * _sums(weights, of_row, p), p)
+        _kernels.losses.add_scaled_rows(dq, decay * _sums(weights, columns, q), q)
     if candidates is not None:
         dq, db = RowGradient(candidates, dq), RowGradient(candidates, db)
     return float(losses.sum()), (RowGradient(rows, dp), dq, db)

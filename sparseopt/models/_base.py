@@ -1,5 +1,7 @@
 """The base of all models: scikit-learn's conventions, the choice of an optimizer, and reports to callbacks."""
 
+import contextlib
+import functools
 import html
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from .._config import one_thread
 from .._text import listed, shown
 from .._typing import FilePath, Self
 from .._workspace import Workspace
-from ..optimizers import OPTIMIZERS, Optimizer, resize_with
+from ..optimizers import OPTIMIZERS, Optimizer
 
 # Other names for SGD with some of its options.
 _MOMENTUM = {"momentum": {"momentum": 0.9}, "nesterov": {"momentum": 0.9, "nesterov": True}}
@@ -112,7 +114,7 @@ class Model:
         return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags(sparse=True))
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "optimizer_")
+        return self._is_fitted
 
     @property
     def _n_epochs(self):
@@ -129,17 +131,29 @@ class Model:
             return self._epoch(*arguments)
 
     def _take_step(self, gradients):
-        """Take a step of the optimizer. An error says that the training diverged, if a gradient is not finite."""
-        try:
+        """Take a step of the optimizer."""
+        with self._diverging():
             self.optimizer_.step(gradients)
+
+    @contextlib.contextmanager
+    def _diverging(self):
+        """Turn the error that a gradient is not finite into one that says that the training diverged."""
+        try:
+            yield
         except NonfiniteError as error:
             what = str(error).partition("; it must be")[0]      # the rest is advice for callers of an optimizer
-            raise NonfiniteError(f"the training has diverged: {what}. The learning rate is "
-                                 f"{self.optimizer_.current_lr():.3g}; set a lower lr or a smaller "
+            raise NonfiniteError(f"the training has diverged: {what}. {self._said_rate()} a lower lr or a smaller "
                                  "batch_size") from error
 
+    def _said_rate(self):
+        return f"The learning rate is {self.optimizer_.current_lr():.3g}; set"
+
+    @property
+    def _is_fitted(self):
+        return "optimizer_" in vars(self)
+
     def _check_fitted(self):
-        if not hasattr(self, "optimizer_"):
+        if not self._is_fitted:
             try:
                 from sklearn.exceptions import NotFittedError as error
             except ImportError:
@@ -171,18 +185,22 @@ class Model:
 
     def _rng(self, *more):
         """Return a random generator. Different integers in `more` give independent streams."""
+        return np.random.default_rng(np.random.SeedSequence(self._seed(), spawn_key=more))
+
+    def _seed(self):
+        """Return the seed `random_state`; from a generator, an integer that it draws; for None, any integer."""
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
-            seed = seed.randint(2**31)
+            return int(seed.randint(2**31))
         if isinstance(seed, np.random.Generator):
-            return seed
-        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=more))
+            return int(seed.integers(2**63))
+        return np.random.SeedSequence(seed).entropy
 
-    def _make_optimizer(self, tables, hyper=None, **settings):
-        """Return the optimizer that the parameters `optimizer`, `lr` and `missed` describe, with these tables.
+    def _make_optimizer(self, hyper=None, **settings):
+        """Return a function from tables by name to the optimizer that `optimizer`, `lr` and `missed` describe.
 
         For an optimizer given by name, `hyper` maps the name of a table to its own hyper-parameters. `settings` hold
-        for all tables.
+        for all tables. The function is small and picklable, unless the parameters are not.
         """
         self._check_one_of("missed", "skip", "replay", *(["dense"] if hasattr(self, "_dense") else []))
         if callable(self.optimizer):
@@ -192,16 +210,14 @@ class Model:
             if self.lr is not None:
                 raise ValueError(f"lr is {shown(self.lr)} and optimizer is a callable, which sets the rate itself; lr "
                                  "must be None")
-            return self.optimizer(tables)
+            return self.optimizer
         name, momentum = self._check_optimizer()
         lr = self._default_rate(name) if self.lr is None else self.lr
         if lr is not None and self.lr is None and momentum:
             lr *= 1 - momentum["momentum"]              # momentum adds up 1 / (1 - momentum) gradients
         missed = "replay" if self.missed == "replay" else "skip"
-        if hyper is not None:
-            tables = [{"params": {key: table}, **hyper.get(key, {})} for key, table in tables.items()]
         rate = {} if lr is None else {"lr": self._schedule(lr)}
-        return OPTIMIZERS[name](tables, missed=missed, num_threads=1, **momentum, **settings, **rate)
+        return functools.partial(_optimizer, name, hyper, missed=missed, num_threads=1, **momentum, **settings, **rate)
 
     def _check_optimizer(self):
         """Return the class name and the options that the parameter `optimizer` stands for, or raise."""
@@ -218,16 +234,6 @@ class Model:
 
     def _default_rate(self, name):
         return self.LEARNING_RATES.get(name)
-
-    def _grow(self, new, known, updates=()):
-        """Add rows to tables, update dicts and set attributes of this model, all at once.
-
-        `new` has the values of the new rows, by the names of tables.
-        """
-        old = {name: len(self.optimizer_.params[name]) for name in new}
-        resize_with(self.optimizer_, {name: old[name] + len(rows) for name, rows in new.items()},
-                    {name: _values_after(old[name], rows) for name, rows in new.items()},
-                    updates, [(self, name, value) for name, value in known.items()])
 
     def _catch_up(self, rows=None):
         """Under missed="replay", apply the missed steps of rows before they are read.
@@ -249,6 +255,7 @@ class Model:
         `optimizer` is a callable                              the class name and the rate of `optimizer_`
         `lr` is a callable from outside `sparseopt.schedules`  the `lr` that is passed to `load`
         `random_state` is a generator                          None
+        `tables` is a callable                                 None
         =====================================================  ===========================================
 
         Parameters
@@ -344,9 +351,10 @@ class Model:
         self.loss_curve_ = list(metadata["losses"])
 
 
-def _values_after(n_rows, values):
-    """Return the init, for `Optimizer.resize`, by which a table of n_rows rows gets these values after them."""
-    return lambda rows, dim, dtype: values[rows.start - n_rows:rows.stop - n_rows]
+def _optimizer(name, hyper, tables, **settings):
+    if hyper is not None:
+        tables = [{"params": {key: table}, **hyper.get(key, {})} for key, table in tables.items()]
+    return OPTIMIZERS[name](tables, **settings)
 
 
 def _stored(value):
@@ -361,8 +369,15 @@ def _stored(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def shuffled(rng, columns, batch_size):
-    """Yield batches of columns of one length, in a random order that is the same for all columns."""
+def shuffled(rng, columns, batch_size, worker=0, workers=1):
+    """Yield batches of columns of one length, in a random order that is the same for all columns.
+
+    Of several workers, each takes the places whose number in the first column leaves the worker's number as remainder.
+    The batches of all workers have batch_size places together.
+    """
+    if workers > 1:
+        own = np.flatnonzero(columns[0] % workers == worker)
+        columns, batch_size = [column[own] for column in columns], -(-batch_size // workers)
     n = len(columns[0])
     order = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)     # shuffles faster than int64, and alike
     rng.shuffle(order)

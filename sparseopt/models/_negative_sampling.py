@@ -7,11 +7,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from .. import _kernels, _memory, embedding, schedules
+from .. import _kernels, embedding, init, schedules
 from .._checks import flag
+from .._rows import Rows
 from .._typing import Self
 from ..losses.words import negative_sampling
-from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed
+from ._base import Callback, MakeOptimizer, Schedule, Seed
+from ._places import MakeTables, Placed
 from ._sentences import Numbers
 from .words import WordVectors, count_words, new_words, numbered, vocabulary
 
@@ -21,7 +23,7 @@ _WIDEST = 2**31 - 2         # window; no text has so long a sentence
 _GRADIENTS = 90             # of the most frequent word in a step; more of them add up too far
 
 
-class NegativeSampling(WordVectors, Model):
+class NegativeSampling(WordVectors, Placed):
     """Word vectors that tell the words around a word from random words."""
 
     _mean: ClassVar[bool]           # whether the mean of a window predicts, or each word of the window
@@ -33,7 +35,7 @@ class NegativeSampling(WordVectors, Model):
     def __init__(self, dim: int = 100, window: int = 5, negative: int = 5, min_count: int = 5, sample: float = 1e-3,
                  optimizer: str | MakeOptimizer = "SGD", lr: float | Schedule | None = None, epochs: int = 5,
                  batch_size: int | None = None, missed: Literal["skip", "replay"] = "skip",
-                 random_state: Seed | None = 0) -> None:
+                 random_state: Seed | None = 0, tables: MakeTables | None = None) -> None:
         self.dim = dim
         self.window = window
         self.negative = negative
@@ -45,6 +47,7 @@ class NegativeSampling(WordVectors, Model):
         self.batch_size = batch_size
         self.missed = missed
         self.random_state = random_state
+        self.tables = tables
 
     def fit(self, X: Iterable[Iterable[str]], callback: Callback | None = None) -> Self:
         """Train new vectors for the words of a text.
@@ -99,7 +102,7 @@ class NegativeSampling(WordVectors, Model):
         self._check_settings()
         self._check_callback(callback)
         flag("grow", grow)
-        with self._continue(X, grow) if hasattr(self, "optimizer_") else self._start(X) as text:
+        with self._continue(X, grow) if self._is_fitted else self._start(X) as text:
             self._train(text, callback)
         return self
 
@@ -108,6 +111,7 @@ class NegativeSampling(WordVectors, Model):
         if self.batch_size is not None:
             self._check_integers(batch_size=1)
         self._check_numbers("sample", zero=True)
+        self._check_tables_parameter()
         self._rng(0)                                    # raises if random_state is no seed
 
     def _start(self, X, found=None):
@@ -121,9 +125,13 @@ class NegativeSampling(WordVectors, Model):
                              "(min_count); there must be at least 2")
         known = self._known(words, np.array(counts))
         self._planned = self.epochs * self._steps(known["counts_"] * known["_kept"])
-        optimizer = self._make_optimizer(self._new_tables(len(words), self.dim, self._rng()))
         text = Numbers(X, known["_number"])
-        vars(self).update(known, optimizer_=optimizer, loss_curve_=[])
+        try:
+            new = self._new(self._rows_of(len(words), self.dim), self._make_optimizer())
+        except BaseException:
+            text.close()
+            raise
+        self._set({**known, **new, "loss_curve_": []})
         return text
 
     def _continue(self, X, grow):
@@ -132,18 +140,19 @@ class NegativeSampling(WordVectors, Model):
         new = new_words(found, self._number, self.min_count, grow)
         if not grow:
             return self._read(X)
+        if new:
+            self._check_may_grow()
         seen = np.array([found[word] for word in self.words_ + new])
         counts = seen.copy()
         counts[:len(self.counts_)] += self.counts_
         known = self._known(self.words_ + new, counts)
-        dim = self.optimizer_.params["words"].shape[1]
-        tables = self._new_tables(len(new), dim, self._rng(len(self.words_), len(new)))
+        rows = self._rows_of(len(counts), self._dim("words"))
         rates = self._falls_again(self._steps(seen * known["_kept"])) if new else []
         text = Numbers(X, known["_number"])
         try:
-            self._grow(tables, known, rates)
+            self._grow(rows, known, rates)
         except BaseException:
-            text.__exit__()
+            text.close()
             raise
         return text
 
@@ -164,10 +173,11 @@ class NegativeSampling(WordVectors, Model):
                 rates.append((group, {"lr": schedules.Chain([before, schedules.Linear(fall.lr, fall.end, steps)])}))
         return rates
 
-    def _new_tables(self, n_words, dim, rng):
+    def _rows_of(self, n_words, dim):
+        """Return the rows of the tables. A row starts with the same values however many rows there are."""
         half = 0.5 / dim
-        return {"words": _memory.uniform((n_words, dim), low=-half, high=half, seed=rng),
-                "contexts": _memory.zeros((n_words, dim))}
+        return {"words": Rows(n_words, dim, init=init.Uniform(-half, half, seed=[self._seed(), 0])),
+                "contexts": Rows(n_words, dim)}
 
     def _steps(self, counts):
         """Return about how many steps an epoch has, if so many of each word remain."""
@@ -192,64 +202,13 @@ class NegativeSampling(WordVectors, Model):
                 "_negatives": embedding.Alias(counts**0.75), "_kept": kept}
 
     def _epoch(self, text, callback):
-        epoch, total, terms, read, first = len(self.loss_curve_), 0.0, 0, 0, 0
-        rng = self._rng(epoch)
-        batch = self._batch(self.counts_ * self._kept)
-        together = batch * -(-_TOGETHER // batch)
-        # Words that are not removed, from `window` places before the first that has had no step yet. `place` counts the
-        # words of the whole text.
-        words, sentence, reach, place = (np.empty(0, kind) for kind in (np.int32, np.int64, np.int32, np.int64))
-        for block, block_sentence in text.blocks():
-            kept = np.flatnonzero(rng.random(len(block), np.float32) < self._kept[block])
-            words, sentence = np.append(words, block[kept]), np.append(sentence, block_sentence[kept])
-            reach = np.append(reach, rng.integers(1, min(self.window, _WIDEST) + 1, len(kept), dtype=np.int32))
-            place = np.append(place, read + kept + 1)
-            read += len(block)
-            ends = read == text.n_words
-            if ends and len(place):
-                place[-1] = read                        # words after this one are removed
-            widest = min(self.window, _longest(sentence))       # a window may be much wider than any sentence
-            while first < len(words) if ends else first + together + self.window <= len(words):
-                last = min(first + together, len(words))
-                order = first + rng.permutation(last - first)
-                inputs, bounds, outputs = self._bags(words, sentence, reach, order, widest, rng)
-                for start in range(first, last, batch):
-                    done = min(start + batch, last)
-                    lo, hi = (len(outputs) * (each - first) // (last - first) for each in (start, done))
-                    total += self._step(inputs[bounds[lo]:bounds[hi]], outputs[lo:hi], bounds[lo:hi + 1])
-                    terms += hi - lo if self._mean else int(bounds[hi] - bounds[lo])
-                    if callback and callback(Progress(self, epoch, int(place[done - 1]), text.n_words,
-                                                      total / max(terms, 1))):
-                        self.loss_curve_.append(total / max(terms, 1))
-                        return True
-                first = last
-            past = max(0, first - self.window)
-            words, sentence, reach, place = (array[past:] for array in (words, sentence, reach, place))
-            first -= past
-        if not terms:
+        task = Windows(text, self._kept, self._negatives, self._batch(self.counts_ * self._kept), self.window,
+                       self.negative, self._mean)
+        ended = self._take_steps(task, text.n_words, callback)
+        if not ended and not self.loss_curve_[-1]:
             warnings.warn(f"no pair of words was left to train on: sentences are too short, or sample={self.sample} "
                           "removed most words of a small text; sample=0 removes none", stacklevel=3)
-        self.loss_curve_.append(total / max(terms, 1))
-        return False
-
-    def _bags(self, words, sentence, reach, order, widest, rng):
-        """Return the words around some places in this order, the bounds of these bags, and words with negatives."""
-        inputs = np.empty(2 * widest * len(order), np.int32)
-        bounds, middle = np.empty(len(order) + 1, np.int64), np.empty(len(order), np.int32)
-        n = _kernels.losses.windows(words, sentence, reach, order, inputs, bounds, middle)
-        outputs = np.empty((n, 1 + self.negative), np.int32)
-        outputs[:, 0] = middle[:n]
-        outputs[:, 1:] = self._negatives.draw((n, self.negative), rng)
-        return inputs[:bounds[n]], bounds[:n + 1], outputs
-
-    def _step(self, inputs, outputs, bounds):
-        """Take a step on bags of words, and return the loss. See `losses.skip_gram`."""
-        self._catch_up({"words": inputs, "contexts": outputs})
-        tables = self.optimizer_.params
-        loss, (words, contexts) = negative_sampling(self._mean, tables["words"], tables["contexts"], inputs, outputs,
-                                                    bounds, min(2 * self.window, len(inputs)))
-        self._take_step({"words": words, "contexts": contexts})
-        return loss
+        return ended
 
     def _fitted(self):
         return {**super()._fitted(), "words": self.words_, "counts": self.counts_.tolist()}
@@ -273,6 +232,65 @@ class NegativeSampling(WordVectors, Model):
         rows = np.array(rows, np.int64)
         self._catch_up({"words": rows})
         return embedding.gather(self.optimizer_.params["words"], rows)
+
+
+class Windows:
+    """The task of an epoch: the words of a text and the windows around these. Each worker takes a part of the text."""
+
+    def __init__(self, text, kept, negatives, size, window, negative, mean):
+        self._text, self._kept, self._negatives, self._size = text, kept, negatives, size
+        self._window, self._negative, self._mean = window, negative, mean
+
+    def batches(self, rng, worker, workers):
+        read, n_words = (self._text.n_words * part // workers for part in (worker, worker + 1))
+        taken, first, size = read, 0, -(-self._size // workers)
+        together = size * -(-_TOGETHER // size)
+        # Words that are not removed, from `window` places before the first that has had no step yet. `place` counts the
+        # words of the whole text.
+        words, sentence, reach, place = (np.empty(0, kind) for kind in (np.int32, np.int64, np.int32, np.int64))
+        for block, block_sentence in self._text.blocks(read, n_words):
+            kept = np.flatnonzero(rng.random(len(block), np.float32) < self._kept[block])
+            words, sentence = np.append(words, block[kept]), np.append(sentence, block_sentence[kept])
+            reach = np.append(reach, rng.integers(1, min(self._window, _WIDEST) + 1, len(kept), dtype=np.int32))
+            place = np.append(place, read + kept + 1)
+            read += len(block)
+            ends = read == n_words
+            if ends and len(place):
+                place[-1] = read                        # words after this one are removed
+            widest = min(self._window, _longest(sentence))      # a window may be much wider than any sentence
+            while first < len(words) if ends else first + together + self._window <= len(words):
+                last = min(first + together, len(words))
+                order = first + rng.permutation(last - first)
+                inputs, bounds, outputs = self._bags(words, sentence, reach, order, widest, rng)
+                for start in range(first, last, size):
+                    done = min(start + size, last)
+                    lo, hi = (len(outputs) * (each - first) // (last - first) for each in (start, done))
+                    yield (inputs[bounds[lo]:bounds[hi]], outputs[lo:hi], bounds[lo:hi + 1],
+                           int(place[done - 1]) - taken)
+                    taken = int(place[done - 1])
+                first = last
+            past = max(0, first - self._window)
+            words, sentence, reach, place = (array[past:] for array in (words, sentence, reach, place))
+            first -= past
+
+    def _bags(self, words, sentence, reach, order, widest, rng):
+        """Return the words around some places in this order, the bounds of these bags, and words with negatives."""
+        inputs = np.empty(2 * widest * len(order), np.int32)
+        bounds, middle = np.empty(len(order) + 1, np.int64), np.empty(len(order), np.int32)
+        n = _kernels.losses.windows(words, sentence, reach, order, inputs, bounds, middle)
+        outputs = np.empty((n, 1 + self._negative), np.int32)
+        outputs[:, 0] = middle[:n]
+        outputs[:, 1:] = self._negatives.draw((n, self._negative), rng)
+        return inputs[:bounds[n]], bounds[:n + 1], outputs
+
+    def gradients(self, reader, batch):
+        """Return the gradients of a step on bags of words. See `losses.skip_gram`."""
+        inputs, outputs, bounds, done = batch
+        tables, (inputs, outputs) = reader.read((["words"], inputs), (["contexts"], outputs))
+        loss, (words, contexts) = negative_sampling(self._mean, tables["words"], tables["contexts"], inputs, outputs,
+                                                    bounds, min(2 * self._window, len(inputs)))
+        terms = len(outputs) if self._mean else len(inputs)
+        return {"words": words, "contexts": contexts}, (done, terms, loss)
 
 
 def _longest(sentence):

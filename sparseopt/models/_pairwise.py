@@ -2,38 +2,43 @@
 
 import numpy as np
 
-from .. import _config, _kernels
+from .. import _config, _kernels, embedding
 from ..losses import pairwise
 
 _DRAWN = 16         # the most items that warp draws for a pair, which is enough for most pairs
 
 
-def steps(model, X, negatives, rng):
-    """Take a step on each batch of the pairs of X. Yield the number of pairs and the loss of each step.
+class Pairs:
+    """The task of an epoch. Each worker takes the pairs of some users.
 
     warp needs few draws for most pairs, and many for some. So a pair goes on with the draws of the next pairs.
     """
-    each, regularization = model._setting("negatives"), model._setting("regularization")
-    if model.loss == "warp":
-        each = min(each, X.shape[1])        # after more tries, the estimated rank is 1 and its logarithm 0
-    ranks = pairwise._log_ranks(X.shape[1], each) if model.loss == "warp" else None
-    own = X.indptr, X.indices
-    users = np.repeat(np.arange(X.shape[0], dtype=np.int32), np.diff(X.indptr))
-    order = rng.permutation(X.nnz)
-    tables = model.optimizer_.params
-    size = model._pairs_of_step(X)
-    for start in range(0, X.nnz, size):
-        batch = order[start:start + size]
-        u, i, weights = (taken(array, batch) for array in (users, X.indices, X.data))
-        width = each if ranks is None else max(min(each, _DRAWN), -(-each // len(batch)))
-        drawn = negatives.draw(len(batch) * width, rng).reshape(-1, width)
-        if model.optimizer_.missed == "replay":
-            read = np.append(drawn, i)
-            model._catch_up({"users": u, "items": read, "item_bias": read})
+
+    def __init__(self, X, warp, size, negatives, popularity, regularization):
+        self._X, self._size, self._regularization = X, size, regularization
+        self._each = min(negatives, X.shape[1]) if warp else negatives      # after more tries, the estimated rank is 1
+        self._ranks = pairwise._log_ranks(X.shape[1], self._each) if warp else None
+        counts = np.bincount(X.indices, minlength=X.shape[1])
+        self._negatives = embedding.Alias((counts + 1)**popularity)         # + 1 so that any item can be drawn
+
+    def batches(self, rng, worker, workers):
+        X = self._X
+        users = np.repeat(np.arange(X.shape[0], dtype=np.int32), np.diff(X.indptr))
+        order = rng.permutation(X.nnz if workers == 1 else np.flatnonzero(users % workers == worker))
+        size = -(-self._size // workers)
+        for start in range(0, len(order), size):
+            batch = order[start:start + size]
+            u, i, weights = (taken(array, batch) for array in (users, X.indices, X.data))
+            width = self._each if self._ranks is None else max(min(self._each, _DRAWN), -(-self._each // len(batch)))
+            yield u, i, self._negatives.draw(len(batch) * width, rng).reshape(-1, width), weights
+
+    def gradients(self, reader, batch):
+        u, i, drawn, weights = batch
+        tables, (u, i, drawn) = reader.read((["users"], u), (["items", "item_bias"], i, drawn))
+        own = reader.part(self._X, "users", "items")
         loss, gradients = pairwise._pairs(tables["users"], tables["items"], tables["item_bias"], u, i, drawn, weights,
-                                          own, regularization, ranks)
-        model._take_step(dict(zip(("users", "items", "item_bias"), gradients, strict=True)))
-        yield len(batch), loss
+                                          own, self._regularization, self._ranks)
+        return dict(zip(("users", "items", "item_bias"), gradients, strict=True)), (len(u), len(u), loss)
 
 
 def taken(array, places):

@@ -7,20 +7,21 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from .. import _memory, embedding
+from .. import embedding, init
 from .._kernels import rowplan
 from .._ratings import Ratings, known_pairs, renumbered
+from .._rows import Rows
 from .._text import shown
 from .._typing import Self
 from ..gradients import checked, row_numbers
-from ..optimizers import Optimizer
-from ._base import Callback, Model
+from ._base import Callback
 from ._neighbours import nearest
+from ._places import Placed
 
 _SCORES = 1 << 23           # scores that are computed at a time, which bounds the memory
 
 
-class Recommender(Model):
+class Recommender(Placed):
     """A model with the tables "users", "items" and "item_bias". A score is a product of two rows, plus a bias."""
 
     _axes: ClassVar = {"users": ("user", "dim"), "items": ("item", "dim"), "item_bias": ("item",)}
@@ -88,7 +89,7 @@ class Recommender(Model):
             and X is a matrix with new users or items, which have no ids, or the other way round.
         """
         _check_callback(callback)
-        begun = hasattr(self, "optimizer_")
+        begun = self._is_fitted
         if not begun:
             ratings, X = self._first(X)
         elif isinstance(X, Ratings):
@@ -115,7 +116,7 @@ class Recommender(Model):
                 raise ValueError(f"X has shape {X.shape}; the model knows {known[0]} users and {known[1]} items by "
                                  "their ids, and new ones in a matrix have no ids. X must be Ratings")
             known_ids = {} if ratings is None else {"user_ids_": ratings.user_ids, "item_ids_": ratings.item_ids}
-            self._grow(self._new_tables(*np.subtract(X.shape, known), self._rng(*known, *X.shape)), known_ids)
+            self._grow(self._rows(*X.shape), known_ids)
         elif ratings is not None:
             self._know(ratings)
         self._train(X, callback)
@@ -239,8 +240,7 @@ class Recommender(Model):
 
     @property
     def _shape(self):
-        tables = self.optimizer_.params
-        return len(tables["users"]), len(tables["items"])
+        return self._n_rows("users"), self._n_rows("items")
 
     @property
     def _knows_ids(self):
@@ -357,27 +357,27 @@ class Recommender(Model):
     def _check_settings(self, X):
         self._check_integers(**{name: least for name, least in {"dim": 1, "epochs": 0, "batch_size": 1}.items()
                                 if name not in self._may_be_none or getattr(self, name) is not None})
+        self._check_tables_parameter()
         self._check_numbers("weight_decay", *(["regularization"] if self.regularization is not None else []), zero=True)
 
-    def _make_optimizer(self, tables):
+    def _make_optimizer(self):
         if callable(self.optimizer) and self.weight_decay:
             raise ValueError(f"weight_decay is {shown(self.weight_decay)} and optimizer is a callable, which sets the "
                              "decay itself; weight_decay must be 0")
-        return super()._make_optimizer(tables, weight_decay=self.weight_decay)
+        return super()._make_optimizer(weight_decay=self.weight_decay)
 
     def _start(self, X):
-        self.optimizer_: Optimizer = self._make_optimizer(self._new_tables(*X.shape, self._rng()))
-        self.loss_curve_: list[float] = []
+        self._set({**self._new(self._rows(*X.shape), self._make_optimizer()), "loss_curve_": []})
 
     def _warn_if_useless(self, X):
         """Warn after `fit` if the vectors tell users or items apart no longer."""
 
-    def _new_tables(self, n_users, n_items, rng):
-        """Return tables of untrained rows."""
-        scale = np.sqrt(self._spread / np.sqrt(self.dim))
-        return {"users": _memory.normal((n_users, self.dim), scale=scale, seed=rng),
-                "items": _memory.normal((n_items, self.dim), scale=scale, seed=rng),
-                "item_bias": _memory.zeros(n_items)}
+    def _rows(self, n_users, n_items):
+        """Return the rows of the tables. A row starts with the same values however many rows there are."""
+        seed, scale = self._seed(), float(np.sqrt(self._spread / np.sqrt(self.dim)))
+        return {"users": Rows(n_users, self.dim, init=init.Normal(scale, seed=[seed, 0])),
+                "items": Rows(n_items, self.dim, init=init.Normal(scale, seed=[seed, 1])),
+                "item_bias": Rows(n_items, None)}
 
     def _scores(self, users):
         """Return the scores of all items for these users, shape (k, n_items)."""

@@ -1,5 +1,6 @@
 """Sentences as numbers in a temporary file, so that a text may be larger than memory."""
 
+import itertools
 import re
 import tempfile
 import warnings
@@ -116,13 +117,16 @@ class Numbers:
                 raise ValueError("X has none of the words that have a vector; or its sentences are iterators, which "
                                  "can be read only once")
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
     def _write(self, buffer):
@@ -136,14 +140,35 @@ class Numbers:
             raise OSError(error.errno, f"{error.strerror}: a text of over {self.n_words:,} words needs 4 bytes for "
                           f"each in {folder}; the environment variable TMPDIR names another folder") from None
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the text in blocks: the numbers of words, and the number of the sentence of each word."""
-        self._file.seek(0)
-        ended = 0
-        while data := self._file.read(4 * _BLOCK):
-            numbers = np.frombuffer(data, np.int32)
+    def blocks(self, first: int, end: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the words from `first` to before `end` in blocks: their numbers, and the number of each one's sentence.
+
+        Several of these iterators may read by turns.
+        """
+        read = ended = 0
+        for place in itertools.count(0, _BLOCK):
+            numbers = self._numbers(place)
+            if not len(numbers) or read >= end:
+                break
             word = numbers != _END
             sentence = np.cumsum(~word)
             sentence += ended
             ended = int(sentence[-1])
-            yield numbers[word], sentence[word]
+            words, some = numbers[word], slice(max(0, first - read), end - read)
+            read += len(words)
+            if read > first:
+                yield words[some], sentence[word][some]
+
+    def _numbers(self, place):
+        """Return a block of the file from a place on."""
+        if isinstance(self._file, np.ndarray):
+            return self._file[place:place + _BLOCK]
+        self._file.seek(4 * place)
+        return np.frombuffer(self._file.read(4 * _BLOCK), np.int32)
+
+    def __getstate__(self):
+        """Return what another process needs, which has the text in memory."""
+        if isinstance(self._file, np.ndarray):
+            return vars(self)
+        self._file.seek(0)
+        return {**vars(self), "_file": np.frombuffer(self._file.read(), np.int32)}

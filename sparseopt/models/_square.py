@@ -10,25 +10,29 @@ from ._softmax import batches
 NAMES = "users", "items"
 
 
-def steps(model, X, rng):
-    """Take the steps of an epoch. Yield the number of pairs and the loss of each."""
-    weight, regularization = model._setting("unobserved_weight"), model._setting("regularization")
-    tables = [model.optimizer_.params[name] for name in NAMES]
-    counts = [np.asarray(X.sum(axis=axis), dtype=np.float32) for axis in (1, 0)]
-    model._catch_up()
-    gramians = [table.T @ table for table in tables]
-    replay = model.optimizer_.missed == "replay"
-    for users in batches(X, model._pairs_of_step(X), rng):
-        some = X[users]
-        if replay:                      # a step changes rows that it does not touch, too
-            model._catch_up()
-            gramians = [table.T @ table for table in tables]
+class AllPairs:
+    """The task of an epoch in memory, because the Gramians are those of whole tables."""
+
+    def __init__(self, X, size, weight, regularization):
+        self._X, self._size, self._weight, self._regularization = X, size, weight, regularization
+        self._counts = [np.asarray(X.sum(axis=axis), dtype=np.float32) for axis in (1, 0)]
+        self._gramians, self._stepped = None, None
+
+    def batches(self, rng, worker, workers):
+        return batches(self._X, self._size, rng)
+
+    def gradients(self, reader, users):
+        tables, some = [reader.tables[name] for name in NAMES], self._X[users]
+        if reader.catch_up() or self._gramians is None:         # a step changes rows that it does not touch, too
+            self._gramians = [table.T @ table for table in tables]
+        else:
+            for gramian, table, (rows, before) in zip(self._gramians, tables, self._stepped, strict=True):
+                _update_gramian(gramian, before, embedding.gather(table, rows))
         with np.errstate(all="ignore"):     # of a training that diverges, which the step reports
-            loss, gradients, before = _of_batch(*tables, users, some, gramians, counts, weight, regularization)
-        model._take_step({**dict(zip(NAMES, gradients, strict=True)), "item_bias": None})
-        for gramian, table, gradient, rows in zip(gramians, tables, gradients, before, strict=True):
-            _update_gramian(gramian, rows, embedding.gather(table, gradient.rows))
-        yield some.nnz, loss
+            loss, gradients, before = _of_batch(*tables, users, some, self._gramians, self._counts, self._weight,
+                                                self._regularization)
+        self._stepped = [(gradient.rows, rows) for gradient, rows in zip(gradients, before, strict=True)]
+        return {**dict(zip(NAMES, gradients, strict=True)), "item_bias": None}, (some.nnz, some.nnz, loss)
 
 
 def folded_in(model, items, weights):

@@ -158,7 +158,7 @@ class Supervised(Routed, Model):
             some = slice(None) if train is None else train
             tables["intercept"] = _memory.zeros(columns or 1)
             tables["intercept"][:] = self._first_intercept(y[some], None if weight is None else weight[some])
-        self.optimizer_: Optimizer = self._make_optimizer(tables, self._penalties(tables))
+        self.optimizer_: Optimizer = self._make_optimizer(self._penalties(tables))(tables)
         if self.fit_intercept and self.lr is None and not callable(self.optimizer):
             # The intercept is the weight of a feature that is 1, however large the others are.
             self.optimizer_.param_groups[-1]["lr"] *= self._size ** _power(self._check_optimizer()[0])

@@ -24,12 +24,12 @@ class CBOW(NegativeSampling):
 
     Parameters
     ----------
-    dim, window, negative, min_count, sample, optimizer, lr, epochs, batch_size, missed, random_state
+    dim, window, negative, min_count, sample, optimizer, lr, epochs, batch_size, missed, random_state, tables
         As in `SkipGram`.
 
     Attributes
     ----------
-    optimizer_, vectors_, words_, counts_
+    optimizer_, store_, vectors_, words_, counts_
         As in `SkipGram`.
     loss_curve_ : list of float
         The mean loss of a word t in each epoch. The loss is measured before the step on its batch.

@@ -6,13 +6,15 @@ from typing import ClassVar, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from .. import _memory, embedding
+from .. import embedding, init
 from .._checks import at_least, flag
+from .._rows import Rows
 from .._text import shown
 from .._typing import Self
 from ..gradients import _numbers, checked
 from ..losses.squares import _glove_of
-from ._base import Callback, MakeOptimizer, Model, Progress, Schedule, Seed, repeats, selection, shuffled
+from ._base import Callback, MakeOptimizer, Schedule, Seed, repeats, selection, shuffled
+from ._places import MakeTables, Placed
 from ._sentences import Numbers
 from .words import WordVectors, count_words, new_words, numbered, vocabulary
 
@@ -65,7 +67,7 @@ def _counts(text, n_words, window):
     """Return the matrix of pairs whose first word comes first in the text."""
     sums = []               # of more and more places; each is much larger than the next
     words, sentence = np.empty(0, np.int32), np.empty(0, np.int64)
-    for block, block_sentence in text.blocks():
+    for block, block_sentence in text.blocks(0, text.n_words):
         for start in range(0, len(block), _COUNTED):
             past = len(words)               # these words are the last of the block before
             words = np.append(words, block[start:start + _COUNTED])
@@ -85,7 +87,7 @@ def _counts(text, n_words, window):
     return sum(sums[:-1][::-1], sums[-1])
 
 
-class GloVe(WordVectors, Model):
+class GloVe(WordVectors, Placed):
     r"""Word vectors whose dot products are the logarithms of co-occurrence counts.
 
     .. math:: \min \sum_{ij} f(X_{ij}) \left[\left(w_i \cdot \tilde w_j + b_i + \tilde b_j - \log X_{ij}\right)^2
@@ -130,12 +132,20 @@ class GloVe(WordVectors, Model):
         ========  ===========================================================================================
     random_state : None, int, numpy.random.Generator or RandomState
         The seed of the first values and of the order of entries.
+    tables : None or callable
+        Where the tables are: in memory for None. A callable takes a dict of `sparseopt.Rows` and a function that makes
+        the optimizer, and returns a store: `functools.partial(so.DiskTables, "folder")` for a disk, or
+        `functools.partial(so.sharded.Tables, shards=4, workers=2)` for shards. A store does not grow. With
+        missed="dense", tables must be None.
 
     Attributes
     ----------
     optimizer_ : Optimizer
         Holds the tables: `optimizer_.params` has "words" and "contexts" (n_words, dim), "word_bias" and "context_bias"
         (n_words,).
+    store_ : None or Store
+        What `tables` returned. The store stays open for more training, until `store_.close()`. Each look at
+        `optimizer_` after a step reads all tables of the store into memory.
     vectors_ : array, shape (n_words, dim)
         The sums of the two vectors of each word, as in the paper.
     words_ : list of str
@@ -178,7 +188,7 @@ class GloVe(WordVectors, Model):
                  optimizer: str | MakeOptimizer = "Adagrad", lr: float | Schedule | None = None, epochs: int = 30,
                  batch_size: int = 4096, x_max: float = 10.0, alpha: float = 0.75,
                  regularization: float = 0.01, missed: Literal["skip", "replay", "dense"] = "skip",
-                 random_state: Seed | None = 0) -> None:
+                 random_state: Seed | None = 0, tables: MakeTables | None = None) -> None:
         self.dim = dim
         self.window = window
         self.min_count = min_count
@@ -191,6 +201,7 @@ class GloVe(WordVectors, Model):
         self.regularization = regularization
         self.missed = missed
         self.random_state = random_state
+        self.tables = tables
 
     def fit(self, X: Text, callback: Callback | None = None, words: Sequence[str] | None = None) -> Self:
         """Train new vectors for the words of sentences, or of a co-occurrence matrix.
@@ -250,7 +261,7 @@ class GloVe(WordVectors, Model):
         self._check_settings()
         self._check_callback(callback)
         flag("grow", grow)
-        X = self._continue(X, words, grow) if hasattr(self, "optimizer_") else self._start(X, words)
+        X = self._continue(X, words, grow) if self._is_fitted else self._start(X, words)
         self._train(X, callback)
         return self
 
@@ -258,6 +269,10 @@ class GloVe(WordVectors, Model):
         self._check_integers(dim=1, window=1, min_count=1, epochs=0, batch_size=1)
         self._check_numbers("x_max", "alpha")
         self._check_numbers("regularization", zero=True)
+        self._check_tables_parameter()
+        if self.missed == "dense" and self.tables is not None:
+            raise ValueError(f"tables is {shown(self.tables)} and missed is 'dense', which takes steps on whole "
+                             "tables; tables must be None")
         self._rng(0)                                    # raises if random_state is no seed
 
     def _start(self, X, words):
@@ -273,10 +288,10 @@ class GloVe(WordVectors, Model):
                                  "(min_count); there must be at least 2")
             known = _named(words, len(words))
             X = _checked(cooccurrence(X, words, self.window))
-        optimizer = self._make_optimizer(self._new_tables(X.shape[0], self.dim, self._rng()))
+        new = self._new(self._rows_of(X.shape[0], self.dim), self._make_optimizer())
         for name in ("words_", "_number"):
             vars(self).pop(name, None)
-        vars(self).update(known, optimizer_=optimizer, loss_curve_=[])
+        self._set({**known, **new, "loss_curve_": []})
         return X
 
     def _continue(self, X, words, grow):
@@ -298,50 +313,29 @@ class GloVe(WordVectors, Model):
             return self._fitting(cooccurrence(X, self.words_, self.window))
         known = _named(self.words_ + new, len(number) + len(new))
         X = _checked(cooccurrence(X, known["words_"], self.window))
-        dim = self.optimizer_.params["words"].shape[1]
-        self._grow(self._new_tables(len(new), dim, self._rng(len(number), len(new))), known)
+        self._grow(self._rows_of(X.shape[0], self._dim("words")), known)
         return X
 
     def _fitting(self, X):
         """Return a checked matrix for the words of the model."""
         X = _checked(X)
-        n_words = len(self.optimizer_.params["words"])
+        n_words = self._n_rows("words")
         if X.shape[0] != n_words:
             raise ValueError(f"X has shape {X.shape}; the model has vectors of {n_words} words, so X must have shape "
                              f"{(n_words, n_words)}")
         return X
 
-    def _new_tables(self, n_words, dim, rng):
-        half = 0.5 / dim
-        return {
-            "words": _memory.uniform((n_words, dim), low=-half, high=half, seed=rng),
-            "contexts": _memory.uniform((n_words, dim), low=-half, high=half, seed=rng),
-            "word_bias": _memory.zeros(n_words),
-            "context_bias": _memory.zeros(n_words),
-        }
+    def _rows_of(self, n_words, dim):
+        """Return the rows of the tables. A row starts with the same values however many rows there are."""
+        half, seed = 0.5 / dim, self._seed()
+        return {"words": Rows(n_words, dim, init=init.Uniform(-half, half, seed=[seed, 0])),
+                "contexts": Rows(n_words, dim, init=init.Uniform(-half, half, seed=[seed, 1])),
+                "word_bias": Rows(n_words, None), "context_bias": Rows(n_words, None)}
 
     def _epoch(self, X, callback):
-        epoch, done, total = len(self.loss_curve_), 0, 0.0
-        for i, j, counts in shuffled(self._rng(epoch), (*X.coords, X.data), self.batch_size):
-            total += self._step(i, j, counts)
-            done += len(i)
-            if callback and callback(Progress(self, epoch, done, X.nnz, total / done)):
-                self.loss_curve_.append(total / done)
-                return True
-        self.loss_curve_.append(total / max(done, 1))
-        return False
-
-    def _step(self, i, j, counts):
-        """Take a step on the entries (i, j). Return the sum of their weighted squared errors."""
-        tables = {name: self.optimizer_.params[name] for name in self._axes}
-        self._catch_up({"words": i, "contexts": j, "word_bias": i, "context_bias": j})
-        squares, _, gradients = _glove_of(*tables.values(), i, j, counts, float(self.x_max), float(self.alpha),
-                                          float(self.regularization))
-        if self.missed == "dense":
-            gradients = [selection(np.ones_like(counts), gradient.rows, len(table)).T @ gradient.values
-                         for table, gradient in zip(tables.values(), gradients, strict=True)]
-        self._take_step(dict(zip(tables, gradients, strict=True)))
-        return squares
+        task = _Entries(X, self.batch_size, float(self.x_max), float(self.alpha), float(self.regularization),
+                        self.missed == "dense")
+        return self._take_steps(task, X.nnz, callback)
 
     def score(self, X: Text) -> float:
         """Return minus the mean weighted squared error over the entries of X. Higher is better, and 0 is the best.
@@ -390,6 +384,27 @@ class GloVe(WordVectors, Model):
         super()._restore(metadata)
         if "words" in metadata:
             vars(self).update(_named(list(metadata["words"]), len(self.optimizer_.params["words"])))
+
+
+class _Entries:
+    """The task of an epoch: batches of entries of X in random order. Each worker takes the entries of some rows."""
+
+    def __init__(self, X, size, x_max, alpha, decay, dense):
+        self._entries, self._size, self._dense = (*X.coords, X.data), size, dense
+        self._settings = x_max, alpha, decay
+
+    def batches(self, rng, worker, workers):
+        return shuffled(rng, self._entries, self._size, worker, workers)
+
+    def gradients(self, reader, batch):
+        i, j, counts = batch
+        tables, (i, j) = reader.read((["words", "word_bias"], i), (["contexts", "context_bias"], j))
+        tables = {name: tables[name] for name in GloVe._axes}
+        squares, _, gradients = _glove_of(*tables.values(), i, j, counts, *self._settings)
+        if self._dense:
+            gradients = [selection(np.ones_like(counts), gradient.rows, len(table)).T @ gradient.values
+                         for table, gradient in zip(tables.values(), gradients, strict=True)]
+        return dict(zip(tables, gradients, strict=True)), (len(i), len(i), squares)
 
 
 def _is_matrix(X):

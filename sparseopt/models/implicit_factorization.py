@@ -12,13 +12,15 @@ from .._ratings import Ratings, known_pairs
 from .._text import shown
 from ..gradients import _numbers, checked
 from . import _pairwise, _softmax, _square
-from ._base import MakeOptimizer, Progress, Schedule, Seed
+from ._base import MakeOptimizer, Schedule, Seed
+from ._places import MakeTables
 from ._recommender import Recommender, not_sparse
 
 _ALL = 1 << 14              # up to this number of items, softmax uses all items
 _BATCH = 1 << 12
 # Scores of users that differ less, by their standard deviation, say nothing of the user.
 _COLLAPSED = {"softmax": 0.02, "square": 1e-3}
+_LOOKED_AT = 1 << 16        # vectors that are enough to see whether they have shrunk
 _LEAST_STEPS = 8            # of an epoch of softmax and square: with fewer, a small data set trains too little
 # The values of parameters that are None, and the standard deviation of the product of two new vectors.
 _DEFAULTS = {
@@ -112,12 +114,20 @@ class ImplicitFactorization(Recommender):
     random_state : None, int, numpy.random.Generator or RandomState
         The seed of the first values and of all draws. The same integer gives the same bits, for any number of threads
         of this library.
+    tables : None or callable
+        Where the tables are: in memory for None. A callable takes a dict of `sparseopt.Rows` and a function that makes
+        the optimizer, and returns a store: `functools.partial(so.DiskTables, "folder")` for a disk, or
+        `functools.partial(so.sharded.Tables, shards=4, workers=2)` for shards. A store does not grow. With the loss
+        square, tables must be None.
 
     Attributes
     ----------
     optimizer_ : Optimizer
         Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim) and "item_bias"
         (n_items,).
+    store_ : None or Store
+        What `tables` returned. The store stays open for more training, until `store_.close()`. Each look at
+        `optimizer_` after a step reads all tables of the store into memory.
     user_ids_, item_ids_ : arrays of int64 or of str (dtype object)
         The ids of the rows, if the model was fitted to Ratings.
     loss_curve_ : list of float
@@ -144,7 +154,7 @@ class ImplicitFactorization(Recommender):
     >>> items, scores = model.recommend(3, n=5, seen=X)
     >>> items % 2, X[[3]].toarray()[0, items]
     (array([1, 1, 1, 1, 1]), array([False, False, False, False, False]))
-    >>> newcomer = sp.csr_array(([1.0, 1.0], ([0, 0], [0, 2])), shape=(1, 50))    # a new user who chose items 0 and 2
+    >>> newcomer = sp.csr_array((np.ones(3), ([0, 0, 0], [0, 2, 4])), shape=(1, 50))      # a user who chose 3 items
     >>> X = sp.vstack([X, newcomer], format="csr")
     >>> for _ in range(5):
     ...     model = model.partial_fit(X)
@@ -178,7 +188,8 @@ class ImplicitFactorization(Recommender):
                  epochs: int | None = None, batch_size: int | None = None,
                  negatives: int | Literal["batch"] | None = None, popularity: float | None = None,
                  unobserved_weight: float | None = None, regularization: float | None = None, weight_decay: float = 0.0,
-                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0) -> None:
+                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0,
+                 tables: MakeTables | None = None) -> None:
         self.loss = loss
         self.dim = dim
         self.optimizer = optimizer
@@ -192,6 +203,7 @@ class ImplicitFactorization(Recommender):
         self.weight_decay = weight_decay
         self.missed = missed
         self.random_state = random_state
+        self.tables = tables
 
     def predict(self, users: npt.ArrayLike, items: npt.ArrayLike) -> np.ndarray:
         """Return the scores of pairs of a user and an item. Higher is better.
@@ -348,6 +360,9 @@ class ImplicitFactorization(Recommender):
     def _check_settings(self, X):
         self._check_one_of("loss", *_DEFAULTS)
         super()._check_settings(X)
+        if self.loss == "square" and self.tables is not None:
+            raise ValueError(f"tables is {shown(self.tables)} and loss is 'square', which needs products of whole "
+                             "tables in every step; tables must be None")
         for name in ("negatives", "popularity") if self.loss == "square" else ("unobserved_weight",):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is {shown(getattr(self, name))} and loss is {shown(self.loss)}, which has no "
@@ -391,7 +406,7 @@ class ImplicitFactorization(Recommender):
 
     def _warn_if_useless(self, X):
         with_pairs = {"users": np.diff(X.indptr) > 0, "items": np.bincount(X.indices, minlength=X.shape[1]) > 0}
-        squares = [np.mean(self.optimizer_.params[name][rows]**2, dtype=np.float64)
+        squares = [np.mean(self._pulled(name, np.flatnonzero(rows)[:_LOOKED_AT])**2, dtype=np.float64)
                    for name, rows in with_pairs.items()]
         if len(self.loss_curve_) >= 5 and np.sqrt(self.dim * np.prod(squares)) < _COLLAPSED.get(self.loss, 0):
             warnings.warn("the vectors have shrunk to almost zero, so all users get the same recommendations. "
@@ -412,20 +427,15 @@ class ImplicitFactorization(Recommender):
         return self._setting("epochs")
 
     def _epoch(self, X, callback):
-        epoch, done, total = len(self.loss_curve_), 0, 0.0
         self._trained_on = X
-        rng = self._rng(epoch)
+        size, regularization = self._pairs_of_step(X), self._setting("regularization")
         if self.loss == "square":
-            steps = _square.steps(self, X, rng)
+            task = _square.AllPairs(X, size, self._setting("unobserved_weight"), regularization)
         else:
-            counts = np.bincount(X.indices, minlength=X.shape[1])
-            negatives = embedding.Alias((counts + 1)**self._setting("popularity"))  # + 1 so that any item can be drawn
-            steps = (_softmax if self.loss == "softmax" else _pairwise).steps(self, X, negatives, rng)
-        for pairs, loss in steps:
-            done += pairs
-            total += loss
-            if callback and callback(Progress(self, epoch, done, X.nnz, total / done)):
-                self.loss_curve_.append(total / done)
-                return True
-        self.loss_curve_.append(total / done)
-        return False
+            negatives, popularity = self._setting("negatives"), self._setting("popularity")
+            if self.loss == "softmax":
+                task = _softmax.Users(X, size, None if self._takes_all(X.shape[1]) else negatives, popularity,
+                                      regularization)
+            else:
+                task = _pairwise.Pairs(X, self.loss == "warp", size, negatives, popularity, regularization)
+        return self._take_steps(task, X.nnz, callback)

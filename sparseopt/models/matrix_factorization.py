@@ -6,12 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from .. import _memory, embedding
+from .. import embedding
 from .._ratings import Ratings
+from .._rows import Rows
 from ..gradients import _numbers, checked
 from ..losses.squares import _squares_of
-from ._base import MakeOptimizer, Progress, Schedule, Seed, repeats, shuffled
+from ._base import MakeOptimizer, Schedule, Seed, repeats, shuffled
+from ._places import MakeTables
 from ._recommender import Recommender, not_sparse
+
+_NAMES = "users", "items", "user_bias", "item_bias"
 
 
 class MatrixFactorization(Recommender):
@@ -52,12 +56,19 @@ class MatrixFactorization(Recommender):
         "skip".
     random_state : None, int, numpy.random.Generator or RandomState
         The seed of the first values and of the order of ratings. The same integer gives the same bits.
+    tables : None or callable
+        Where the tables are: in memory for None. A callable takes a dict of `sparseopt.Rows` and a function that makes
+        the optimizer, and returns a store: `functools.partial(so.DiskTables, "folder")` for a disk, or
+        `functools.partial(so.sharded.Tables, shards=4, workers=2)` for shards. A store does not grow.
 
     Attributes
     ----------
     optimizer_ : Optimizer
         Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim), "user_bias" (n_users,)
         and "item_bias" (n_items,).
+    store_ : None or Store
+        What `tables` returned. The store stays open for more training, until `store_.close()`. Each look at
+        `optimizer_` after a step reads all tables of the store into memory.
     user_ids_, item_ids_ : arrays of int64 or of str (dtype object)
         The ids of the rows, if the model was fitted to Ratings.
     mean_, std_ : float
@@ -101,7 +112,8 @@ class MatrixFactorization(Recommender):
 
     def __init__(self, dim: int = 64, optimizer: str | MakeOptimizer = "Adam", lr: float | Schedule | None = None,
                  epochs: int = 20, batch_size: int = 1024, regularization: float = 0.1, weight_decay: float = 0.0,
-                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0) -> None:
+                 missed: Literal["skip", "replay"] = "skip", random_state: Seed | None = 0,
+                 tables: MakeTables | None = None) -> None:
         self.dim = dim
         self.optimizer = optimizer
         self.lr = lr
@@ -111,6 +123,7 @@ class MatrixFactorization(Recommender):
         self.weight_decay = weight_decay
         self.missed = missed
         self.random_state = random_state
+        self.tables = tables
 
     def predict(self, users: npt.ArrayLike, items: npt.ArrayLike) -> np.ndarray:
         """Return the predicted ratings of pairs of a user and an item.
@@ -240,28 +253,11 @@ class MatrixFactorization(Recommender):
         self.mean_ = float(X.data.mean(dtype=np.float64))
         self.std_ = float(X.data.std(dtype=np.float64))
 
-    def _new_tables(self, n_users, n_items, rng):
-        return {**super()._new_tables(n_users, n_items, rng), "user_bias": _memory.zeros(n_users)}
+    def _rows(self, n_users, n_items):
+        return {**super()._rows(n_users, n_items), "user_bias": Rows(n_users, None)}
 
     def _epoch(self, X, callback):
-        epoch, done, total = len(self.loss_curve_), 0, 0.0
-        for u, i, ratings in shuffled(self._rng(epoch), (*X.coords, X.data), self.batch_size):
-            total += self._step(u, i, ratings)
-            done += len(u)
-            if callback and callback(Progress(self, epoch, done, X.nnz, total / done)):
-                self.loss_curve_.append(total / done)
-                return True
-        self.loss_curve_.append(total / done)
-        return False
-
-    def _step(self, u, i, ratings):
-        """Take a step on the ratings of items i by users u. Return the sum of their squared errors."""
-        tables = {name: self.optimizer_.params[name] for name in ("users", "items", "user_bias", "item_bias")}
-        self._catch_up({"users": u, "items": i, "user_bias": u, "item_bias": i})
-        targets, decay = ratings - np.float32(self.mean_), float(self.regularization)
-        squares, _, gradients = _squares_of(*tables.values(), u, i, targets, None, decay, decay)
-        self._take_step(dict(zip(tables, gradients, strict=True)))
-        return squares
+        return self._take_steps(_Entries(X, self.batch_size, self.mean_, float(self.regularization)), X.nnz, callback)
 
     def _scores(self, users):
         scores = super()._scores(users)
@@ -275,3 +271,20 @@ class MatrixFactorization(Recommender):
     def _restore(self, metadata):
         super()._restore(metadata)
         self.mean_, self.std_ = metadata["mean"], metadata["std"]
+
+
+class _Entries:
+    """The task of an epoch: batches of ratings in random order. Each worker takes the ratings of some users."""
+
+    def __init__(self, X, size, mean, decay):
+        self._entries, self._size, self._mean, self._decay = (*X.coords, X.data), size, np.float32(mean), decay
+
+    def batches(self, rng, worker, workers):
+        return shuffled(rng, self._entries, self._size, worker, workers)
+
+    def gradients(self, reader, batch):
+        u, i, ratings = batch
+        tables, (u, i) = reader.read((["users", "user_bias"], u), (["items", "item_bias"], i))
+        squares, _, gradients = _squares_of(*(tables[name] for name in _NAMES), u, i, ratings - self._mean, None,
+                                            self._decay, self._decay)
+        return dict(zip(_NAMES, gradients, strict=True)), (len(u), len(u), squares)

@@ -49,11 +49,18 @@ class SkipGram(NegativeSampling):
         the dense optimizer: missed steps are applied before a word is read. A callable as optimizer needs "skip".
     random_state : None, int, numpy.random.Generator or RandomState
         The seed of the first values and of all draws.
+    tables : None or callable
+        Where the tables are: in memory for None. A callable takes a dict of `sparseopt.Rows` and a function that makes
+        the optimizer, and returns a store: `functools.partial(so.DiskTables, "folder")` for a disk, or
+        `functools.partial(so.sharded.Tables, shards=4, workers=2)` for shards. A store does not grow.
 
     Attributes
     ----------
     optimizer_ : Optimizer
         Holds the tables: `optimizer_.params` has "words" and "contexts" (n_words, dim).
+    store_ : None or Store
+        What `tables` returned. The store stays open for more training, until `store_.close()`. Each look at
+        `optimizer_` after a step reads all tables of the store into memory.
     vectors_ : array, shape (n_words, dim)
         The vectors w.
     words_ : list of str
