@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from . import checkpoint, embedding, gradients, init, optimizers, schedules, training
 from ._config import get_num_threads, set_num_threads, show_config
+from ._ids import IdMap
 from ._memory import empty, normal, uniform, zeros
 from ._reserve import reserve
 from ._rows import Rows
@@ -15,7 +16,7 @@ from .gradients import MatmulGradient, RowGradient
 from .optimizers import *  # noqa: F403
 
 __all__ = [
-    *optimizers.__all__, "MatmulGradient", "RowGradient", "Rows", "Workspace", "checkpoint", "datasets",
+    *optimizers.__all__, "IdMap", "MatmulGradient", "RowGradient", "Rows", "Workspace", "checkpoint", "datasets",
     "embedding", "empty", "evaluation", "get_num_threads", "gradients", "init", "load", "losses", "models",
     "normal", "optimizers", "reserve", "save", "schedules", "set_num_threads", "show_config", "training", "uniform",
     "zeros",

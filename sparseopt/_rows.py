@@ -1,6 +1,6 @@
 """How a table is made, and what a place that holds tables can do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from . import _checks, _memory
 from ._text import shown
-from ._typing import Floats, Self
+from ._typing import Floats, Integers, Self
 from .gradients import Gradient
+from .init import Constant
 from .optimizers import Optimizer
 
 Init = Callable[..., Any]
@@ -61,7 +62,7 @@ class Rows:
         """Return the shape of n rows: (n, dim), or (n,)."""
         return (n,) if self.dim is None else (n, self.dim)
 
-    def start(self, rows: npt.ArrayLike | range) -> Floats:
+    def start(self, rows: Sequence[int] | Integers) -> Floats:
         """Return the starting values of some rows of the table, which may lie beyond n_rows.
 
         Raises
@@ -69,9 +70,7 @@ class Rows:
         TypeError, ValueError
             If init returns an array of another shape or dtype.
         """
-        if self.init is None:
-            return _memory.zeros(self.shape(len(rows)), self.dtype)
-        values = self.init(rows, self.dim, self.dtype)
+        values = (self.init or Constant(0.0))(rows, self.dim, self.dtype)
         shape = self.shape(len(rows))
         if not isinstance(values, np.ndarray) or values.dtype != self.dtype:
             came = f"dtype {values.dtype}" if isinstance(values, np.ndarray) else shown(values)

@@ -16,6 +16,7 @@ import numpy as np
 from . import _memory, _tensors, schedules
 from ._checks import NonfiniteError, rate_or_schedule
 from ._files import regular
+from ._ids import IdMap, dtypes_of_parts, from_parts, to_parts
 from ._text import shown
 from ._typing import FilePath, Rate
 from .optimizers import OPTIMIZERS, STRUCTURES, Optimizer, alike, while_held
@@ -43,7 +44,7 @@ def save(path: FilePath, optimizer: Optimizer) -> None:
     Raises
     ------
     TypeError
-        If `optimizer` is not an Optimizer, or its metadata is not JSON.
+        If `optimizer` is not an Optimizer, or its metadata is neither JSON nor an `IdMap`.
     ValueError
         If the state has a NaN, unless nonfinite is "allow", or if the names and metadata do not fit into the file.
     OSError
@@ -175,14 +176,19 @@ def _check_numbers(state):
 
 
 def _packed(metadata):
-    """Return the metadata without their long lists, the kind of each such list, and the arrays that hold them."""
+    """Return the metadata without long lists and maps of ids, the kinds of these, and the arrays that hold them."""
     plain, kinds, arrays = metadata, {}, {}
     if isinstance(metadata, dict):
         plain = dict(metadata)
         for key, value in metadata.items():
-            kind, packed = _packed_list(key, value)
+            settings = None
+            if isinstance(value, IdMap):
+                settings, parts = to_parts(value)
+                kind, packed = f"IdMap {value.kind}", {f"{part}/{key}": array for part, array in parts.items()}
+            else:
+                kind, packed = _packed_list(key, value)
             if kind is not None:
-                plain[key], kinds[key] = None, kind
+                plain[key], kinds[key] = settings, kind
                 arrays |= packed
     try:
         kept = json.loads(json.dumps(plain))
@@ -215,7 +221,9 @@ def _packed_list(key, values):
 
 
 def _places(key, kind):
-    """Return the names of the arrays that hold a list, with their dtypes."""
+    """Return the names of the arrays that hold a list or a map, with their dtypes."""
+    if kind.startswith("IdMap "):
+        return {f"{part}/{key}": dtype for part, dtype in dtypes_of_parts(kind.removeprefix("IdMap ")).items()}
     if kind == "str":
         return {f"metadata/{key}": np.uint8, f"ends/{key}": np.int64}
     return {f"metadata/{key}": {"int": np.int64, "float": np.float64}[kind]}
@@ -246,6 +254,15 @@ def _unpacked_list(key, values, ends=None):
         texts += [str(raw[start:stop], "utf-8") for start, stop in itertools.pairwise(some)]
         begin = some[-1]
     return texts
+
+
+def _unpacked_map(key, kind, settings, parts):
+    try:
+        if f"IdMap {settings['kind']}" != kind:
+            raise ValueError(f"it is an {kind} with keys of {settings['kind']}")
+        return from_parts(settings, parts)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"its map {shown(key)} is damaged: {error}") from error
 
 
 def _check_optimizer(optimizer):
@@ -282,7 +299,7 @@ def _opened(file):
             if state["options"]["missed"] == "replay":
                 state.setdefault("history", {})[name] = parts.pop(f"history/{name}", {})
     for key, kind in state["lists"].items():
-        if state["metadata"][key] is not None:
+        if (state["metadata"][key] is not None) != kind.startswith("IdMap "):
             raise ValueError(f"its metadata has {shown(key)} twice")
         for place, dtype in _places(key, kind).items():
             stored = parts.pop(place)
@@ -309,7 +326,12 @@ def _read(reader, state, optimizer):
     for name, arrays in state.get("history", {}).items():
         state["history"][name] = {key: read(f"history/{name}/{key}") for key in arrays}
     for key, kind in state.pop("lists").items():
-        state["metadata"][key] = _unpacked_list(key, *map(read, _places(key, kind)))
+        arrays = {place: read(place) for place in _places(key, kind)}
+        if kind.startswith("IdMap "):
+            parts = {place.split("/")[0]: array for place, array in arrays.items()}
+            state["metadata"][key] = _unpacked_map(key, kind, state["metadata"][key], parts)
+        else:
+            state["metadata"][key] = _unpacked_list(key, *arrays.values())
 
 
 def _rebuilt(state, structure):

@@ -20,7 +20,7 @@ LAYERS = [
     {"_kernels", "_reserve"},
     {"_config", "_ratings", "_workspace", "gradients"},
     {"init", "optimizers"},
-    {"_rows", "_samples", "embedding", "schedules"},
+    {"_ids", "_rows", "_samples", "embedding", "schedules"},
     {"checkpoint", "evaluation", "losses", "training"},
     {"_bench", "datasets", "models", "torch"},
     {"cli", "sparseopt"},

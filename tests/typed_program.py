@@ -163,6 +163,16 @@ def made_by_number() -> None:
     print(some.mean(), len(others), rows.shape(3), rows.start([5]).dtype, rows.n_rows, rows == so.Rows(3, None))
 
 
+def keys_and_rows() -> None:
+    ids = so.IdMap("str", admit=2)
+    rows: npt.NDArray[np.int64] = ids.rows(["tea", "jam", "tea"])
+    opt = so.Adam({"item": so.zeros((ids.n_rows, 4))}, lr=0.1)
+    opt.metadata["items"] = ids
+    print(rows.sum(), ids.rows(np.array(["tea"]), add=False), ids.keys([1])[0], "tea" in ids, len(ids), list(ids))
+    freed: npt.NDArray[np.int64] = ids.evict(1, opt, ["item"], by="count", keep=[0])
+    print(freed, ids.kind, ids.admit, so.IdMap().rows(np.array([[5, 6]])).shape)
+
+
 def pairs(seed: np.random.Generator) -> float:
     P, Q, b = so.normal((4, 8), seed=seed), so.normal((6, 8), seed=seed), so.zeros(6)
     opt, seen = so.Adagrad([P, Q, b], lr=0.1), sp.csr_array(np.eye(4, 6))
@@ -362,6 +372,7 @@ def main(folder: Path) -> None:
     so.save(folder / "groups.safetensors", opt)
     look_ups(seed)
     made_by_number()
+    keys_and_rows()
     pairs(seed)
     samples(seed)
     loops(folder)

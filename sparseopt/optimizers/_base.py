@@ -93,7 +93,7 @@ class Optimizer(Resizable):
     nonfinite_rows : int
         The number of rows left out under nonfinite="skip" so far.
     metadata : dict
-        Anything that JSON can hold and that should travel with a checkpoint.
+        What should travel with a checkpoint: anything that JSON can hold, and `so.IdMap`.
     """
 
     # The module whose Sweep tables are bound to. Benchmarks and tests make a subclass with another build's module.

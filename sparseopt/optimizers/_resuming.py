@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .. import _config, _memory, _reserve
 from .._kernels.atomic import Counts, adopt
+from .._kernels.ids import Ids
 from .._text import listed, shown
 from .._typing import Array, Self
 from ._groups import check_group, checked_defaults
@@ -121,7 +122,7 @@ class Resumable(UpdateRule, TakesOptions):
         histories = self._loaded_histories(state_dict, groups) if self._missed == "replay" else {}
         defaults = state_dict.get("defaults", self._defaults)       # older files have none
         same_names("defaults", defaults, self._defaults)
-        changes = [(self, "metadata", dict(state_dict["metadata"])), (self, "_defaults", checked_defaults(defaults))]
+        changes = [*self._loaded_metadata(state_dict["metadata"]), (self, "_defaults", checked_defaults(defaults))]
         for key in ("max_grad_norm", "nonfinite"):
             changes.append((self, f"_{key}", CHECKS[key](key, state_dict["options"][key])))
         for key in ("steps", "nonfinite_rows"):
@@ -130,6 +131,17 @@ class Resumable(UpdateRule, TakesOptions):
             changes.append((parameter, "made_for", groups[parameter.group_index]))
             changes += parameter.changes_of_count(state_dict["state"][name], histories.get(name))
         adopt(copies, list(zip(self.param_groups, groups, strict=True)), changes)
+
+    def _loaded_metadata(self, theirs):
+        """Return changes for `adopt`. A map of ids is copied, into our map if we have one under its key."""
+        metadata, changes = dict(theirs), []
+        for key, value in theirs.items():
+            if isinstance(getattr(value, "_map", None), Ids):
+                metadata[key], ours = copy.copy(value), self.metadata.get(key)
+                if type(ours) is type(value):
+                    changes.append((ours, "_map", metadata[key]._map))
+                    metadata[key] = ours
+        return [*changes, (self, "metadata", metadata)]
 
     def _loaded_groups(self, theirs):
         groups = matched_groups(theirs, self.param_groups)
