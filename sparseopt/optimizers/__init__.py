@@ -11,9 +11,9 @@ from ._options import DEFAULTS as DEFAULTS
 from ._options import Options as Options
 from ._options import Unpack as Unpack
 from ._options import spell_out as spell_out
-from ._resuming import alike as alike
 from ._resizing import reset_with as reset_with
 from ._resizing import resize_with as resize_with
+from ._resuming import alike as alike
 from ._resuming import while_held as while_held
 from ._structure import STRUCTURES as STRUCTURES
 from ._structure import Gradients as Gradients
