@@ -18,15 +18,15 @@ from .optimizers import *  # noqa: F403
 __all__ = [
     *optimizers.__all__, "IdMap", "MatmulGradient", "RowGradient", "Rows", "Workspace", "checkpoint", "datasets",
     "embedding", "empty", "evaluation", "get_num_threads", "gradients", "init", "load", "losses", "models",
-    "normal", "optimizers", "reserve", "save", "schedules", "set_num_threads", "show_config", "training", "uniform",
-    "zeros",
+    "normal", "optimizers", "reserve", "save", "schedules", "set_num_threads", "sharded", "show_config", "training",
+    "uniform", "zeros",
 ]
 
 if TYPE_CHECKING:           # __getattr__ would have a type checker accept every name
-    from . import datasets, evaluation, losses, models
+    from . import datasets, evaluation, losses, models, sharded
 else:
     # A program that only steps does not pay for importing these.
-    _IMPORTED_WHEN_USED = "datasets", "evaluation", "losses", "models"
+    _IMPORTED_WHEN_USED = "datasets", "evaluation", "losses", "models", "sharded"
 
     def __getattr__(name):
         if name in _IMPORTED_WHEN_USED:

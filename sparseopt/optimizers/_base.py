@@ -169,6 +169,13 @@ class Optimizer(Resizable):
         self._counts.alone(self._step, grads)
 
     def _step(self, grads):
+        updates, left_out = self._prepared(grads)
+        if self._max_grad_norm is not None:
+            self._clip(updates, sum(update.square_sum() for update in updates))
+        self._apply(updates, self._counts, left_out)
+
+    def _prepared(self, grads):
+        """Return the updates of a step, checked, and how many rows were left out."""
         threads = _config.threads_for(self._num_threads)
         work, updates, left_out = [], [], 0
         for parameter, gradient in self._structure.pairs(grads, self._parameters, "grads", "gradients"):
@@ -183,12 +190,10 @@ class Optimizer(Resizable):
         if self._nonfinite != "allow":
             for i in self._not_finite(updates):
                 left_out += work[i][0].leave_out(updates[i], self._nonfinite)
-        if self._max_grad_norm is not None:
-            self._clip(updates)
-        self._apply(updates, self._counts, left_out)
+        return updates, left_out
 
-    def _clip(self, updates):
-        norm = math.sqrt(sum(update.square_sum() for update in updates))
+    def _clip(self, updates, square_sum):
+        norm = math.sqrt(square_sum)
         if self._nonfinite != "allow" and not math.isfinite(norm):
             raise ValueError("the global norm of the gradients overflows; max_grad_norm cannot scale them")
         clip = self._max_grad_norm / (norm + 1e-6)

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,14 @@ from .._kernels.replay import History, plan_of, plan_of_one_step
 
 LARGEST_COUNT = np.iinfo(np.int32).max
 _LONG = 1 << 16                 # steps that a history always has room for
+
+
+class Part(NamedTuple):
+    """Which rows of a larger table a table holds: `first`, `first` + `every`, and so on, below `n_rows`."""
+
+    first: int
+    every: int
+    n_rows: int
 
 
 class Parameter:
@@ -35,6 +44,7 @@ class Parameter:
         self.rows_of_it = f"rows of {title}" if title else "rows"
         self.table = table
         self.shape, self.dtype = table.shape, table.dtype       # copies, because a user can assign table.shape
+        self.part = None                # a Part, if this is a part of a larger table
         self.group_index = group_index
         self.key = group_index, table.dtype         # tables of one key share settings
         self.dim = table.shape[1] if table.ndim == 2 else 1
@@ -169,7 +179,10 @@ class Parameter:
 
     @property
     def nbytes(self):
-        return self.table.nbytes + sum(array.nbytes for array in self.state.values())
+        """The bytes of table and state; of the whole table, if this is a part of it."""
+        n_rows = self.table.shape[0] if self.part is None else self.part.n_rows
+        return sum(array.itemsize * math.prod((n_rows, *array.shape[1:]) if array.ndim else ())
+                   for array in (self.table, *self.state.values()))
 
     # A gradient, from its check to what a step does with it.
 
@@ -206,7 +219,8 @@ class Parameter:
         first = int(bad.argmax())
         row = np.asarray(self.sweep.gradient(plan, first))
         column = int((~np.isfinite(row)).argmax())
-        raise NonfiniteError(f"{self.what} has {row[column]} at row {plan.rows[first]}, column {column}; it must be "
+        number = plan.rows[first] if self.part is None else self.part.first + self.part.every * int(plan.rows[first])
+        raise NonfiniteError(f"{self.what} has {row[column]} at row {number}, column {column}; it must be "
                              'finite (nonfinite="skip" leaves such rows out, "allow" does not look)')
 
     def leave_out(self, update, nonfinite):

@@ -1,0 +1,276 @@
+"""One shard: some rows of every table, with an optimizer of their own, and the gradients that wait for the next step.
+
+a) Row r of a table is row r // S of shard r % S.
+b) A turn is one push of a worker. In sync mode, all workers' pushes of a turn make one step. In async mode, each push
+   makes a step. `turns` has the next turn of each worker.
+c) A step takes `prepare` and `commit`. `prepare` raises what is wrong, and writes nothing. So all shards can be asked
+   before the first one writes. Without max_grad_norm and nonfinite="raise", `commit` alone does.
+d) Every message says which run it belongs to. A message that comes twice changes nothing. One of another run is
+   refused. A new shard, which replaces a dead one, has no run and refuses all until `make`, `load` or `take`.
+e) A method that has to wait for another worker returns None, and its caller asks again. A shard has no threads.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from .. import _memory, checkpoint
+from .._rows import Rows
+from .._text import listed, shown
+from ..embedding import gather
+from ..gradients import RowGradient, trusted
+from ..optimizers import Optimizer, Part, Staged, alike, set_parts, while_held
+from . import _checkpoints
+
+_BLOCK = 1 << 16                # rows that get starting values together
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What every shard and worker knows."""
+
+    rows: Mapping[str, Rows]
+    optimizer: Callable[[Mapping[str, Any]], Optimizer]
+    shards: int
+    workers: int
+    mode: Literal["sync", "async"] = "sync"
+    staleness: int = 0
+    combine: Literal["none", "worker"] = "worker"
+
+
+class UnloadedError(RuntimeError):
+    """A shard that was started again holds no rows yet."""
+
+
+class Shard:
+    """The rows number, number + S, number + 2 S, ... of all tables. All arguments and results can be pickled."""
+
+    def __init__(self, number: int, layout: Layout) -> None:
+        self.number, self.layout = number, layout
+        self.run = None
+        self.optimizer = None
+
+    def do(self, calls):
+        """Call several methods: pairs (name, arguments). Return the results, up to the first None."""
+        results = []
+        for name, arguments in calls:
+            results.append(getattr(self, name)(*arguments))
+            if results[-1] is None:
+                break
+        return results
+
+    # The run.
+
+    def make(self, run):
+        """Begin a run with first values. Return what the shard says about its optimizer."""
+        optimizer = self._new()
+        return self._begin(run, optimizer)
+
+    def load(self, run, path):
+        """Begin a run with the rows of a checkpoint, whatever its number of shards."""
+        return self._begin(run, self._parted(_checkpoints.read(path, self.number, self.layout)))
+
+    def is_loaded(self):
+        return self.run is not None
+
+    def idle(self, run, steps):
+        """Take steps without gradients until `steps` were taken."""
+        self._check(run)
+        while self.optimizer.steps < steps:
+            nothing = {name: RowGradient([], rows.start([])) for name, rows in self.layout.rows.items()}
+            self.optimizer.step(nothing)
+        return True
+
+    def reset(self, run):
+        """Begin a run with the rows as they are. Gradients that wait are dropped."""
+        if self.run is None:
+            raise UnloadedError(f"shard {self.number} was started again and holds no rows")
+        return self._begin(run, self.optimizer)
+
+    def _begin(self, run, optimizer):
+        self.run = None
+        self.optimizer, self.staged = optimizer, None
+        self.turns = [0] * self.layout.workers
+        self.waiting = {}           # by worker: its gradients by table
+        self.messages = {}          # by worker: the client whose push came last, and the push's number
+        self.left = set()           # workers that take no more steps
+        self.run = run
+        return self.about(run)
+
+    def about(self, run):
+        self._check(run)
+        return {"steps": self.optimizer.steps, "max_grad_norm": self.optimizer.max_grad_norm,
+                "nonfinite": self.optimizer.nonfinite}
+
+    def _new(self):
+        layout, tables = self.layout, {}
+        for name, rows in layout.rows.items():
+            numbers = range(self.number, rows.n_rows, layout.shards)
+            table = tables[name] = _memory.zeros(rows.shape(len(numbers)), rows.dtype)
+            if rows.init is not None:
+                for start in range(0, len(numbers), _BLOCK):
+                    table[start:start + _BLOCK] = rows.start(numbers[start:start + _BLOCK])
+        return self._parted(made(layout.optimizer, tables))
+
+    def _parted(self, optimizer):
+        layout = self.layout
+        set_parts(optimizer, {name: Part(self.number, layout.shards, rows.n_rows)
+                              for name, rows in layout.rows.items()})
+        return optimizer
+
+    def _check(self, run):
+        if self.run is None:
+            raise UnloadedError(f"shard {self.number} was started again and holds no rows")
+        if run != self.run:
+            raise RuntimeError(f"shard {self.number} has begun another run since this client was made: the tables have "
+                               "been trained by fit, loaded or restarted; make a new client")
+
+    # Messages of workers.
+
+    def turn_of(self, run, worker):
+        """Return the turn of the next push of a worker."""
+        self._check(run)
+        return self.turns[worker] + (worker in self.waiting)
+
+    def read(self, run, rows):
+        """Return rows by local number, as they are now."""
+        self._check(run)
+        opt, params = self.optimizer, self.optimizer.params
+        return {name: gather(params[name], numbers, opt=opt) for name, numbers in rows.items()}
+
+    def pull(self, run, turn, worker, rows):
+        """Return rows by local number, for a turn of a worker; None before all steps that they wait for."""
+        self._check(run)
+        return self.read(run, rows) if self._may_begin(turn, worker) else None
+
+    def _may_begin(self, turn, worker):
+        behind = [self.turns[other] for other in range(self.layout.workers) if other not in self.left]
+        return turn <= self.turns[worker] and turn - min(behind, default=turn) <= self.layout.staleness
+
+    def push(self, run, turn, worker, message, gradients):
+        """Keep gradients, by name pairs (local rows, values), for the next step.
+
+        Return whether those of all workers are here; None if the worker is too far ahead. `message` is the client that
+        sends, and the number of its message. A later message for the same step replaces an earlier one.
+        """
+        self._check(run)
+        client, number = message
+        waits = turn == self.turns[worker] and worker in self.waiting
+        if turn < self.turns[worker] or waits:
+            before, last = self.messages[worker]
+            if client != before:
+                raise RuntimeError(f"worker {worker} has already pushed its gradients of this step, through another "
+                                   "client; a worker has one client")
+            if not waits or number <= last:
+                return self._complete()             # the message came before
+        elif not self._may_begin(turn, worker):
+            return None
+        self.messages[worker] = message
+        self.waiting[worker] = gradients
+        return self._complete()
+
+    def _complete(self):
+        return len(self.waiting.keys() | self.left) == self.layout.workers
+
+    def leave(self, run, worker):
+        """Say that a worker takes no more steps. Return whether the gradients of all others are here."""
+        self._check(run)
+        self.left.add(worker)
+        return self._complete()
+
+    # Steps.
+
+    def prepare(self, run, turn, workers):
+        """Check and prepare the step of these workers' gradients. Return the sum of squares; None if one is missing.
+
+        Raises what the step would raise.
+        """
+        self._check(run)
+        if self._taken(turn, workers):
+            return 0.0
+        if not self.waiting.keys() >= set(workers):
+            return None
+        self.staged = turn, workers, self._staged(workers)
+        return 0.0 if self.optimizer.max_grad_norm is None else self.staged[2].square_sum()
+
+    def commit(self, run, turn, workers, square_sum=0.0):
+        """Take the step of these workers' gradients, in this order. Return how many steps were taken so far."""
+        self._check(run)
+        if not self._taken(turn, workers):
+            if not self.waiting.keys() >= set(workers):
+                return None
+            if self.staged is None or self.staged[:2] != (turn, workers):
+                self.staged = turn, workers, self._staged(workers)
+            self.staged[2].commit(square_sum)           # again after a signal, it does nothing
+            self.drop(run, turn, workers)
+        return self.optimizer.steps
+
+    def drop(self, run, turn, workers):
+        """End the turn of these workers, without a step if there was no `commit`. Return True."""
+        self._check(run)
+        if not self._taken(turn, workers):
+            turns = list(self.turns)
+            for worker in range(self.layout.workers) if self.layout.mode == "sync" else workers:
+                turns[worker] = turn + 1
+            self.staged = None
+            self.waiting = {worker: waiting for worker, waiting in self.waiting.items() if turns[worker] <= turn}
+            self.turns = turns
+        return True
+
+    def _taken(self, turn, workers):
+        return all(self.turns[worker] > turn for worker in workers)
+
+    def _staged(self, workers):
+        parts = {}
+        for worker in workers:
+            for name, gradient in self.waiting[worker].items():
+                parts.setdefault(name, []).append(gradient)
+        # Optimizers take tables in the order of the gradients, so each worker's order must not count.
+        gradients = {name: trusted(*joined(parts[name])) for name in self.layout.rows if name in parts}
+        return Staged(self.optimizer, gradients)
+
+    # The whole shard.
+
+    def save(self, run, path, metadata):
+        """Save a checkpoint of the shard, and return what the manifest says about the file."""
+        self._check(run)
+        self.optimizer.metadata = metadata
+        checkpoint.save(path, self.optimizer)
+        return _checkpoints.sum_of(path)
+
+    def metadata(self, run):
+        self._check(run)
+        return self.optimizer.metadata
+
+    def state(self, run):
+        """Return the class, the state_dict and the structure of the optimizer."""
+        self._check(run)
+        return while_held(self.optimizer, lambda state, structure: (type(self.optimizer), state, structure))
+
+    def take(self, run, kind, state, structure):
+        """Begin a run with what `state` returned, for the same rows of an optimizer."""
+        optimizer = alike(kind, state, structure)
+        optimizer.load_state_dict(state)
+        return self._begin(run, self._parted(optimizer))
+
+
+def joined(parts):
+    """Return rows and values of several gradients, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    rows, values = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(values)
+
+
+def made(make, tables):
+    """Return the optimizer that `make` makes of tables, checked."""
+    optimizer = make(tables)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer returned {shown(optimizer)}; it must return an Optimizer")
+    params = optimizer.params
+    if params.keys() != tables.keys() or any(params[name] is not table for name, table in tables.items()):
+        raise ValueError(f"optimizer returned an optimizer of {listed(params)}; it must be of the tables that it was "
+                         f"given, {listed(tables)}")
+    return optimizer

@@ -1,0 +1,230 @@
+"""Sharded tables: what makes the shards, runs a fit, saves, and recovers from failures."""
+
+import importlib
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from .._checks import at_least, one_of
+from .._rows import Rows
+from .._text import listed, shown
+from .._typing import Array, FilePath, Self
+from ..gradients import Gradient
+from ..optimizers import Optimizer, Part
+from . import _checkpoints
+from ._client import Client, Lost
+from ._fit import AsyncFit, SyncFit
+from ._local import LocalEngine
+from ._pieces import filled
+from ._shard import Layout, made
+
+
+def _ray(layout):
+    return importlib.import_module("._ray", __package__).RayEngine(layout)
+
+
+ENGINES = {"local": LocalEngine, "ray": _ray}
+
+
+class Tables:
+    def __init__(self, rows: Mapping[str, Rows], optimizer: Callable[[Mapping[str, Any]], Optimizer], *,
+                 shards: int = 1, workers: int = 1, engine: str = "local", mode: Literal["sync", "async"] = "sync",
+                 staleness: int = 0, combine: Literal["none", "worker"] = "worker", folder: FilePath | None = None,
+                 keep: int = 2) -> None:
+        layout = _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine)
+        self._set_folder(folder, keep)
+        if self._folder is not None and self._folder.exists() and (old := _checkpoints.saved(self._folder)):
+            raise ValueError(f"folder is {shown(str(self._folder))}, which has a checkpoint of step {old[-1].steps}; "
+                             "so.sharded.load reads it, and new tables need another folder")
+        # The optimizer is first made for tables without rows, so that what is wrong with it is said here.
+        made(optimizer, {name: one.start([]) for name, one in layout.rows.items()})
+        self._origin = None
+        self._start(layout, engine)
+
+    def _set_folder(self, folder, keep):
+        self._folder = None if folder is None else Path(folder)
+        self._keep = at_least("keep", keep, 1)
+
+    def _start(self, layout, engine):
+        self._layout, self._engine_name = layout, one_of("engine", engine, *ENGINES)
+        self.rows: dict[str, Rows] = dict(layout.rows)
+        self.metadata: dict[str, Any] = {}
+        self._engine = ENGINES[engine](layout)
+        try:
+            self._begin_run(fill=range(layout.shards))
+        except BaseException:
+            self.close()
+            raise
+
+    # What the shards hold.
+
+    @property
+    def workers(self) -> int:
+        return self._layout.workers
+
+    @property
+    def shards(self) -> int:
+        return self._layout.shards
+
+    @property
+    def steps(self) -> int:
+        self._settle()
+        return max(about["steps"] for about in self._each("about", self._run))
+
+    def _call(self, calls):
+        if self._engine is None:
+            raise RuntimeError("these tables are closed")
+        return self._engine.link.call(calls)
+
+    def _each(self, method, *arguments, shards=None):
+        """Call a method of all shards, or of some. Return their results in the order of the shards."""
+        shards = range(self.shards) if shards is None else sorted(shards)
+        results = self._call({shard: [(method, arguments)] for shard in shards})
+        return [results[shard][0] for shard in shards]
+
+    def _begin_run(self, fill=()):
+        """Begin a new run, in which messages of clients of the old one are refused.
+
+        Shards of `fill` get the rows of the last checkpoint, or starting values if there is none.
+        """
+        run, kept = secrets.token_hex(8), [shard for shard in range(self.shards) if shard not in fill]
+        origin = () if self._origin is None else (self._origin,)
+        about = self._each("load" if origin else "make", run, *origin, shards=fill) if fill else []
+        about += self._each("reset", run, shards=kept) if kept else []
+        most = max(one["steps"] for one in about)
+        if any(one["steps"] < most for one in about):           # in async mode alone, after a failure
+            self._each("idle", run, most)
+        self._run, self._about, self._own, self._unsettled = run, about[0], None, False
+
+    def _settle(self):
+        """Drop gradients that wait, if a signal interrupted a fit."""
+        if self._engine is None:
+            raise RuntimeError("these tables are closed")
+        if self._unsettled:
+            self._begin_run()
+
+    def _recover(self, errors):
+        """Replace dead shards, and load what the mode says."""
+        lost = {number for error in errors if isinstance(error, Lost) for number in error.shards}
+        if lost:
+            self._engine.replace(lost)
+        empty = {shard for shard, loaded in enumerate(self._each("is_loaded")) if not loaded}
+        if empty and self._folder is None:
+            raise RuntimeError(f"shards {listed(sorted(empty))} died, and their rows are lost: there is no folder with "
+                               "checkpoints") from errors[0]
+        self._begin_run(fill=range(self.shards) if empty and self._layout.mode == "sync" else sorted(empty))
+
+    # Clients.
+
+    def client(self, worker: int = 0) -> Client:
+        self._settle()
+        if at_least("worker", worker, 0) >= self.workers:
+            raise ValueError(f"worker is {worker}; it must be from 0 to {self.workers - 1}")
+        return self._new_client(worker)
+
+    def _new_client(self, worker, in_fit=False):
+        return Client(self._engine.link, self._layout, self._about, self._run, worker, in_fit)
+
+    def pull(self, rows: Mapping[str, Any]) -> dict[str, Array]:
+        return self._own_client().read(rows)
+
+    def push(self, gradients: Mapping[str, Gradient | None]) -> None:
+        if self.workers > 1:
+            raise RuntimeError(f"push is for tables with one worker, and these have {self.workers}; each worker pushes "
+                               "through its client")
+        self._own_client().push(gradients)
+
+    def _own_client(self):
+        self._settle()
+        if self._own is None:
+            self._own = self.client(0)
+        return self._own
+
+    # Training.
+
+    def fit(self, gradients_of: Callable[..., Any], steps: int | None = None, *, checkpoint_every: int | None = None,
+            callback: Callable[[int, list[Any]], Any] | None = None) -> None:
+        if not callable(gradients_of):
+            raise TypeError(f"gradients_of is {shown(gradients_of)}; it must be a callable")
+        if steps is not None:
+            at_least("steps", steps, 0)
+        if checkpoint_every is not None:
+            at_least("checkpoint_every", checkpoint_every, 1)
+            self._need_folder("checkpoint_every")
+        self._settle()
+        self._begin_run()
+        self._unsettled = True
+        try:
+            kind = SyncFit if self._layout.mode == "sync" else AsyncFit
+            kind(self, gradients_of, steps, checkpoint_every, callback).run()
+        finally:
+            self._engine.end()
+            self._begin_run()
+
+    # Checkpoints.
+
+    def save(self) -> Path:
+        self._need_folder("save")
+        self._settle()
+        return self._save()
+
+    def _save(self):
+        layout = self._layout
+        steps = max(about["steps"] for about in self._each("about", self._run))
+        path = _checkpoints.new_folder(self._folder, steps)
+        files = self._call({shard: [("save", (self._run, path / _checkpoints.file_name(shard, layout.shards),
+                                              {} if shard else self.metadata))] for shard in range(layout.shards)})
+        _checkpoints.finish(path, {
+            "steps": steps, "shards": layout.shards, "workers": layout.workers, "mode": layout.mode,
+            "staleness": layout.staleness, "combine": layout.combine,
+            "tables": {name: [rows.n_rows, rows.dim, rows.dtype.name] for name, rows in layout.rows.items()},
+            "files": [files[shard][0] for shard in range(layout.shards)]}, self._keep)
+        self._origin = path
+        return path
+
+    def _need_folder(self, what):
+        if self._folder is None:
+            raise ValueError(f"{what} needs a folder; hand one in when the tables are made")
+
+    def optimizer(self) -> Optimizer:
+        self._settle()
+        parts = {name: Part(0, 1, rows.n_rows) for name, rows in self.rows.items()}
+        n = self.shards
+        pieces = ((shard, n, *self._each("state", self._run, shards=[shard])[0]) for shard in range(n))
+        whole = filled(None, parts, pieces)
+        whole.metadata = dict(self.metadata)
+        return whole
+
+    def load(self, optimizer: Optimizer) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine):
+    if not isinstance(rows, Mapping) or not rows:
+        raise TypeError(f"rows is {shown(rows)}; it must be a mapping from names to so.Rows, with one table or more")
+    for name, one in rows.items():
+        if not isinstance(name, str):
+            raise TypeError(f"rows has the name {shown(name)}; names must be strings")
+        if not isinstance(one, Rows):
+            raise TypeError(f"rows of {shown(name)} is {shown(one)}; it must be a so.Rows")
+    if not callable(optimizer):
+        raise TypeError(f"optimizer is {shown(optimizer)}; it must be a callable from tables by name to an Optimizer, "
+                        "such as lambda tables: so.Adam(tables)")
+    one_of("mode", mode, "sync", "async")
+    if at_least("staleness", staleness, 0) and mode == "sync":
+        raise ValueError(f'staleness is {staleness} with mode="sync"; it is for mode="async"')
+    one_of("combine", combine, "none", "worker")
+    return Layout(dict(rows), optimizer, at_least("shards", shards, 1), at_least("workers", workers, 1), mode,
+                  staleness, combine)
