@@ -11,6 +11,7 @@
 6. All other rows are sorted (`set_from_unsorted`, `radix_sort`). The sort is stable, so repeats add up as given.
 7. After a sort, rows of values stay in place. Matrix cells and product terms are permuted (`reorder_entries`).
 8. A compressed matrix has an indptr instead of row numbers. Its non-empty rows are touched (`set_from_indptr`).
+9. Gradients that leave the process are summed by row before (`RowPlan.sums`), in the order in which an update adds.
 """
 
 cimport numpy as cnp
@@ -30,8 +31,13 @@ ctypedef fused out_index:
     int32_t
     int64_t
 
+ctypedef fused real:
+    float
+    double
+
 cdef enum:
     BITMAP_RATIO = 32               # all_distinct is used up to this many table rows per entry
+    AHEAD = 12                      # rows of values from a prefetch to the sum
     BLOCK = 256                     # numbers processed together
     LANES = 8                       # independent accumulators of a vectorised loop
     MIN_CHECKS_PER_THREAD = 1 << 15 # numbers to copy and check
@@ -69,6 +75,43 @@ cdef class RowPlan:
             raise ValueError("the gradient's values have changed their memory or length since they were checked")
         return 0
 
+    def sums(self, Py_ssize_t dim):
+        """The gradients of the touched rows, shape (n, dim), with the bits that an update would form.
+
+        The values themselves, if each row has one row of values in the order of the visit.
+        """
+        cdef const Source* s = &self.source
+        cdef cnp.ndarray values = <cnp.ndarray>self.entries[0], out
+        self.check_in_place()
+        if not (s.starts or s.order or s.columns or s.sources):
+            return values
+        out = np.empty((self.n, dim), values.dtype)
+        with nogil:
+            if cnp.PyArray_ITEMSIZE(out) == 8:
+                sum_all(s, <double*>cnp.PyArray_DATA(out), self.n, dim)
+            else:
+                sum_all(s, <float*>cnp.PyArray_DATA(out), self.n, dim)
+        return out
+
+    def positions(self):
+        """For each entry, the position of its row among `rows`; None if entry i belongs to row i of them."""
+        cdef Py_ssize_t i, p
+        cdef const int64_t* order = self.source.order
+        if self.source.starts == NULL and order == NULL:
+            return None
+        stops = np.arange(1, self.n + 1, dtype=np.int64) if self.source.stops == NULL else np.ascontiguousarray(
+            self.stops)
+        cdef const int64_t* stop = <const int64_t*>cnp.PyArray_DATA(<cnp.ndarray>stops)
+        out = np.empty(stops[self.n - 1], dtype=np.int64)
+        cdef int64_t* position = <int64_t*>cnp.PyArray_DATA(<cnp.ndarray>out)
+        with nogil:
+            p = 0
+            for i in range(self.n):
+                while p < stop[i]:
+                    position[order[p] if order else p] = i
+                    p += 1
+        return out
+
     def without(self, left_out):
         """A copy of this plan without the touched rows that the boolean array `left_out` marks."""
         kept = ~left_out
@@ -83,6 +126,44 @@ cdef class RowPlan:
         plan.entries = self.entries
         set_rows(plan, np.ascontiguousarray(self.rows[kept]), starts[kept], stops[kept], self.order)
         return plan
+
+
+cdef void sum_all(const Source* s, real* out, Py_ssize_t n, Py_ssize_t dim) noexcept nogil:
+    """Write the sum of each row's entries. The order of additions is that of gather.pxi."""
+    cdef const real* values = <const real*>s.values
+    cdef const real* weights = <const real*>s.weights
+    cdef const real* row
+    cdef int64_t e, start, stop
+    cdef Py_ssize_t i, j
+    for i in range(n):
+        start = s.starts[i] if s.starts else i
+        stop = s.stops[i] if s.starts else i + 1
+        if s.columns:
+            memset(out, 0, dim * sizeof(real))
+        for e in range(start, stop):
+            if s.columns:
+                j = number(s.columns, s.index_wide, e)
+                out[j] = out[j] + values[e]
+                continue
+            if s.sources:
+                row = values + number(s.sources, s.index_wide, e) * s.stride
+                if e == start:
+                    for j in range(dim):
+                        out[j] = weights[e] * row[j]
+                else:
+                    for j in range(dim):
+                        out[j] = out[j] + weights[e] * row[j]
+                continue
+            if s.order and e + AHEAD < s.n_entries:
+                for j in range(0, dim * sizeof(real), 64):
+                    prefetch_read(<const char*>(values + s.order[e + AHEAD] * s.stride) + j)
+            row = values + (s.order[e] if s.order else e) * s.stride
+            if e == start:
+                memcpy(out, row, dim * sizeof(real))
+            else:
+                for j in range(dim):
+                    out[j] = out[j] + row[j]
+        out += dim
 
 
 cdef set_rows(RowPlan plan, rows, starts, stops, order):

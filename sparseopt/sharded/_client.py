@@ -1,5 +1,6 @@
 """What workers do with shards: pull rows, push gradients, and lead a step to its end."""
 
+import itertools
 import math
 import secrets
 from collections.abc import Mapping
@@ -7,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import _memory
 from .._kernels import rowplan
 from .._text import listed, shown
 from .._typing import Array
-from ..gradients import Gradient, RowGradient, entries, row_numbers
+from ..embedding import gather
+from ..gradients import Gradient, entries, row_numbers
 
 
 class Lost(Exception):
@@ -159,82 +160,124 @@ class Client:
             self._turn = self._link.call({0: [("turn_of", (self._run, self.worker))]})[0][0]
         return self._turn
 
-    # Rows.
+    # Rows. The key of a row is its number if all shards' rows stand one after the other.
 
     def _split_rows(self, rows):
-        """Return for each shard its local rows by table, and what `_assembled` needs to put the answers together."""
-        n_shards, layout = self._layout.shards, self._layout.rows
-        if not isinstance(rows, Mapping):
-            raise TypeError(f"rows is a {type(rows).__name__}; it must be a mapping, with names among {listed(layout)}")
-        parts, back = [{} for _ in range(n_shards)], {}
-        for name, numbers in rows.items():
-            table = self._table(name, "rows")
-            numbers = row_numbers(numbers, f"rows of {shown(name)}")
-            rowplan.check(f"rows of {shown(name)}", "row", numbers, table.n_rows)
-            inverse = None
-            if self._link.remote:
-                numbers, inverse = np.unique(numbers, return_inverse=True)
-            order, bounds = None, [0, len(numbers)]
-            if n_shards > 1:
-                numbers, order, bounds = by_shard(numbers, n_shards)
-            for shard in range(n_shards):
-                parts[shard][name] = numbers[bounds[shard]:bounds[shard + 1]]
-            back[name] = table, order, bounds, inverse
+        """Return for each shard its local rows by table, and for each table what `_assembled` needs."""
+        parts, back = [{} for _ in range(self._layout.shards)], {}
+        for name, numbers in self._named(rows, "rows"):
+            what = f"rows of {shown(name)}"
+            numbers = row_numbers(numbers, what)
+            rowplan.check(what, "row", numbers, self._layout.rows[name].n_rows)
+            back[name] = None
+            if self._link.remote or self._layout.shards > 1:
+                keys = self._keys(name, numbers)
+                plan = rowplan.plan(what, *self._size(name), keys, np.empty((len(keys), 0), np.float32), rising=True)
+                numbers, back[name] = plan.rows, plan.positions()
+            for part, place, local in self._by_shard(parts, name, numbers):
+                part[name] = local
         return parts, back
 
     def _assembled(self, found, back):
         answers = {}
-        for name, (table, order, bounds, inverse) in back.items():
-            if order is None:
-                values = found[0][name]
-            else:
-                values = _memory.empty(table.shape(bounds[-1]), table.dtype)
-                for shard, answer in found.items():
-                    values[order[bounds[shard]:bounds[shard + 1]]] = answer[name]
-            answers[name] = values if inverse is None else values[inverse]
+        for name, positions in back.items():
+            pieces = [found[shard][name] for shard in range(self._layout.shards)]
+            values = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            answers[name] = values if positions is None else gather(values, positions)
         return answers
 
-    def _table(self, name, what):
-        if name not in self._layout.rows:
-            raise KeyError(f"{what} names {shown(name)}; the tables are {listed(self._layout.rows)}")
-        return self._layout.rows[name]
+    def _named(self, given, what):
+        """Return the pairs (name, value) of a mapping by tables; or raise."""
+        tables = self._layout.rows
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{what} is a {type(given).__name__}; it must be a mapping, with names among "
+                            f"{listed(tables)}")
+        for name in given:
+            if name not in tables:
+                raise KeyError(f"{what} names {shown(name)}; the tables are {listed(tables)}")
+        return list(given.items())
+
+    def _keys(self, name, rows):
+        n_shards = self._layout.shards
+        if n_shards == 1:
+            return rows
+        local = rows // n_shards
+        return (rows - local * n_shards) * self._width(name) + local
+
+    def _width(self, name):
+        """Return how many keys a shard has."""
+        return -(-self._layout.rows[name].n_rows // self._layout.shards)
+
+    def _size(self, name):
+        """Return the number of keys of a table, and its dim."""
+        dim = self._layout.rows[name].dim
+        return self._width(name) * self._layout.shards, 1 if dim is None else dim
+
+    def _by_shard(self, parts, name, keys):
+        """Return for each shard its part, the slice of its keys, and its local rows. Keys of a shard stand together."""
+        width, n_shards = self._width(name), self._layout.shards
+        if n_shards == 1:
+            return [(parts[0], slice(None), keys)]
+        bounds = np.searchsorted(keys // max(width, 1), np.arange(n_shards + 1))
+        places = [slice(*pair) for pair in itertools.pairwise(bounds)]
+        return [(part, place, keys[place] - shard * width)
+                for shard, (part, place) in enumerate(zip(parts, places, strict=True))]
 
     # Gradients.
 
     def _split(self, gradients):
         """Return for each shard its gradients by table, as pairs (local rows, values)."""
-        layout = self._layout
-        if not isinstance(gradients, Mapping):
-            raise TypeError(f"gradients is a {type(gradients).__name__}; it must be a mapping, with names among "
-                            f"{listed(layout.rows)}")
-        parts = [{} for _ in range(layout.shards)]
-        for name, gradient in gradients.items():
-            table = self._table(name, "gradients")
-            if gradient is None:
-                continue
-            rows, values = self._by_rows(gradient, table, f"gradient of {shown(name)}")
-            bounds = [0, len(rows)]
-            if layout.shards > 1:
-                rows, order, bounds = by_shard(rows, layout.shards)
-                values = values[order]
-            for shard, part in enumerate(parts):
-                part[name] = rows[bounds[shard]:bounds[shard + 1]], values[bounds[shard]:bounds[shard + 1]]
+        parts = [{} for _ in range(self._layout.shards)]
+        for name, gradient in self._named(gradients, "gradients"):
+            if gradient is not None:
+                keys, values = self._by_key(name, gradient)
+                for part, place, local in self._by_shard(parts, name, keys):
+                    part[name] = local, values[place]
         return parts
 
-    def _by_rows(self, gradient, table, what):
-        if not isinstance(gradient, RowGradient):
-            raise TypeError(f"{what} is a {type(gradient).__name__}; it must be a RowGradient")
-        form = entries(gradient, table.shape(table.n_rows), np.dtype(table.dtype), what)
+    def _by_key(self, name, gradient):
+        """Return keys in the order of the shards, and values: as they came, or summed if that changes no bit."""
+        layout, remote, what = self._layout, self._link.remote, f"gradient of {shown(name)}"
+        table = layout.rows[name]
+        form = with_rows(entries(gradient, table.shape(table.n_rows), table.dtype, what), table.n_rows, what)
         rowplan.check(what, "row", form.rows, table.n_rows)
-        return form.rows, form.values
+        keys, single = self._keys(name, form.rows), layout.workers == 1
+        # The sums of the first worker are where the sums of all workers begin.
+        if single or layout.combine == "worker" or self.worker == 0:
+            if single and not remote and layout.shards == 1 and form.columns is None and form.sources is None:
+                return keys, form.values        # the step adds the repeats
+            form = form._replace(rows=keys)
+            plan = rowplan.plan(what, *self._size(name), *form, rising=layout.shards > 1)
+            keys, values = plan.rows, plan.sums(self._size(name)[1]).reshape(table.shape(plan.n))
+        else:
+            values = as_rows(form, table)
+            order = np.argsort(keys // max(self._width(name), 1), kind="stable")
+            keys, values = keys[order], values[order]
+        if not single and not remote and np.may_share_memory(values, form.values):
+            values = values.copy()              # they wait for the other workers, and the caller may reuse them
+        return keys, values
 
 
-def by_shard(rows, n_shards):
-    """Return the local rows of each shard, the order that brings them together, and where each shard's begin."""
-    shards = (rows % n_shards).astype(np.uint16)
-    order = np.argsort(shards, kind="stable")
-    bounds = np.searchsorted(shards[order], np.arange(n_shards + 1))
-    return rows[order] // n_shards, order, bounds
+def with_rows(form, n_rows, what):
+    """Return entries with a row number for each."""
+    if form.rows is not None:
+        return form
+    if form.indptr is None:
+        return form._replace(rows=np.arange(n_rows))
+    numbers = form.columns if form.columns is not None else form.sources
+    return form._replace(rows=rowplan.expanded(what, "row", form.indptr, numbers), indptr=None)
+
+
+def as_rows(form, table):
+    """Return the entries' values as one row of values for each entry."""
+    if form.sources is not None:
+        return form.weights.reshape(-1, *[1] * (form.values.ndim - 1)) * form.values[form.sources]
+    if form.columns is None:
+        return form.values
+    values = np.zeros(table.shape(len(form.rows)), table.dtype)
+    # A sum of cells begins with 0, so none is -0.
+    values.reshape(len(values), -1)[np.arange(len(values)), form.columns] = form.values + 0
+    return values
 
 
 class Worker:
