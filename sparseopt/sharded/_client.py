@@ -15,6 +15,9 @@ from ..embedding import gather
 from ..gradients import Gradient, entries, row_numbers
 
 
+_OTHERS = "the gradients of other workers"
+
+
 class Lost(Exception):
     """Shards or workers have died: their numbers."""
 
@@ -35,7 +38,9 @@ class Link:
     """
 
     remote = True
-    _unfinished = None
+
+    def __init__(self):
+        self._unfinished = {}           # calls that a signal may have interrupted
 
     def call(self, calls):
         """Let shards do calls, all at the same time: {shard: [(method, arguments), ...]} -> {shard: results}.
@@ -45,36 +50,42 @@ class Link:
         self.settle()
         return self._call(calls)
 
-    def settle(self):
-        """Finish what a signal interrupted in `wait` with whole=True."""
-        if self._unfinished is not None:
-            self._until_done(*self._unfinished)
+    def wait(self, calls, what):
+        """As `call`, again and again until no shard has to wait for `what`. Repeated messages change nothing."""
+        self.settle()
+        results, left = {}, calls
+        while True:
+            results |= {shard: answers for shard, answers in self._call(left).items() if answers[-1] is not None}
+            left = {shard: some for shard, some in left.items() if shard not in results}
+            if not left:
+                return results
+            self.pause(what)
 
-    def wait(self, arguments, method, what, whole=False):
-        """Let shards do one call each, again and again until none of them has to wait. Return their results.
+    def call_whole(self, calls, last):
+        """Call all shards, which have nothing to wait for, and then wait for one call more of each, if there is one.
 
-        If a signal interrupts this, and `whole` is true, the next call of any kind first does these calls again.
+        If a signal interrupts this, the next call first repeats `calls`.
         """
         self.settle()
-        if whole:
-            self._unfinished = arguments, method, what
-        return self._until_done(arguments, method, what)
-
-    def _until_done(self, arguments, method, what):
-        results, left = {}, {shard: [(method, one)] for shard, one in arguments.items()}
+        key = object()
+        self._unfinished[key] = calls
         try:
-            while left:
-                for shard, (result, *_) in self._call(left).items():
-                    if result is not None:
-                        results[shard] = result
-                left = {shard: calls for shard, calls in left.items() if shard not in results}
-                if left:
-                    self.pause(what)
+            results = self._call(together(calls, last))
         except Exception:
-            self._unfinished = None
+            self._unfinished.pop(key, None)
             raise
-        self._unfinished = None
+        self._unfinished.pop(key, None)
+        waits = {shard: last[shard] for shard, answers in results.items() if answers[-1] is None}
+        if waits:
+            results |= self.wait(waits, _OTHERS)
         return results
+
+    def settle(self):
+        for key, calls in list(self._unfinished.items()):
+            try:
+                self._call(calls)
+            finally:
+                self._unfinished.pop(key, None)
 
     def _call(self, calls):
         raise NotImplementedError
@@ -84,21 +95,39 @@ class Link:
         raise NotImplementedError
 
 
-def take_step(link, about, n_shards, run, turn, workers):
-    """Take the step of the gradients that wait on all shards, or on none. Return how many steps were taken so far."""
-    message, square_sum, others = (run, turn, workers), 0.0, "the gradients of other workers"
-    if about["nonfinite"] == "raise" or about["max_grad_norm"] is not None:
+def together(*parts):
+    """Return the calls of several {shard: [(method, arguments), ...]}, one after the other for each shard."""
+    return {shard: [call for part in parts if part for call in part[shard]] for shard in parts[0]}
+
+
+def per_shard(calls):
+    """Return one call for each shard, as `Link.call` takes them."""
+    return {shard: [call] for shard, call in enumerate(calls)}
+
+
+def take_step(link, about, n_shards, run, turn, workers, first=None, last=None, certain=True):
+    """Take a step on all shards, or on none, with the gradients of these workers.
+
+    `first` and `last` have one call more for each shard, before all others and after them. Unless it is `certain` that
+    the gradients are there, the shards are asked before. Return {shard: results}; the last is that of `last`, or how
+    many steps were taken.
+    """
+    message, square_sum = (run, turn, workers), 0.0
+    if not certain or about["nonfinite"] == "raise" or about["max_grad_norm"] is not None:
+        prepare = per_shard([("prepare", message)] * n_shards)
         try:
-            sums = link.wait(dict.fromkeys(range(n_shards), message), "prepare", others)
-            square_sum = sum(sums[shard] for shard in range(n_shards))          # in the order of the shards
+            sums = link.wait(together(first or prepare, first and prepare), _OTHERS)
+            square_sum = sum(sums[shard][-1] for shard in range(n_shards))      # in the order of the shards
             if about["nonfinite"] != "allow" and not math.isfinite(square_sum):
                 raise ValueError("the global norm of the gradients overflows; max_grad_norm cannot scale them")
         except Lost:
             raise
         except Exception:
-            link.wait(dict.fromkeys(range(n_shards), message), "drop", others, whole=True)
+            link.call_whole(per_shard([("drop", message)] * n_shards), None)
             raise
-    return link.wait(dict.fromkeys(range(n_shards), (*message, square_sum)), "commit", others, whole=True)[0]
+        first = None
+    commit = per_shard([("commit", (*message, square_sum))] * n_shards)
+    return link.call_whole(together(first or commit, first and commit), last)
 
 
 class Client:
@@ -118,41 +147,71 @@ class Client:
 
     def pull(self, rows: Mapping[str, Any]) -> dict[str, Array]:
         parts, back = self._split_rows(rows)
-        turn = self._now()
-        messages = {shard: (self._run, turn, self.worker, part) for shard, part in enumerate(parts)}
-        return self._assembled(self._link.wait(messages, "pull", "the gradients of other workers"), back)
+        return self._assembled(self._link.wait(self._pulls(parts, self._now()), _OTHERS), back)
 
     def read(self, rows: Mapping[str, Any]) -> dict[str, Array]:
         """Return rows as they are now, whatever waits."""
         parts, back = self._split_rows(rows)
-        found = self._link.call({shard: [("read", (self._run, part))] for shard, part in enumerate(parts)})
-        return self._assembled({shard: answer for shard, (answer,) in found.items()}, back)
+        return self._assembled(self._link.call(per_shard([("read", (self._run, part)) for part in parts])), back)
 
     def push(self, gradients: Mapping[str, Gradient | None]) -> None:
-        if self._in_fit:
-            raise RuntimeError("push was called within fit; gradients_of returns its gradients, and fit pushes them")
-        if self.send(gradients):
-            self.take_step()
+        self._push(gradients, None)
 
     def exchange(self, gradients: Mapping[str, Gradient | None], next_rows: Mapping[str, Any]) -> dict[str, Array]:
-        self._split_rows(next_rows)             # raises what is wrong with them before the step
-        self.push(gradients)
-        return self.pull(next_rows)
+        parts, back = self._split_rows(next_rows)
+        found = self._push(gradients, parts)
+        if found is None:
+            found = self._link.wait(self._pulls(parts, self._now()), _OTHERS)
+        return self._assembled(found, back)
+
+    def _push(self, gradients, next_rows):
+        """Push. If this client takes the step, return what the step's last messages pulled, else None."""
+        if self._in_fit:
+            raise RuntimeError("push was called within fit; gradients_of returns its gradients, and fit pushes them")
+        turn, pushes = self._now(), self._pushes(gradients)
+        last = None if next_rows is None else self._pulls(next_rows, turn + 1)
+        if self._alone:
+            return self._take_own_step(turn, pushes, last)
+        if not self._send(turn, pushes):
+            return None
+        layout = self._layout
+        return take_step(self._link, self._about, layout.shards, self._run, turn, tuple(range(layout.workers)),
+                         last=last, certain=False)
 
     def send(self, gradients):
-        """Send gradients to all shards, without a step. Return whether it is this client's part to take the step."""
-        parts, turn = self._split(gradients), self._now()
-        self._sent += 1             # if a signal interrupts this, the next call sends other gradients for this turn
-        messages = {shard: (self._run, turn, self.worker, (self._token, self._sent), part)
-                    for shard, part in enumerate(parts)}
-        complete = self._link.wait(messages, "push", "workers that are behind")[0]
-        self._turn = turn + 1
-        return complete or self._layout.mode == "async"
+        """Send gradients to all shards. In async mode also take the step."""
+        turn, pushes = self._now(), self._pushes(gradients)
+        if self._layout.mode == "async":
+            self._take_own_step(turn, pushes, None)
+        else:
+            self._send(turn, pushes)
 
-    def take_step(self):
-        """Take the step of the gradients sent last: of all workers, or in async mode of this one."""
-        workers = (self.worker,) if self._layout.mode == "async" else tuple(range(self._layout.workers))
-        return take_step(self._link, self._about, self._layout.shards, self._run, self._turn - 1, workers)
+    @property
+    def _alone(self):
+        """Whether a step has the gradients of one worker."""
+        return self._layout.workers == 1 or self._layout.mode == "async"
+
+    def _take_own_step(self, turn, pushes, last):
+        self._turn = None           # after an exception, the shards are asked whether there was a step
+        found = take_step(self._link, self._about, self._layout.shards, self._run, turn, (self.worker,), pushes, last,
+                          certain=self._layout.mode == "sync")
+        self._turn = turn + 1
+        return found
+
+    def _send(self, turn, pushes):
+        """Send gradients, and return whether those of all workers are there."""
+        complete = self._link.wait(pushes, "workers that are behind")
+        self._turn = turn + 1
+        return complete[0][0]
+
+    def _pushes(self, gradients):
+        parts = self._split(gradients)
+        self._sent += 1             # if a signal interrupts the push, the next one replaces what was sent
+        return per_shard([("push", (self._run, self._turn, self.worker, (self._token, self._sent), part))
+                          for part in parts])
+
+    def _pulls(self, parts, turn):
+        return per_shard([("pull", (self._run, turn, self.worker, part)) for part in parts])
 
     def _now(self):
         """Return the turn of the next push."""
@@ -181,7 +240,7 @@ class Client:
     def _assembled(self, found, back):
         answers = {}
         for name, positions in back.items():
-            pieces = [found[shard][name] for shard in range(self._layout.shards)]
+            pieces = [found[shard][-1][name] for shard in range(self._layout.shards)]
             values = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
             answers[name] = values if positions is None else gather(values, positions)
         return answers
@@ -292,6 +351,5 @@ class Worker:
         if made is None:
             return False, None
         gradients, report = made if isinstance(made, tuple) else (made, None)
-        if self.client.send(gradients) and self.client._layout.mode == "async":
-            self.client.take_step()
+        self.client.send(gradients)
         return True, report

@@ -110,9 +110,9 @@ class SyncFit(Fit):
 
     def take_step(self, workers):
         tables = self.tables
-        steps = take_step(self.engine.link, tables._about, tables.shards, tables._run, self.turn, workers)
+        taken = take_step(self.engine.link, tables._about, tables.shards, tables._run, self.turn, workers)
         self.turn += 1
-        return steps
+        return taken[0][0]
 
 
 class AsyncFit(Fit):

@@ -16,6 +16,7 @@ class LocalLink(Link):
     remote = False
 
     def __init__(self, engine):
+        super().__init__()
         self._engine = engine
         self._lock = threading.RLock()
 

@@ -132,7 +132,8 @@ class Shard:
     def turn_of(self, run, worker):
         """Return the turn of the next push of a worker."""
         self._check(run)
-        return self.turns[worker] + (worker in self.waiting)
+        alone = self.layout.workers == 1 or self.layout.mode == "async"     # what waits then is of an interrupted push
+        return self.turns[worker] + (worker in self.waiting and not alone)
 
     def read(self, run, rows):
         """Return rows by local number, as they are now."""
@@ -211,12 +212,10 @@ class Shard:
         """End the turn of these workers, without a step if there was no `commit`. Return True."""
         self._check(run)
         if not self._taken(turn, workers):
-            turns = list(self.turns)
-            for worker in range(self.layout.workers) if self.layout.mode == "sync" else workers:
-                turns[worker] = turn + 1
+            ended = range(self.layout.workers) if self.layout.mode == "sync" else workers
             self.staged = None
-            self.waiting = {worker: waiting for worker, waiting in self.waiting.items() if turns[worker] <= turn}
-            self.turns = turns
+            self.turns = [turn + 1 if worker in ended else one for worker, one in enumerate(self.turns)]
+            self.waiting = {worker: waiting for worker, waiting in self.waiting.items() if worker not in ended}
         return True
 
     def _taken(self, turn, workers):
