@@ -2,6 +2,6 @@
 
 from .._rows import Rows
 from ._client import Client
-from ._tables import Tables
+from ._tables import Tables, load
 
-__all__ = ["Client", "Rows", "Tables"]
+__all__ = ["Client", "Rows", "Tables", "load"]

@@ -19,13 +19,17 @@ def filled(optimizer, part_of, pieces):
     part_of : dict from name to Part
         The rows that the optimizer holds.
     pieces : iterable of (first, every, class, state_dict, structure)
-        Together they have all these rows. Their counts and hyper-parameters are the same; those of the last are taken.
+        Together they have all these rows. Their counts and hyper-parameters are the same. The metadata are those of the
+        first. Each count of rows that were left out goes to one part alone.
     """
+    metadata, left_out, (to_first, to_every, _) = None, 0, next(iter(part_of.values()))
     for first, every, kind, state, structure in pieces:
         if optimizer is None:
             tables = {name: _memory.zeros((length(part_of[name]), *table.shape[1:]), table.dtype)
                       for name, table in state["params"].items()}
             optimizer = alike(kind, {**state, "params": tables}, structure, tables=tables)
+        metadata = state["metadata"] if metadata is None else metadata
+        left_out += state["nonfinite_rows"] if first % to_every == to_first else 0
         params, ours = optimizer.params, optimizer.state
         for name, part in part_of.items():
             to, source = overlap(part, first, every)
@@ -35,7 +39,8 @@ def filled(optimizer, part_of, pieces):
                     array[to] = state["state"][name][key][source]
                 else:
                     array[...] = state["state"][name][key]
-    state = {**state, "params": dict(params), "state": {name: dict(one) for name, one in ours.items()}}
+    state = {**state, "params": dict(params), "state": {name: dict(one) for name, one in ours.items()},
+             "metadata": metadata, "nonfinite_rows": left_out}
     optimizer.load_state_dict(state)
     return optimizer
 
@@ -45,7 +50,8 @@ def cut(state, part_of):
     def taken(name, array):
         return array[part_of[name].first::part_of[name].every].copy() if array.ndim else array
 
-    return {**state,
+    first = next(iter(part_of.values())).first
+    return {**state, "metadata": {}, "nonfinite_rows": 0 if first else state["nonfinite_rows"],
             "params": {name: taken(name, table) for name, table in state["params"].items()},
             "state": {name: {key: taken(name, array) for key, array in ours.items()}
                       for name, ours in state["state"].items()}}

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import _memory, checkpoint
+from .._kernels.atomic import adopt
 from .._rows import Rows
 from .._text import listed, shown
 from ..embedding import gather
@@ -49,8 +50,7 @@ class Shard:
 
     def __init__(self, number: int, layout: Layout) -> None:
         self.number, self.layout = number, layout
-        self.run = None
-        self.optimizer = None
+        self.run = self.optimizer = None
 
     def do(self, calls):
         """Call several methods: pairs (name, arguments). Return the results, up to the first None."""
@@ -90,13 +90,14 @@ class Shard:
         return self._begin(run, self.optimizer)
 
     def _begin(self, run, optimizer):
-        self.run = None
-        self.optimizer, self.staged = optimizer, None
-        self.turns = [0] * self.layout.workers
-        self.waiting = {}           # by worker: its gradients by table
-        self.messages = {}          # by worker: the client whose push came last, and the push's number
-        self.left = set()           # workers that take no more steps
-        self.run = run
+        new = {
+            "run": run, "optimizer": optimizer, "offered": None, "staged": None,
+            "turns": [0] * self.layout.workers,
+            "waiting": {},              # by worker: its gradients by table
+            "messages": {},             # by worker: the client whose push came last, and the push's number
+            "left": set(),              # workers that take no more steps
+        }
+        adopt([], [], [(self, name, value) for name, value in new.items()])
         return self.about(run)
 
     def about(self, run):
@@ -168,8 +169,8 @@ class Shard:
                 return self._complete()             # the message came before
         elif not self._may_begin(turn, worker):
             return None
-        self.messages[worker] = message
-        self.waiting[worker] = gradients
+        adopt([], [], [(self, "messages", {**self.messages, worker: message}),
+                       (self, "waiting", {**self.waiting, worker: gradients})])
         return self._complete()
 
     def _complete(self):
@@ -213,9 +214,9 @@ class Shard:
         self._check(run)
         if not self._taken(turn, workers):
             ended = range(self.layout.workers) if self.layout.mode == "sync" else workers
-            self.staged = None
-            self.turns = [turn + 1 if worker in ended else one for worker, one in enumerate(self.turns)]
-            self.waiting = {worker: waiting for worker, waiting in self.waiting.items() if worker not in ended}
+            turns = [turn + 1 if worker in ended else one for worker, one in enumerate(self.turns)]
+            waiting = {worker: one for worker, one in self.waiting.items() if worker not in ended}
+            adopt([], [], [(self, "turns", turns), (self, "waiting", waiting), (self, "staged", None)])
         return True
 
     def _taken(self, turn, workers):
@@ -239,7 +240,7 @@ class Shard:
         checkpoint.save(path, self.optimizer)
         return _checkpoints.sum_of(path)
 
-    def metadata(self, run):
+    def kept_metadata(self, run):
         self._check(run)
         return self.optimizer.metadata
 
@@ -248,11 +249,20 @@ class Shard:
         self._check(run)
         return while_held(self.optimizer, lambda state, structure: (type(self.optimizer), state, structure))
 
-    def take(self, run, kind, state, structure):
-        """Begin a run with what `state` returned, for the same rows of an optimizer."""
+    def offer(self, run, kind, state, structure):
+        """Make an optimizer of these rows from a state_dict, for `accept`. Until then all stays as it is."""
+        self._check(run)
         optimizer = alike(kind, state, structure)
         optimizer.load_state_dict(state)
-        return self._begin(run, self._parted(optimizer))
+        self.offered = self._parted(optimizer)
+        return True
+
+    def accept(self, run, new_run):
+        """Begin a run with what `offer` made. A second call does nothing."""
+        if self.run != new_run:
+            self._check(run)
+            self._begin(new_run, self.offered)
+        return self.about(new_run)
 
 
 def joined(parts):

@@ -1,5 +1,6 @@
 """Sharded tables: what makes the shards, runs a fit, saves, and recovers from failures."""
 
+import copy
 import importlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -7,16 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .._checks import at_least, one_of
+from .._kernels.atomic import adopt
 from .._rows import Rows
-from .._text import listed, shown
+from .._text import escaped, listed, shown
 from .._typing import Array, FilePath, Self
 from ..gradients import Gradient
-from ..optimizers import Optimizer, Part
+from ..optimizers import Optimizer, Part, while_held
 from . import _checkpoints
 from ._client import Client, Lost
 from ._fit import AsyncFit, SyncFit
 from ._local import LocalEngine
-from ._pieces import filled
+from ._pieces import cut, filled
 from ._shard import Layout, made
 
 
@@ -32,6 +34,9 @@ class Tables:
                  shards: int = 1, workers: int = 1, engine: str = "local", mode: Literal["sync", "async"] = "sync",
                  staleness: int = 0, combine: Literal["none", "worker"] = "worker", folder: FilePath | None = None,
                  keep: int = 2) -> None:
+        if optimizer is None:
+            raise TypeError("optimizer is None; it must be a callable from tables by name to an Optimizer, such as "
+                            "lambda tables: so.Adam(tables)")
         layout = _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine)
         self._set_folder(folder, keep)
         if self._folder is not None and self._folder.exists() and (old := _checkpoints.saved(self._folder)):
@@ -50,7 +55,7 @@ class Tables:
         self._layout, self._engine_name = layout, one_of("engine", engine, *ENGINES)
         self.rows: dict[str, Rows] = dict(layout.rows)
         self.metadata: dict[str, Any] = {}
-        self._engine = ENGINES[engine](layout)
+        self._engine, self._to_fill = ENGINES[engine](layout), set()
         try:
             self._begin_run(fill=range(layout.shards))
         except BaseException:
@@ -88,21 +93,38 @@ class Tables:
 
         Shards of `fill` get the rows of the last checkpoint, or starting values if there is none.
         """
-        run, kept = secrets.token_hex(8), [shard for shard in range(self.shards) if shard not in fill]
-        origin = () if self._origin is None else (self._origin,)
-        about = self._each("load" if origin else "make", run, *origin, shards=fill) if fill else []
-        about += self._each("reset", run, shards=kept) if kept else []
+        self._unsettled, self._to_fill = True, set(fill) | self._to_fill
+        run, fill, origin = secrets.token_hex(8), sorted(self._to_fill), self._origin
+        kept = [shard for shard in range(self.shards) if shard not in self._to_fill]
+        about = []
+        if fill:
+            about += self._each("make", run, shards=fill) if origin is None else self._each("load", run, origin,
+                                                                                            shards=fill)
+        if kept:
+            about += self._each("reset", run, shards=kept)
         most = max(one["steps"] for one in about)
         if any(one["steps"] < most for one in about):           # in async mode alone, after a failure
             self._each("idle", run, most)
-        self._run, self._about, self._own, self._unsettled = run, about[0], None, False
+        self._run, self._about, self._own = run, about[0], None
+        self._to_fill, self._unsettled = set(), False
 
     def _settle(self):
-        """Drop gradients that wait, if a signal interrupted a fit."""
+        """Begin a new run if a signal interrupted a fit, or the loading of shards. Nothing of the old one waits then.
+        """
         if self._engine is None:
             raise RuntimeError("these tables are closed")
         if self._unsettled:
             self._begin_run()
+
+    def restore(self) -> int:
+        self._settle()
+        lost = set()
+        try:
+            self._each("is_loaded")
+        except Lost as error:
+            lost = error.shards
+        self._recover([Lost(shards=lost)])
+        return self.steps
 
     def _recover(self, errors):
         """Replace dead shards, and load what the mode says."""
@@ -113,7 +135,7 @@ class Tables:
         if empty and self._folder is None:
             raise RuntimeError(f"shards {listed(sorted(empty))} died, and their rows are lost: there is no folder with "
                                "checkpoints") from errors[0]
-        self._begin_run(fill=range(self.shards) if empty and self._layout.mode == "sync" else sorted(empty))
+        self._begin_run(fill=range(self.shards) if empty and self._layout.mode == "sync" else empty)
 
     # Clients.
 
@@ -190,14 +212,34 @@ class Tables:
     def optimizer(self) -> Optimizer:
         self._settle()
         parts = {name: Part(0, 1, rows.n_rows) for name, rows in self.rows.items()}
-        n = self.shards
-        pieces = ((shard, n, *self._each("state", self._run, shards=[shard])[0]) for shard in range(n))
+        pieces = ((shard, self.shards, *self._each("state", self._run, shards=[shard])[0])
+                  for shard in range(self.shards))
         whole = filled(None, parts, pieces)
         whole.metadata = dict(self.metadata)
         return whole
 
     def load(self, optimizer: Optimizer) -> None:
-        raise NotImplementedError
+        self._settle()
+        self._check_alike(optimizer)
+        while_held(optimizer, lambda state, structure: self._offer(type(optimizer), state, structure))
+        run = secrets.token_hex(8)
+        accepted = self._engine.link.call_whole(
+            {shard: [("accept", (self._run, run))] for shard in range(self.shards)}, None)
+        adopt([], [], [(self, "_run", run), (self, "_about", accepted[0][0]), (self, "_own", None),
+                       (self, "metadata", copy.deepcopy(optimizer.metadata))])
+
+    def _check_alike(self, optimizer):
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer is a {type(optimizer).__name__}; it must be an Optimizer")
+        ours = {name: (rows.shape(rows.n_rows), rows.dtype) for name, rows in self.rows.items()}
+        theirs = {name: (table.shape, table.dtype) for name, table in optimizer.params.items()}
+        if ours != theirs:
+            raise ValueError(f"optimizer has the tables {_shapes(theirs)}; these are {_shapes(ours)}")
+
+    def _offer(self, kind, state, structure):
+        for shard in range(self.shards):
+            parts = {name: Part(shard, self.shards, rows.n_rows) for name, rows in self.rows.items()}
+            self._each("offer", self._run, kind, cut(state, parts), structure, shards=[shard])
 
     def close(self) -> None:
         engine, self._engine = self._engine, None
@@ -211,6 +253,30 @@ class Tables:
         self.close()
 
 
+def load(folder: FilePath, optimizer: Callable[[Mapping[str, Any]], Optimizer] | None = None, *,
+         shards: int | None = None, workers: int | None = None, engine: str = "local",
+         mode: Literal["sync", "async"] | None = None, staleness: int | None = None,
+         combine: Literal["none", "worker"] | None = None, keep: int = 2) -> Tables:
+    found = _checkpoints.latest(folder)
+    manifest = found.manifest
+    chosen = {"shards": shards, "workers": workers, "mode": mode, "staleness": staleness, "combine": combine}
+    if mode is not None and mode != manifest["mode"] and staleness is None:
+        chosen["staleness"] = 0
+    chosen = {name: manifest[name] if value is None else value for name, value in chosen.items()}
+    rows = {name: Rows(*one) for name, one in manifest["tables"].items()}
+    layout = _checked_layout(rows, optimizer, **chosen)
+    tables = Tables.__new__(Tables)
+    tables._set_folder(folder, keep)
+    tables._origin = found.path
+    tables._start(layout, engine)
+    tables.metadata = tables._each("kept_metadata", tables._run)[0]
+    return tables
+
+
+def _shapes(tables):
+    return listed([f"{name} {shape} {dtype}" for name, (shape, dtype) in tables.items()], show=escaped)
+
+
 def _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine):
     if not isinstance(rows, Mapping) or not rows:
         raise TypeError(f"rows is {shown(rows)}; it must be a mapping from names to so.Rows, with one table or more")
@@ -219,7 +285,7 @@ def _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine):
             raise TypeError(f"rows has the name {shown(name)}; names must be strings")
         if not isinstance(one, Rows):
             raise TypeError(f"rows of {shown(name)} is {shown(one)}; it must be a so.Rows")
-    if not callable(optimizer):
+    if optimizer is not None and not callable(optimizer):
         raise TypeError(f"optimizer is {shown(optimizer)}; it must be a callable from tables by name to an Optimizer, "
                         "such as lambda tables: so.Adam(tables)")
     one_of("mode", mode, "sync", "async")
