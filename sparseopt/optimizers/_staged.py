@@ -22,8 +22,11 @@ class Staged:
         updates, _ = self._prepared
         return float(sum(update.square_sum() for update in updates))
 
-    def commit(self, square_sum: float = 0.0) -> None:
-        """Take the step; a second call does nothing. `square_sum` is that of all optimizers, for max_grad_norm."""
+    def commit(self, square_sum: float | None = None) -> None:
+        """Take the step; a second call does nothing.
+
+        `square_sum` is that of all optimizers, for max_grad_norm; None stands for that of this one.
+        """
         self._optimizer._counts.alone(self._commit, square_sum)
 
     def _commit(self, square_sum):
@@ -35,6 +38,8 @@ class Staged:
             prepared = optimizer._prepared(self._grads)
         updates, left_out = prepared
         if optimizer._max_grad_norm is not None:
+            if square_sum is None:
+                square_sum = sum(update.square_sum() for update in updates)
             optimizer._clip(updates, square_sum)
         optimizer._apply(updates, optimizer._counts, left_out)
 

@@ -52,14 +52,11 @@ class Link:
 
     def wait(self, calls, what):
         """As `call`, again and again until no shard has to wait for `what`. Repeated messages change nothing."""
-        self.settle()
-        results, left = {}, calls
-        while True:
-            results |= {shard: answers for shard, answers in self._call(left).items() if answers[-1] is not None}
-            left = {shard: some for shard, some in left.items() if shard not in results}
-            if not left:
-                return results
+        results = self.call(calls)
+        while left := {shard: calls[shard] for shard, answers in results.items() if answers[-1] is None}:
             self.pause(what)
+            results |= self.call(left)
+        return results
 
     def call_whole(self, calls, last):
         """Call all shards, which have nothing to wait for, and then wait for one call more of each, if there is one.
@@ -97,7 +94,8 @@ class Link:
 
 def together(*parts):
     """Return the calls of several {shard: [(method, arguments), ...]}, one after the other for each shard."""
-    return {shard: [call for part in parts if part for call in part[shard]] for shard in parts[0]}
+    parts = [part for part in parts if part is not None]
+    return parts[0] if len(parts) == 1 else {shard: sum([part[shard] for part in parts], []) for shard in parts[0]}
 
 
 def per_shard(calls):
@@ -112,22 +110,29 @@ def take_step(link, about, n_shards, run, turn, workers, first=None, last=None, 
     the gradients are there, the shards are asked before. Return {shard: results}; the last is that of `last`, or how
     many steps were taken.
     """
-    message, square_sum = (run, turn, workers), 0.0
-    if not certain or about["nonfinite"] == "raise" or about["max_grad_norm"] is not None:
+    message, square_sum = (run, turn, workers), None
+    drop = per_shard([("drop", message)] * n_shards)
+    # A single shard itself finds what is wrong before it writes, and knows the whole norm.
+    if not certain or (n_shards > 1 and (about["nonfinite"] == "raise" or about["max_grad_norm"] is not None)):
         prepare = per_shard([("prepare", message)] * n_shards)
         try:
-            sums = link.wait(together(first or prepare, first and prepare), _OTHERS)
+            sums = link.wait(together(first, prepare), _OTHERS)
             square_sum = sum(sums[shard][-1] for shard in range(n_shards))      # in the order of the shards
             if about["nonfinite"] != "allow" and not math.isfinite(square_sum):
                 raise ValueError("the global norm of the gradients overflows; max_grad_norm cannot scale them")
         except Lost:
             raise
         except Exception:
-            link.call_whole(per_shard([("drop", message)] * n_shards), None)
+            link.call_whole(drop, None)
             raise
         first = None
-    commit = per_shard([("commit", (*message, square_sum))] * n_shards)
-    return link.call_whole(together(first or commit, first and commit), last)
+    try:
+        return link.call_whole(together(first, per_shard([("commit", (*message, square_sum))] * n_shards)), last)
+    except Lost:
+        raise
+    except Exception:
+        link.call_whole(drop, None)
+        raise
 
 
 class Client:
@@ -139,6 +144,7 @@ class Client:
     def __init__(self, link, layout, about, run, worker, in_fit=False):
         self.worker: int = worker
         self._link, self._layout, self._about, self._run, self._in_fit = link, layout, about, run, in_fit
+        self._what = {name: (f"rows of {shown(name)}", f"gradient of {shown(name)}") for name in layout.rows}
         self._turn = None
         self._token, self._sent = secrets.token_hex(8), 0
 
@@ -225,7 +231,7 @@ class Client:
         """Return for each shard its local rows by table, and for each table what `_assembled` needs."""
         parts, back = [{} for _ in range(self._layout.shards)], {}
         for name, numbers in self._named(rows, "rows"):
-            what = f"rows of {shown(name)}"
+            what, _ = self._what[name]
             numbers = row_numbers(numbers, what)
             rowplan.check(what, "row", numbers, self._layout.rows[name].n_rows)
             back[name] = None
@@ -296,7 +302,7 @@ class Client:
 
     def _by_key(self, name, gradient):
         """Return keys in the order of the shards, and values: as they came, or summed if that changes no bit."""
-        layout, remote, what = self._layout, self._link.remote, f"gradient of {shown(name)}"
+        layout, remote, (_, what) = self._layout, self._link.remote, self._what[name]
         table = layout.rows[name]
         form = with_rows(entries(gradient, table.shape(table.n_rows), table.dtype, what), table.n_rows, what)
         rowplan.check(what, "row", form.rows, table.n_rows)

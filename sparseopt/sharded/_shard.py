@@ -197,8 +197,11 @@ class Shard:
         self.staged = turn, workers, self._staged(workers)
         return 0.0 if self.optimizer.max_grad_norm is None else self.staged[2].square_sum()
 
-    def commit(self, run, turn, workers, square_sum=0.0):
-        """Take the step of these workers' gradients, in this order. Return how many steps were taken so far."""
+    def commit(self, run, turn, workers, square_sum=None):
+        """Take the step of these workers' gradients, in this order. Return how many steps were taken so far.
+
+        `square_sum` is that of all shards; None is for a single shard.
+        """
         self._check(run)
         if not self._taken(turn, workers):
             if not self.waiting.keys() >= set(workers):
