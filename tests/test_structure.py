@@ -22,7 +22,7 @@ LAYERS = [
     {"init", "optimizers"},
     {"_ids", "_rows", "_samples", "embedding", "schedules"},
     {"checkpoint", "evaluation", "losses", "training"},
-    {"_bench", "datasets", "models", "torch"},
+    {"_bench", "datasets", "models", "sharded", "torch"},
     {"cli", "sparseopt"},
 ]
 MOST_COLUMNS = 120
@@ -104,7 +104,7 @@ def test_importing_the_package_does_not_import_models_data_sets_and_metrics(tmp_
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     loaded = {name.split(".")[1] for name in result.stdout.split()}
     assert {"checkpoint", "embedding", "gradients", "optimizers", "schedules", "training"} <= loaded
-    assert not loaded & {"_bench", "cli", "datasets", "evaluation", "losses", "models"}
+    assert not loaded & {"_bench", "cli", "datasets", "evaluation", "losses", "models", "sharded"}
 
 
 def test_a_name_that_the_package_does_not_have_is_named():

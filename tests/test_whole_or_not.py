@@ -2,14 +2,12 @@
 
 import contextlib
 import copy
-import dis
 import functools
 import gc
 import os
 import pickle
 import random
 import signal
-import sys
 import threading
 import warnings
 import weakref
@@ -17,6 +15,7 @@ import weakref
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from interrupts import interrupted
 
 import sparseopt as so
 
@@ -123,46 +122,6 @@ CALLS = [("skip", call) for call in (step, load, take_over, add_group, resize, r
 CALLS += [("global", call) for call in (step, resize, reset)]
 CALLS += [("replay", call) for call in (step, step_after_a_change, load, take_over, catch_up, add_group, resize, reset,
                                              state_dict_after_a_change)]
-# After these instructions, and at no other, the interpreter runs the handlers of signals.
-HANDLES = ("CALL", "RESUME", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "SEND", "GEN_START")
-
-
-PACKAGE = os.path.dirname(so.__file__)
-
-
-class Interrupt(BaseException):
-    pass
-
-
-def interrupted(call, at):
-    """Raise at the at-th point of the call at which a signal handler could run; return the number of such points."""
-    seen, last = 0, {}
-
-    def trace(frame, event, _):
-        nonlocal seen
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            before = last.get(frame, "RESUME")
-            last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            # A SWAP after a call leaves a with block, within which the handler would have run.
-            if before.startswith(HANDLES) and last[frame] != "SWAP":
-                seen += 1
-                if seen == at:
-                    sys.settrace(None)
-                    raise Interrupt
-        return trace
-
-    outer = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except Interrupt:
-        pass
-    finally:
-        sys.settrace(outer)
-    return seen
 
 
 @pytest.mark.parametrize(("name", "call"), CALLS, ids=lambda one: one if isinstance(one, str) else one.__name__)

@@ -14,7 +14,6 @@ from .._typing import Array
 from ..embedding import gather
 from ..gradients import Gradient, entries, row_numbers
 
-
 _OTHERS = "the gradients of other workers"
 
 
@@ -95,7 +94,7 @@ class Link:
 def together(*parts):
     """Return the calls of several {shard: [(method, arguments), ...]}, one after the other for each shard."""
     parts = [part for part in parts if part is not None]
-    return parts[0] if len(parts) == 1 else {shard: sum([part[shard] for part in parts], []) for shard in parts[0]}
+    return {shard: [call for part in parts for call in part[shard]] for shard in parts[0]}
 
 
 def per_shard(calls):
@@ -239,7 +238,7 @@ class Client:
                 keys = self._keys(name, numbers)
                 plan = rowplan.plan(what, *self._size(name), keys, np.empty((len(keys), 0), np.float32), rising=True)
                 numbers, back[name] = plan.rows, plan.positions()
-            for part, place, local in self._by_shard(parts, name, numbers):
+            for part, _, local in self._by_shard(parts, name, numbers):
                 part[name] = local
         return parts, back
 
@@ -247,7 +246,8 @@ class Client:
         answers = {}
         for name, positions in back.items():
             pieces = [found[shard][-1][name] for shard in range(self._layout.shards)]
-            values = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            # The answers of another process are read-only memory.
+            values = np.concatenate(pieces) if len(pieces) > 1 or self._link.remote else pieces[0]
             answers[name] = values if positions is None else gather(values, positions)
         return answers
 
@@ -353,9 +353,13 @@ class Worker:
 
     def work(self, step):
         """Return whether there were gradients, and the report."""
-        made = self.gradients_of(self.client, step, self.client.worker)
+        worker = self.client.worker
+        made = self.gradients_of(self.client, step, worker)
         if made is None:
             return False, None
-        gradients, report = made if isinstance(made, tuple) else (made, None)
+        gradients, report = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+        if not isinstance(gradients, Mapping):
+            raise TypeError(f"gradients_of returned {shown(made)} for worker {worker} at step {step}; it must return a "
+                            "mapping of gradients, a pair of such a mapping and a report, or None")
         self.client.send(gradients)
         return True, report

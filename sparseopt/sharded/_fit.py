@@ -58,6 +58,18 @@ class Fit:
             else:
                 return
 
+    def run(self):
+        """Take all steps, and then begin a run without workers."""
+        while True:
+            self.take_steps()
+            self.engine.end()
+            try:
+                self.tables._begin_run()
+            except FAILURES as error:           # steps may be lost, and are taken again
+                self.recover([error])
+            else:
+                return
+
     def told(self, steps, reports):
         """Tell the callback about a step, and return whether it ends the fit."""
         self.failures = 0
@@ -69,8 +81,8 @@ class Fit:
 
 
 class SyncFit(Fit):
-    def run(self):
-        step = self.first
+    def take_steps(self):
+        step = self.tables.steps
         while self.active and (self.last is None or step < self.last):
             try:
                 results, errors = self.round(step)
@@ -116,8 +128,16 @@ class SyncFit(Fit):
 
 
 class AsyncFit(Fit):
-    def run(self):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
         self.next_step, self.pushes = dict.fromkeys(self.every, self.first), self.first
+
+    def begin(self):
+        super().begin()
+        # The fit bounds how far workers are ahead. Shards cannot: after a failure all their counts begin at 0.
+        self.tables._each("leave", self.tables._run, tuple(self.every))
+
+    def take_steps(self):
         self.ends = self.due = False
         errors = []
         while True:

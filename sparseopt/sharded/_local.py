@@ -1,5 +1,7 @@
 """The engine "local": shards and workers are objects of this process. It is the reference, and what tests use."""
 
+import itertools
+import os
 import threading
 import time
 import weakref
@@ -7,7 +9,8 @@ import weakref
 from ._client import Link
 from ._shard import Shard
 
-_ENGINES = weakref.WeakValueDictionary()
+_ENGINES = weakref.WeakValueDictionary()         # by process and a number
+_numbers = itertools.count()
 
 
 class LocalLink(Link):
@@ -21,10 +24,12 @@ class LocalLink(Link):
         self._lock = threading.RLock()
 
     def __reduce__(self):
-        return link_of, (id(self._engine),)
+        return link_of, (self._engine.key,)
 
     def _call(self, calls):
         results, error = {}, None
+        if not self._engine.shards:
+            raise RuntimeError("the tables of this client are closed")
         with self._lock:
             for number, some in calls.items():
                 try:
@@ -62,7 +67,8 @@ class LocalEngine:
         self.shards = [Shard(number, layout) for number in range(layout.shards)]
         self.link = LocalLink(self)
         self.workers, self.started = {}, []
-        _ENGINES[id(self)] = self
+        self.key = os.getpid(), next(_numbers)
+        _ENGINES[self.key] = self
 
     def replace(self, shards):
         for number in shards:
@@ -89,10 +95,10 @@ class LocalEngine:
         self.shards = []
 
 
-def link_of(number):
+def link_of(key):
     """Return the link of an engine of this process, for a pickled client."""
-    engine = _ENGINES.get(number)
-    if engine is None:
-        raise RuntimeError('a client of engine "local" works only in the process of its tables; engine "ray" has '
-                           "clients for other processes")
+    engine = _ENGINES.get(key)
+    if engine is None or key[0] != os.getpid() or not engine.shards:
+        raise RuntimeError('a client of engine "local" works only in the process of its tables, until they are closed; '
+                           'engine "ray" has clients for other processes')
     return engine.link

@@ -102,8 +102,8 @@ class Shard:
 
     def about(self, run):
         self._check(run)
-        return {"steps": self.optimizer.steps, "max_grad_norm": self.optimizer.max_grad_norm,
-                "nonfinite": self.optimizer.nonfinite}
+        return {"optimizer": type(self.optimizer).__name__, "steps": self.optimizer.steps,
+                "max_grad_norm": self.optimizer.max_grad_norm, "nonfinite": self.optimizer.nonfinite}
 
     def _new(self):
         layout, tables = self.layout, {}
@@ -174,13 +174,13 @@ class Shard:
         return self._complete()
 
     def _complete(self):
-        return len(self.waiting.keys() | self.left) == self.layout.workers
+        return len(self.waiting) == self.layout.workers
 
-    def leave(self, run, worker):
-        """Say that a worker takes no more steps. Return whether the gradients of all others are here."""
+    def leave(self, run, workers):
+        """Say that nobody is to wait for these workers."""
         self._check(run)
-        self.left.add(worker)
-        return self._complete()
+        self.left = self.left | set(workers)
+        return True
 
     # Steps.
 

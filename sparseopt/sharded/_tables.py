@@ -1,5 +1,6 @@
 """Sharded tables: what makes the shards, runs a fit, saves, and recovers from failures."""
 
+import contextlib
 import copy
 import importlib
 import secrets
@@ -55,7 +56,7 @@ class Tables:
         self._layout, self._engine_name = layout, one_of("engine", engine, *ENGINES)
         self.rows: dict[str, Rows] = dict(layout.rows)
         self.metadata: dict[str, Any] = {}
-        self._engine, self._to_fill = ENGINES[engine](layout), set()
+        self._engine, self._to_fill, self._taking = ENGINES[engine](layout), set(), None
         try:
             self._begin_run(fill=range(layout.shards))
         except BaseException:
@@ -106,18 +107,21 @@ class Tables:
         if any(one["steps"] < most for one in about):           # in async mode alone, after a failure
             self._each("idle", run, most)
         self._run, self._about, self._own = run, about[0], None
-        self._to_fill, self._unsettled = set(), False
+        self._to_fill, self._taking, self._unsettled = set(), None, False
 
     def _settle(self):
         """Begin a new run if a signal interrupted a fit, or the loading of shards. Nothing of the old one waits then.
         """
         if self._engine is None:
             raise RuntimeError("these tables are closed")
+        if self._taking is not None:
+            self._accept()
         if self._unsettled:
             self._begin_run()
 
     def restore(self) -> int:
-        self._settle()
+        if self._engine is None:
+            raise RuntimeError("these tables are closed")
         lost = set()
         try:
             self._each("is_loaded")
@@ -169,6 +173,8 @@ class Tables:
             callback: Callable[[int, list[Any]], Any] | None = None) -> None:
         if not callable(gradients_of):
             raise TypeError(f"gradients_of is {shown(gradients_of)}; it must be a callable")
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is {shown(callback)}; it must be None or a callable")
         if steps is not None:
             at_least("steps", steps, 0)
         if checkpoint_every is not None:
@@ -180,9 +186,11 @@ class Tables:
         try:
             kind = SyncFit if self._layout.mode == "sync" else AsyncFit
             kind(self, gradients_of, steps, checkpoint_every, callback).run()
-        finally:
-            self._engine.end()
-            self._begin_run()
+        except BaseException:
+            with contextlib.suppress(Exception):        # if this fails too, the next call does it
+                self._engine.end()
+                self._begin_run()
+            raise
 
     # Checkpoints.
 
@@ -222,11 +230,15 @@ class Tables:
         self._settle()
         self._check_alike(optimizer)
         while_held(optimizer, lambda state, structure: self._offer(type(optimizer), state, structure))
-        run = secrets.token_hex(8)
-        accepted = self._engine.link.call_whole(
-            {shard: [("accept", (self._run, run))] for shard in range(self.shards)}, None)
-        adopt([], [], [(self, "_run", run), (self, "_about", accepted[0][0]), (self, "_own", None),
-                       (self, "metadata", copy.deepcopy(optimizer.metadata))])
+        self._taking = secrets.token_hex(8), copy.deepcopy(optimizer.metadata)
+        self._accept()
+
+    def _accept(self):
+        """Let all shards begin with what they were offered. After a signal, the next call ends this."""
+        run, metadata = self._taking
+        about = self._each("accept", self._run, run)[0]
+        adopt([], [], [(self, name, value) for name, value in (
+            ("_run", run), ("_about", about), ("_own", None), ("metadata", metadata), ("_taking", None))])
 
     def _check_alike(self, optimizer):
         if not isinstance(optimizer, Optimizer):
@@ -240,6 +252,15 @@ class Tables:
         for shard in range(self.shards):
             parts = {name: Part(shard, self.shards, rows.n_rows) for name, rows in self.rows.items()}
             self._each("offer", self._run, kind, cut(state, parts), structure, shards=[shard])
+
+    def __repr__(self) -> str:
+        layout = self._layout
+        tables = listed([f'"{escaped(name, 80)}" {rows.shape(rows.n_rows)} {rows.dtype}'
+                         for name, rows in self.rows.items()], show=str)
+        chosen = {name: getattr(layout, name) for name in ("shards", "workers")} | {"engine": self._engine_name}
+        chosen |= {name: getattr(layout, name) for name in ("mode", "staleness", "combine")}
+        said = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        return (f"Tables({tables}; {self._about['optimizer']}; {said}" + ("; closed)" if self._engine is None else ")"))
 
     def close(self) -> None:
         engine, self._engine = self._engine, None
