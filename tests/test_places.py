@@ -34,9 +34,9 @@ class Store:
         return {name: self.tables[name][some] for name, some in rows.items()}
 
     def fit(self, gradients_of, steps=None, callback=None):
-        gradients_of = pickle.loads(pickle.dumps(gradients_of))         # as in another process
+        gradients_of, self.begun = pickle.loads(pickle.dumps(gradients_of)), self.steps     # as in another process
         while True:
-            found = [gradients_of(self, self.steps, worker) for worker in range(self.workers)]
+            found = [self.gradients(gradients_of, worker) for worker in range(self.workers)]
             parts = [one[0] for one in found if one is not None]
             if not parts:
                 return
@@ -46,6 +46,9 @@ class Store:
                            for name in parts[0]})
             if callback(self.steps, [one and one[1] for one in found]):
                 return
+
+    def gradients(self, gradients_of, worker):
+        return gradients_of(self, self.steps, worker)
 
     def optimizer(self):
         return copied(self.opt)
@@ -158,3 +161,120 @@ def test_a_model_moves_between_memory_and_a_store(name, tmp_path):
     assert again.tables is None
     again.tables = Store
     check_same(again.partial_fit(data()).partial_fit(data()), still)
+
+
+@pytest.mark.parametrize("kind", [ImplicitFactorization, MatrixFactorization])
+def test_new_users_and_items_start_with_the_same_values_whenever_they_come(kind):
+    X = pairs()
+    whole, grown = kind(dim=6, epochs=0).fit(X), kind(dim=6, epochs=0).fit(X[:20, :30])
+    for shape in ((21, 30), (45, 33), X.shape):
+        grown._grow(grown._rows(*shape), {})
+    check_same(whole, grown)
+
+
+@kinds
+def test_a_store_does_not_grow(name):
+    make, data = KINDS[name]
+    model, X = make(tables=Store).fit(data()), data()
+    before = everything(model)
+    if sp.issparse(X):
+        new = {"X": sp.csr_array(np.ones((61, 40), np.float32))}
+    else:
+        new = {"X": [["a", "new", "word"]] * 10, "grow": True}
+    with pytest.raises(ValueError, match=r"X has something new, and tables is .*; a store does not grow"):
+        model.partial_fit(**new)
+    assert str(everything(model)) == str(before)
+    model.tables = None
+    model.partial_fit(**new)
+    assert len(model.optimizer_.params[next(iter(model.optimizer_.params))]) > len(next(iter(before[0].values())))
+
+
+def test_predictions_of_a_model_in_a_store_are_those_of_memory():
+    X = pairs()
+    memory, store = (ImplicitFactorization(**SMALL, tables=tables).fit(X) for tables in (None, Store))
+    for call in (lambda model: model.recommend(np.arange(60), 5, seen=X), lambda model: model.similar_items(3, 5),
+                 lambda model: (model.predict([3, 1], [2, 2]),), lambda model: model.recommend_for([1, 2], 4)):
+        for one, other in zip(call(memory), call(store), strict=True):
+            assert_array_equal(one, other)
+    assert memory.score(X, seen=X) == store.score(X, seen=X)
+    words, more = (SkipGram(**SMALL, tables=tables).fit(text()) for tables in (None, Store))
+    assert_array_equal(words["w1"], more["w1"])
+    assert words.most_similar("w1") == more.most_similar("w1")
+
+
+def test_a_copy_of_a_model_in_a_store_is_in_memory():
+    X = pairs()
+    model = ImplicitFactorization(**SMALL, tables=Store).fit(X)
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again.store_ is None
+        check_same(again, model)
+    assert model.store_ is Store.made[-1]
+
+
+def test_the_optimizer_is_read_anew_after_each_step():
+    seen = []
+    model = ImplicitFactorization(**SMALL, tables=Store)
+    model.fit(pairs(), callback=lambda progress: seen.append(progress.model.optimizer_.steps))
+    assert seen == list(range(1, len(seen) + 1))
+    assert model.optimizer_ is model.optimizer_
+    assert model.optimizer_.steps == seen[-1] == model.store_.steps
+
+
+def test_a_new_fit_closes_the_store_of_before():
+    model = ImplicitFactorization(**SMALL, tables=Store).fit(pairs())
+    first = model.store_
+    model.fit(pairs(seed=1))
+    assert first.closed
+    assert not model.store_.closed
+    check_same(model, ImplicitFactorization(**SMALL).fit(pairs(seed=1)))
+
+
+def test_a_callback_ends_a_training_in_a_store():
+    model = ImplicitFactorization(**SMALL, tables=functools.partial(Store, workers=2))
+    model.fit(pairs(), callback=lambda progress: progress.done > 200)
+    assert len(model.loss_curve_) == 1
+    assert 2 < model.optimizer_.steps < 6
+
+
+def test_a_diverging_training_in_a_store_says_so():
+    model = ImplicitFactorization(**SMALL, optimizer="SGD", lr=1e30, tables=Store)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"has diverged: .*\. Set a lower lr or a smaller b"):
+        model.fit(pairs())
+
+
+class Restarted(Store):
+    """Asks for each step twice, and for an earlier one in between."""
+
+    def gradients(self, gradients_of, worker):
+        gradients_of(self, self.steps, worker)
+        gradients_of(self, max(self.begun, self.steps - self.steps % 4), worker)
+        return super().gradients(gradients_of, worker)
+
+
+@kinds
+def test_a_step_can_be_asked_for_again(name):
+    make, data = KINDS[name]
+    check_same(make(tables=Restarted).fit(data()), make().fit(data()))
+
+
+@pytest.mark.parametrize(("make", "error", "message"), [
+    (lambda: ImplicitFactorization(tables=3), TypeError, r"tables is 3; it must be None or a callable"),
+    (lambda: ImplicitFactorization("square", tables=Store), ValueError, r"loss is 'square', which .* tables must be N"),
+    (lambda: ImplicitFactorization(tables=taken), ValueError, r"tables returned a store that has taken 1 steps"),
+])
+def test_bad_tables_are_refused(make, error, message):
+    model = make()
+    with pytest.raises(error, match=message):
+        model.fit(pairs())
+    assert not hasattr(model, "optimizer_")
+
+
+def test_dense_steps_of_glove_need_memory():
+    with pytest.raises(ValueError, match=r"tables is .* and missed is 'dense', which takes steps on whole tables"):
+        GloVe(missed="dense", tables=Store).fit(text())
+
+
+def taken(rows, optimizer):
+    store = Store(rows, optimizer)
+    store.opt.step({"users": so.RowGradient([0], np.ones((1, 64)))})
+    return store

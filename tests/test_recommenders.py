@@ -260,7 +260,7 @@ def test_users_and_items_join_and_the_others_keep_their_bits(name, missed):
     corner = sp.coo_array(([4.0, 5, 4], ([n_users, n_users + 1, n_users + 1], [n_items, n_items + 1, n_items])),
                           shape=(n_users + 2, n_items + 3))
     model._check_settings(corner)
-    model._grow(model._new_tables(2, 3, np.random.default_rng(0)), {})
+    model._grow(model._rows(*corner.shape), {})
     assert model.optimizer_ is opt
     for key, table in known.items():
         assert_array_equal(model.optimizer_.params[key][:len(table)], table)
