@@ -24,6 +24,7 @@ from .._version import __version__
 from ..models import Model, Progress
 from ._common import UsageError, check_folder, existing_file
 from ._output import Output, terminal
+from ._places import as_arguments
 
 CHECKPOINT, SUMMARY, PICTURE = "checkpoint.safetensors", "run.json", "loss.png"
 _DIVERGED = 1000        # a loss so many times the first one, and above this number, is a diverged training.
@@ -59,11 +60,13 @@ class Run:
         self.folder = options.output or (resume.parent if resume else Path(default))
         self._command = options.command
         files = options.files if "files" in options else [options.file]
-        self._resume = ["sparseopt", "train", default, *map(str, files), "--resume", str(self.folder / CHECKPOINT)]
+        self._resume = ["sparseopt", "train", default, *map(str, files), "--resume", str(self.folder / CHECKPOINT),
+                        *(as_arguments(options) if "shards" in options else [])]
         self._ended = "running"
         self._begun = time.perf_counter()
         self.epochs: list[dict] = []
         self.written: list[str] = []
+        self.tables: dict[str, Any] | None = None       # where the tables are; None for memory
         check_folder("--output", self.folder)
         own = resume and self.folder.resolve() == resume.parent.resolve() and (
             resume.resolve() == (self.folder / CHECKPOINT).resolve() or not (self.folder / CHECKPOINT).exists())
@@ -162,9 +165,12 @@ class Run:
 
     def write(self, model: Model, **more) -> None:
         """Write the summary of the run so far."""
+        settings = model._settings()
+        if "tables" in settings:
+            settings["tables"] = self.tables
         summary = {
             "command": self._command, "ended": self._ended, "model": type(model).__name__,
-            "settings": model._settings(), **more, "epochs": self.epochs,
+            "settings": settings, **more, "epochs": self.epochs,
             "seconds": time.perf_counter() - self._begun,
             "versions": {"sparseopt": __version__, "python": platform.python_version(), "numpy": np.__version__,
                          "scipy": scipy.__version__},

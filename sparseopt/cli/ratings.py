@@ -13,6 +13,7 @@ from .._ratings import known_pairs, renumbered
 from ..models import ImplicitFactorization, MatrixFactorization, Model
 from ._common import UsageError, add_settings, count, existing_file, flag, given, list_of, share
 from ._output import Output, add_format, check_table_path, write_table
+from ._places import add_places, closing, place
 from ._run import Run, add_run
 
 MODELS: dict[str, type[Any]] = {"implicit": ImplicitFactorization, "explicit": MatrixFactorization}
@@ -40,6 +41,7 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     add_min_rating(ratings)
     add_run(ratings, "ratings", "continue from this checkpoint up to --epochs, with its settings; users and items may "
                                 "be new")
+    add_places(ratings)
     add_format(ratings)
     add_settings(ratings, [ImplicitFactorization(), MatrixFactorization()], loss="softmax, square, bpr or warp",
                  unobserved_weight="weight of every pair, with the loss square",
@@ -226,6 +228,7 @@ def _train(options):
         kind = MODELS[options.model]
         model, stored = kind(**given(options, kind(), MODELS.values())), None
         how, chosen, held_out = reading(options), {"min_rating": options.min_rating}, options.held_out
+    run.tables = place(options, model)
     ratings, chosen = read(out, options.file, how, type(model), chosen)
     train, test = parts(out, ratings, held_out, model)
     X, test = train.matrix(), None if test is None else test.matrix()
@@ -235,16 +238,17 @@ def _train(options):
                          "in the same order and with times only if these had times; train a new model")
     out.say(f"{options.file.name}: {X.nnz:,} ratings of {X.shape[1]:,} items by {X.shape[0]:,} users"
             + (f", {test.nnz:,} others held out" if test is not None else ""))
-    run.train(out, model, lambda show: model.partial_fit(train, show), "ratings",
-              (lambda: measures(model, X, test, 10)) if test is not None else None, reading=how, chosen=chosen,
-              held_out=held_out, at_random=at_random)
-    quality, beside = ({}, {}) if test is None else (measures(model, X, test, 10), _baseline(model, X, test, 10))
-    if quality:
-        _print_measures(out, model, test, quality, beside)
-    run.finish(out, model, "mean loss of a rating",
-               quality=quality | {f"{name}, {_baseline_name(model)}": value for name, value in beside.items()},
-               data={"file": str(options.file), "columns": ratings.columns, "ratings": X.nnz, "users": X.shape[0],
-                     "items": X.shape[1]})
+    with closing(model):
+        run.train(out, model, lambda show: model.partial_fit(train, show), "ratings",
+                  (lambda: measures(model, X, test, 10)) if test is not None else None, reading=how, chosen=chosen,
+                  held_out=held_out, at_random=at_random)
+        quality, beside = ({}, {}) if test is None else (measures(model, X, test, 10), _baseline(model, X, test, 10))
+        if quality:
+            _print_measures(out, model, test, quality, beside)
+        run.finish(out, model, "mean loss of a rating",
+                   quality=quality | {f"{name}, {_baseline_name(model)}": value for name, value in beside.items()},
+                   data={"file": str(options.file), "columns": ratings.columns, "ratings": X.nnz, "users": X.shape[0],
+                         "items": X.shape[1]})
     return 0
 
 

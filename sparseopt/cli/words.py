@@ -27,6 +27,7 @@ from ..models.words import (
 )
 from ._common import UsageError, add_settings, count, existing_file, flag, given
 from ._output import Output, add_format, check_table_path, write_table
+from ._places import add_places, closing, place
 from ._run import Run, add_run
 
 _MODELS = {"cbow": CBOW, "glove": GloVe, "skipgram": SkipGram}
@@ -46,6 +47,7 @@ def add(train_commands: Any, commands: Any, evaluate_commands: Any) -> None:
     add_reading(words)
     words.add_argument("--model", choices=_MODELS, help="default: glove, or the model of the checkpoint")
     add_run(words, "words", "continue from this checkpoint on the same text up to --epochs, with its settings")
+    add_places(words)
     add_format(words)
     words.add_argument("--neighbours", metavar="WORD,WORD",
                        help="words whose nearest words are printed (default: some frequent words)")
@@ -141,9 +143,10 @@ def _train(options):
         options.model = options.model or "glove"
         kind = _MODELS[options.model]
         model = kind(**given(options, kind(), _MODELS.values()))
+    run.tables = place(options, model)
     source = ", ".join(path.name for path in options.files) if options.files else "Python's documentation"
     how = {"tokens": options.tokens, "encoding": options.encoding} if options.files else {}
-    with saying_warnings(out):
+    with closing(model), saying_warnings(out):
         with out.status("reading"):
             X = read(options)
             found = count_words(X)
@@ -167,10 +170,10 @@ def _train(options):
                 text = model._read(X) if options.resume else model._start(X, found)
             with text:
                 run.train(out, model, lambda show: model._train(text, show), "words", **how)
-    write_vectors(run.path("vectors.txt"), words, model.vectors_)
-    _print(out, *_neighbours_of(out, words, model.vectors_, options.neighbours and options.neighbours.split(",")))
-    run.finish(out, model, _LOSSES[type(model)],
-               data={"files": list(map(str, options.files)), **how, "words": n_words, "different": len(words)})
+        write_vectors(run.path("vectors.txt"), words, model.vectors_)
+        _print(out, *_neighbours_of(out, words, model.vectors_, options.neighbours and options.neighbours.split(",")))
+        run.finish(out, model, _LOSSES[type(model)],
+                   data={"files": list(map(str, options.files)), **how, "words": n_words, "different": len(words)})
     return 0
 
 
