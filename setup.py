@@ -77,7 +77,7 @@ class BuildExt(build_ext):
 
 setup(
     ext_modules=cythonize(
-        [extension(name) for name in ("atomic", "cpu", "ids", "pool", "replay", "rowplan",
+        [extension(name) for name in ("atomic", "cpu", "disk", "ids", "pool", "replay", "rowplan",
                                            *(part + name for name in INSTRUCTION_SETS for part in PARTS))],
         build_dir="build/cython"),
     cmdclass={"build_ext": BuildExt},

@@ -16,21 +16,25 @@ from .gradients import MatmulGradient, RowGradient
 from .optimizers import *  # noqa: F403
 
 __all__ = [
-    *optimizers.__all__, "IdMap", "MatmulGradient", "RowGradient", "Rows", "Workspace", "checkpoint", "datasets",
-    "embedding", "empty", "evaluation", "get_num_threads", "gradients", "init", "load", "losses", "models",
-    "normal", "optimizers", "reserve", "save", "schedules", "set_num_threads", "sharded", "show_config", "training",
-    "uniform", "zeros",
+    *optimizers.__all__, "DiskTable", "DiskTables", "IdMap", "MatmulGradient", "RowGradient", "Rows", "Workspace",
+    "checkpoint", "datasets", "embedding", "empty", "evaluation", "get_num_threads", "gradients", "init", "load",
+    "losses", "models", "normal", "optimizers", "reserve", "save", "schedules", "set_num_threads", "sharded",
+    "show_config", "training", "uniform", "zeros",
 ]
 
 if TYPE_CHECKING:           # __getattr__ would have a type checker accept every name
     from . import datasets, evaluation, losses, models, sharded
+    from .disk import DiskTable, DiskTables
 else:
     # A program that only steps does not pay for importing these.
     _IMPORTED_WHEN_USED = "datasets", "evaluation", "losses", "models", "sharded"
+    _CLASSES = {"DiskTable": "disk", "DiskTables": "disk"}          # the modules that have them
 
     def __getattr__(name):
         if name in _IMPORTED_WHEN_USED:
             return importlib.import_module(f"{__name__}.{name}")
+        if name in _CLASSES:
+            return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():

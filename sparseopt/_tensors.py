@@ -14,7 +14,8 @@ import json
 import math
 import os
 import zlib
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -32,20 +33,37 @@ _CHUNK = 1 << 18                # bytes read or written at a time: they stay in 
 class Stored(NamedTuple):
     """An array in a file."""
 
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
     start: int                  # bytes from the start of the file
     checksum: str
 
 
-def write(path, arrays, metadata):
+class Streamed(NamedTuple):
+    """An array that `write` gets in pieces, since nobody has it whole."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def itemsize(self):
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self):
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write(path, arrays, metadata, pieces=()):
     """Write arrays through `_files.replacing`, without a copy of a whole array.
 
     Parameters
     ----------
     path : str or path
-    arrays : mapping from str to contiguous arrays
+    arrays : mapping from str to contiguous arrays or Streamed
     metadata : dict of str to str
+    pieces : iterable of pairs (name, array)
+        The content of the arrays that are Streamed. The pieces of one array come in order.
 
     Raises
     ------
@@ -58,8 +76,20 @@ def write(path, arrays, metadata):
     header = _header(arrays, metadata, sums)
     with replacing(path) as file:
         file.write(header)
+        start, places, totals = len(header), {}, {}
         for name, array in arrays.items():
-            sums[name] = _write(file, array)
+            if isinstance(array, Streamed):
+                places[name], totals[name] = start, 0
+            else:
+                file.seek(start)
+                totals[name] = _write(file, array)
+            start += array.nbytes
+        file.truncate(start)
+        for name, piece in pieces:
+            file.seek(places[name])
+            totals[name] = _write(file, piece, totals[name])
+            places[name] += piece.nbytes
+        sums = {name: f"{total:08x}" for name, total in totals.items()}
         file.seek(0)
         file.write(_header(arrays, metadata, sums))
 
@@ -84,9 +114,9 @@ def _header(arrays, metadata, sums):
     return whole
 
 
-def _write(file, array):
-    """Write an array and return its checksum."""
-    raw, total = array.reshape(-1).view(np.uint8), 0
+def _write(file, array, total=0):
+    """Write an array, and return the checksum of what had the checksum `total` before and now goes on."""
+    raw = array.reshape(-1).view(np.uint8)
     chunk = np.empty(min(_CHUNK, len(raw)), np.uint8)
     for start in range(0, len(raw), _CHUNK):
         # The copy makes the checksum that of the written bytes, even if another process changes the array meanwhile.
@@ -94,7 +124,7 @@ def _write(file, array):
         np.copyto(part, raw[start:start + len(part)])
         total = zlib.crc32(part, total)
         file.write(part)
-    return f"{total:08x}"
+    return total
 
 
 class Reader:
@@ -117,7 +147,10 @@ class Reader:
         Exists after `check`.
     """
 
-    def __init__(self, file):
+    metadata: dict[str, str]
+    arrays: dict[str, Stored]
+
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
@@ -133,7 +166,7 @@ class Reader:
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("no complete safetensors file (its metadata are not texts)")
 
-    def check(self):
+    def check(self) -> None:
         """Compare the header with its checksum and with the size of the file."""
         whole = bytearray(len(self._raw).to_bytes(8, "little") + self._raw)
         said, whole[_SUM] = bytes(whole[_SUM]), b"0" * 8
@@ -157,7 +190,7 @@ class Reader:
         if (whole_size := len(whole) + stop) != self._size:
             raise ValueError(f"no complete safetensors file (it has {self._size:,} bytes, not {whole_size:,})")
 
-    def read(self, name, array):
+    def read(self, name: str, array: Any) -> Any:
         """Read a stored array into `array`, which must have its shape and dtype."""
         stored, total = self.arrays[name], 0
         if array.shape != stored.shape or array.dtype != stored.dtype:
@@ -173,6 +206,28 @@ class Reader:
         if f"{total:08x}" != stored.checksum:
             raise ValueError(f"damaged: {shown(name)} does not match its checksum")
         return array
+
+    def pieces(self, names: Sequence[str], n: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield pieces of n rows of several arrays together: the first row and a dict of arrays by name.
+
+        The checksums are known to be right when the last piece has been taken.
+        """
+        arrays = {name: self.arrays[name] for name in names}
+        totals, n_rows = dict.fromkeys(names, 0), max(stored.shape[0] for stored in arrays.values())
+        for first in range(0, n_rows, n):
+            some = {}
+            for name, stored in arrays.items():
+                piece = np.empty((min(n, n_rows - first), *stored.shape[1:]), stored.dtype)
+                raw = piece.reshape(-1).view(np.uint8)
+                self._file.seek(stored.start + first * (piece.nbytes // len(piece)))
+                if self._file.readinto(raw) != len(raw):
+                    raise ValueError("no complete safetensors file (it became shorter)")
+                totals[name] = zlib.crc32(raw, totals[name])
+                some[name] = piece
+            yield first, some
+        for name, stored in arrays.items():
+            if f"{totals[name]:08x}" != stored.checksum:
+                raise ValueError(f"damaged: {shown(name)} does not match its checksum")
 
 
 def parsed(text):

@@ -9,7 +9,8 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from ._checks import NonfiniteError, rate_or_schedule
 from ._files import regular
 from ._ids import IdMap, dtypes_of_parts, from_parts, to_parts
 from ._text import shown
-from ._typing import FilePath, Rate
+from ._typing import Array, FilePath, Rate
 from .optimizers import OPTIMIZERS, STRUCTURES, Optimizer, alike, while_held
 
 __all__ = ["load", "save"]
@@ -65,11 +66,16 @@ def save(path: FilePath, optimizer: Optimizer) -> None:
     (array([-0.1, -0.1], dtype=float32), array([0, 1, 0], dtype=int32))
     """
     _check_optimizer(optimizer)
-    while_held(optimizer, lambda state, structure: _save(path, state, structure))       # no step until all is written
+    while_held(optimizer, lambda state, structure: write(path, state, structure))       # no step until all is written
 
 
-def _save(path, state, structure):
+def write(path: FilePath, state: dict[str, Any], structure: str, pieces: Iterable[tuple[str, Array]] = ()) -> None:
+    """Write a state_dict. Some of its arrays may be `_tensors.Streamed`; `pieces` yields their content.
+
+    Each piece is a pair: the name of its array in the file, such as "params/item" or "state/item/step", and the array.
+    """
     _check_numbers(state)
+    allowed = state["options"]["nonfinite"] == "allow"
     arrays = {f"params/{name}": table for name, table in state.pop("params").items()}
     for name, ours in state.pop("state").items():
         arrays |= {f"state/{name}/{key}": array for key, array in ours.items()}
@@ -79,7 +85,14 @@ def _save(path, state, structure):
         hyper["lr"] = schedules.to_json(hyper["lr"])
     state["metadata"], state["lists"], lists = _packed(state["metadata"])
     header = json.dumps({**state, "format": _FORMAT, "structure": structure})
-    _tensors.write(path, arrays | lists, {_KEY: header})
+    _tensors.write(path, arrays | lists, {_KEY: header}, pieces if allowed else _without_nan(pieces))
+
+
+def _without_nan(pieces):
+    for place, array in pieces:
+        if place.startswith("state/"):
+            check_piece(place, array)
+        yield place, array
 
 
 def load(path: FilePath, optimizer: Optimizer | None = None, *,
@@ -128,20 +141,8 @@ def load(path: FilePath, optimizer: Optimizer | None = None, *,
         _check_optimizer(optimizer)
     if lr is not None:
         lr = rate_or_schedule("lr", lr)
-    path, _ = regular(path)
-    with open(path, "rb") as file, refusing(path):
-        reader, state = _opened(file)
-        structure, groups = state.pop("structure"), state["param_groups"]
-        if optimizer is not None:
-            for group, ours in zip(groups, optimizer.param_groups, strict=False):
-                group["lr"] = ours["lr"] if group["lr"] is None else group["lr"]
-        for group in groups:
-            group["lr"] = group["lr"] if lr is None else lr
-            if group["lr"] is None:
-                raise ValueError("its lr was a callable, which no file holds; hand one in as lr=")
-        defaults = state.get("defaults", {})            # of groups to come
-        if lr is not None or defaults.get("lr") is None:
-            defaults["lr"] = groups[0]["lr"]
+    with reading(path, [] if optimizer is None else optimizer.param_groups, lr) as (reader, state):
+        structure = state.pop("structure")
         into = None
         if optimizer is None:
             optimizer = into = _rebuilt(state, structure)
@@ -149,6 +150,30 @@ def load(path: FilePath, optimizer: Optimizer | None = None, *,
         _check_numbers(state)
         optimizer.load_state_dict(state)
     return optimizer
+
+
+@contextlib.contextmanager
+def reading(path: FilePath, param_groups: Sequence[Mapping[str, Any]],
+            lr: Rate | None = None) -> Iterator[tuple[_tensors.Reader, dict[str, Any]]]:
+    """Open a checkpoint. Gives a reader of its arrays, and its state_dict, with "structure" and "lists" besides.
+
+    The arrays in the state_dict are still `_tensors.Stored`. `param_groups` has the rates of groups whose own rate is
+    in no file. Errors of the block are as in `refusing`.
+    """
+    path, _ = regular(path)
+    with open(path, "rb") as file, refusing(path):
+        reader, state = _opened(file)
+        groups = state["param_groups"]
+        for group, ours in zip(groups, param_groups, strict=False):
+            group["lr"] = ours["lr"] if group["lr"] is None else group["lr"]
+        for group in groups:
+            group["lr"] = group["lr"] if lr is None else lr
+            if group["lr"] is None:
+                raise ValueError("its lr was a callable, which no file holds; hand one in as lr=")
+        defaults = state.get("defaults", {})            # of groups to come
+        if lr is not None or defaults.get("lr") is None:
+            defaults["lr"] = groups[0]["lr"]
+        yield reader, state
 
 
 @contextlib.contextmanager
@@ -165,14 +190,26 @@ def refusing(path: FilePath) -> Iterator[None]:
 
 def _check_numbers(state):
     """Raise ValueError if the state has a NaN. Every further step with such a state would spoil the table."""
+    if state["options"]["nonfinite"] == "allow":
+        return
     for part in ("state", *(["history"] if "history" in state else [])):
         for name, arrays in state[part].items():
             for key, array in arrays.items():
-                if (state["options"]["nonfinite"] != "allow" and array.dtype.kind == "f"
-                        and np.isnan(array.max(initial=0.0))):
-                    raise NonfiniteError(f"the {part} of {shown(name)} has a NaN in {shown(key)}: the run has "
-                                         "diverged, and its checkpoint is neither written nor read, unless nonfinite "
-                                         'is "allow"')
+                if isinstance(array, np.ndarray):
+                    _check_no_nan(part, name, key, array)
+
+
+def check_piece(place: str, array: Array) -> None:
+    """Raise what `load` would raise for a NaN in a piece of an array of state, such as "state/item/exp_avg"."""
+    part, _, rest = place.partition("/")
+    name, _, key = rest.rpartition("/")
+    _check_no_nan(part, name, key, array)
+
+
+def _check_no_nan(part, name, key, array):
+    if array.dtype.kind == "f" and np.isnan(array.max(initial=0.0)):
+        raise NonfiniteError(f"the {part} of {shown(name)} has a NaN in {shown(key)}: the run has diverged, and its "
+                             'checkpoint is neither written nor read, unless nonfinite is "allow"')
 
 
 def _packed(metadata):
@@ -314,8 +351,7 @@ def _read(reader, state, optimizer):
     """Read every array of the state: into the arrays of an optimizer, or into new ones if `optimizer` is None."""
 
     def read(place, mine=None):
-        stored = reader.arrays[place]
-        return reader.read(place, _memory.aligned(stored.shape, stored.dtype, np.empty) if mine is None else mine)
+        return read_new(reader, place) if mine is None else reader.read(place, mine)
 
     # `params` and `state` build new mappings at each access, so each is read once.
     tables, states = ({}, {}) if optimizer is None else (optimizer.params, optimizer.state)
@@ -325,8 +361,19 @@ def _read(reader, state, optimizer):
         state["state"][name] = {key: read(f"state/{name}/{key}", ours.get(key)) for key in state["state"][name]}
     for name, arrays in state.get("history", {}).items():
         state["history"][name] = {key: read(f"history/{name}/{key}") for key in arrays}
+    read_lists(reader, state)
+
+
+def read_new(reader: _tensors.Reader, place: str) -> Array:
+    """Return an array of a file, read into new memory."""
+    stored = reader.arrays[place]
+    return reader.read(place, _memory.aligned(stored.shape, stored.dtype, np.empty))
+
+
+def read_lists(reader: _tensors.Reader, state: dict[str, Any]) -> None:
+    """Read the long lists of the metadata."""
     for key, kind in state.pop("lists").items():
-        arrays = {place: read(place) for place in _places(key, kind)}
+        arrays = {place: read_new(reader, place) for place in _places(key, kind)}
         if kind.startswith("IdMap "):
             parts = {place.split("/")[0]: array for place, array in arrays.items()}
             state["metadata"][key] = _unpacked_map(key, kind, state["metadata"][key], parts)

@@ -22,7 +22,7 @@ LAYERS = [
     {"init", "optimizers"},
     {"_ids", "_rows", "_samples", "embedding", "schedules"},
     {"checkpoint", "evaluation", "losses", "training"},
-    {"_bench", "datasets", "models", "sharded", "torch"},
+    {"_bench", "datasets", "disk", "models", "sharded", "torch"},
     {"cli", "sparseopt"},
 ]
 MOST_COLUMNS = 120
@@ -99,12 +99,12 @@ def test_importing_the_package_does_not_import_models_data_sets_and_metrics(tmp_
     program = ("import sys, sparseopt as so\n"
                "assert {'datasets', 'evaluation', 'losses', 'models'} <= set(dir(so))\n"
                "print(*(name for name in sys.modules if name.startswith('sparseopt.')))\n"
-               "assert so.datasets.ClickLog and so.evaluation.auc and so.models.GloVe\n"
+               "assert so.datasets.ClickLog and so.evaluation.auc and so.models.GloVe and so.DiskTable\n"
                "assert so.models is sys.modules['sparseopt.models']\n")
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     loaded = {name.split(".")[1] for name in result.stdout.split()}
     assert {"checkpoint", "embedding", "gradients", "optimizers", "schedules", "training"} <= loaded
-    assert not loaded & {"_bench", "cli", "datasets", "evaluation", "losses", "models", "sharded"}
+    assert not loaded & {"_bench", "cli", "datasets", "disk", "evaluation", "losses", "models", "sharded"}
 
 
 def test_a_name_that_the_package_does_not_have_is_named():

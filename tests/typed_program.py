@@ -173,6 +173,32 @@ def keys_and_rows() -> None:
     print(freed, ids.kind, ids.admit, so.IdMap().rows(np.array([[5, 6]])).shape)
 
 
+def tables_on_disk(folder: Path) -> None:
+    with so.DiskTable(folder, 1000, 4, lambda table: so.Adam(table, lr=1e-3), cache_rows=100, threads=2,
+                      init=so.init.Normal(0.1, seed=0), dtype=np.float64) as table:
+        table.prefetch([1, 2])
+        some: npt.NDArray[np.float32 | np.float64] = table.pull(np.array([1, 2]))
+        table.push(RowGradient([1, 2], some))
+        table.save(folder / "disk.safetensors")
+        table.load(folder / "disk.safetensors")
+        in_memory: so.Optimizer = table.optimizer()
+        print(in_memory.params[0].mean(), table.steps, table.rows.n_rows, table.metadata, table.param_groups[0]["lr"])
+    rows = {"user": so.Rows(10, 4), "item": so.Rows(20, 4)}
+    tables = so.DiskTables(folder, rows, lambda each: so.Adagrad(each, lr=0.1), cache_rows={"user": 5, "item": 5})
+    tables.prefetch({"user": [1]})
+    found: dict[str, npt.NDArray[np.float32 | np.float64]] = tables.pull({"user": [1], "item": [2, 2]})
+    tables.push({"user": RowGradient([1], found["user"]), "item": None})
+
+    def gradients_of(client: so.DiskTables, step: int, worker: int) -> dict[str, RowGradient] | None:
+        return {"item": RowGradient([step], client.pull({"item": [step]})["item"])} if step < 5 else None
+
+    tables.fit(gradients_of, steps=3, callback=lambda step, reports: step > 10)
+    tables.metadata["epochs"] = 1
+    tables.load(tables.optimizer())
+    print(tables.workers, tables.steps, tables.rows["user"].dim, tables.param_groups[0]["lr"])
+    tables.close()
+
+
 def pairs(seed: np.random.Generator) -> float:
     P, Q, b = so.normal((4, 8), seed=seed), so.normal((6, 8), seed=seed), so.zeros(6)
     opt, seen = so.Adagrad([P, Q, b], lr=0.1), sp.csr_array(np.eye(4, 6))
@@ -373,6 +399,7 @@ def main(folder: Path) -> None:
     look_ups(seed)
     made_by_number()
     keys_and_rows()
+    tables_on_disk(folder)
     pairs(seed)
     samples(seed)
     loops(folder)

@@ -38,8 +38,9 @@ cdef class Counts:
         the block does not guard, at the end of a loop. The lock would stay closed.
         """
         if exchange(&self.busy, 1):         # in one instruction, since a Python without a GIL may run two threads here
-            raise RuntimeError("this optimizer is at work in another call: in another thread, or in the call that runs "
-                               "this schedule or hook; an optimizer allows one call at a time")
+            what = getattr(self, "what", "optimizer")           # a subclass may be the lock of another thing
+            raise RuntimeError(f"this {what} is at work in another call: in another thread, or in the call that runs "
+                               "this schedule or hook; it allows one call at a time")
         try:
             return function(*arguments)
         finally:

@@ -48,6 +48,7 @@ class Parameter:
         self.group_index = group_index
         self.key = group_index, table.dtype         # tables of one key share settings
         self.dim = table.shape[1] if table.ndim == 2 else 1
+        self.numbers = None             # what errors call each row, if the table is a part of another
 
     def bind(self, sweep, rule, group, step_count, missed):
         """Make the state that a rule asks for, and bind table and state to a Sweep of the given class.
@@ -219,7 +220,11 @@ class Parameter:
         first = int(bad.argmax())
         row = np.asarray(self.sweep.gradient(plan, first))
         column = int((~np.isfinite(row)).argmax())
-        number = plan.rows[first] if self.part is None else self.part.first + self.part.every * int(plan.rows[first])
+        number = int(plan.rows[first])
+        if self.numbers is not None:
+            number = self.numbers[number]
+        elif self.part is not None:
+            number = self.part.first + self.part.every * number
         raise NonfiniteError(f"{self.what} has {row[column]} at row {number}, column {column}; it must be "
                              'finite (nonfinite="skip" leaves such rows out, "allow" does not look)')
 

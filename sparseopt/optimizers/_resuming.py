@@ -4,7 +4,7 @@ Every method checks first, in Python, where it may fail or be interrupted. All c
 `adopt` or `Sweep.apply`. No signal handler runs within it. `self._counts.alone` refuses a second call at the same time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -277,3 +277,8 @@ def while_held(optimizer: Resumable, use: Callable[[dict[str, Any], str], _Resul
     `structure` is as `alike` takes it.
     """
     return optimizer._counts.alone(lambda: use(optimizer._state_dict(), optimizer._structure.kind))
+
+
+def number_rows(optimizer: Resumable, name: str | int, numbers: Sequence[int] | Array) -> None:
+    """Have errors call row i of a table `numbers[i]`: its number in a larger table, of which this one is a part."""
+    optimizer._parameters[name].numbers = numbers
