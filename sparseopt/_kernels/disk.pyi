@@ -8,6 +8,7 @@ class Cache:
     record_bytes: int
     n_free: int
     calls: int
+    brought: int
     row_of: ndarray
     file: int
     def __init__(self, file: int, n_rows: int, arrays: list[ndarray], num_threads: int) -> None: ...

@@ -215,6 +215,7 @@ cdef class Cache:
     cdef readonly Py_ssize_t n_rows, n_slots, record_bytes
     cdef readonly Py_ssize_t n_free         # slots without a row
     cdef readonly int64_t calls             # of `find`
+    cdef readonly int64_t brought           # rows that have come to slots so far
     cdef readonly object row_of             # the row in each slot, or -1: int64
     cdef cnp.ndarray places     # of each row: its slot + 1, or -1: in the file, or 0: nobody has changed it
     cdef cnp.ndarray flag_array, use_array, seen_array
@@ -449,6 +450,7 @@ cdef class Cache:
                 self.row[slot], self.flags[slot], self.seen[slot] = -1, 0, 0
                 self.n_free += 1
                 continue
+            self.brought += 1
             self.row[slot] = job.rows[i]
             self.place[job.rows[i]] = <int32_t>slot + 1
             self.flags[slot] = STORED if job.fresh[i] < 0 else 0
