@@ -23,7 +23,7 @@ from sparseopt.sharded._local import LocalEngine, LocalLink
 ROWS = {"user": so.Rows(23, 3, init=so.init.Normal(0.1, seed=1)),
         "item": so.Rows(8, None, np.float64, init=so.init.Uniform(-0.1, 0.1, seed=2))}
 SHARDS = 1, 2, 7, 101
-STEPS = 5
+STEPS = 4
 OPTIONS = {"skip": {}, "global": {"step_count": "global"}, "replay": {"missed": "replay"}}
 HYPER = {"SGD": {"lr": 0.1, "momentum": 0.9}, "RMSprop": {"momentum": 0.5, "centered": True}}
 
@@ -505,7 +505,7 @@ def test_another_number_of_shards_and_workers_goes_on_with_the_same_bits(options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         expected, half = one_machine(make, gradients), one_machine(make, gradients[:3])
-        for number, (shards, then) in enumerate([(1, 1), (1, 3), (3, 1), (2, 4), (4, 6), (7, 7), (101, 5), (5, 101)]):
+        for number, (shards, then) in enumerate([(1, 3), (3, 1), (2, 4), (4, 6), (7, 7), (11, 30)]):
             folder = tmp_path / str(number)
             tables = sharded.Tables(ROWS, make, shards=shards, workers=2, combine="none", folder=folder)
             tables.metadata["words"] = ["a"] * 2000
@@ -705,10 +705,10 @@ def test_a_run_whose_shards_and_workers_die_has_the_bits_of_an_undisturbed_one(o
 
     gradients, deaths = drawn(0, 3, steps=12), 0
     expected = one_machine(make, gradients)
-    for seed in range(12):
+    for seed in range(8):
         fragile.chance, fragile.rate = random.Random(seed), 0.0
         tables = sharded.Tables(ROWS, make, shards=4, workers=3, combine="none", folder=tmp_path / str(seed))
-        fragile.rate = 0.01
+        fragile.rate = 0.015
         told = []
 
         def callback(step, reports, told=told):
@@ -727,11 +727,11 @@ def test_a_run_whose_shards_and_workers_die_has_the_bits_of_an_undisturbed_one(o
 
 def test_in_async_mode_training_goes_on_after_failures(fragile, tmp_path):
     gradients, deaths = drawn(0, 3, steps=12), 0
-    for seed in range(12):
+    for seed in range(8):
         fragile.chance, fragile.rate = random.Random(seed), 0.0
         tables = sharded.Tables(ROWS, adam, shards=4, workers=3, mode="async", staleness=1,
                                 folder=tmp_path / str(seed))
-        fragile.rate = 0.01
+        fragile.rate = 0.015
         last = []
 
         def callback(steps, reports, last=last):
@@ -746,7 +746,7 @@ def test_in_async_mode_training_goes_on_after_failures(fragile, tmp_path):
         opt = tables.optimizer()
         assert all(np.isfinite(table).all() and not np.array_equal(table, ROWS[name].start(range(len(table))))
                    for name, table in opt.params.items())
-    assert deaths > 30
+    assert deaths > 25
 
 
 def test_without_a_folder_a_dead_worker_costs_nothing_and_a_dead_shard_ends_the_fit(fragile):
@@ -776,7 +776,7 @@ def test_a_shard_that_dies_before_the_first_checkpoint_begins_with_its_starting_
     told = []
     tables.fit(of(gradients), callback=lambda step, reports: (
         told.append(step), len(told) == 2 and tables._engine.kill(1))[1:] == (True,))
-    assert told == [1, 2, 1, 2, 3, 4, 5]
+    assert told == [1, 2, 1, 2, 3, 4]
     assert_same(tables.optimizer(), one_machine(adam, gradients))
 
 
@@ -792,11 +792,11 @@ def test_a_shard_that_dies_after_the_last_step_of_a_fit_is_trained_again(fragile
             if step == last and told.count(last) == 1:
                 tables._engine.kill(1)
 
-        tables.fit(of(gradients), checkpoint_every=2, callback=callback)
+        tables.fit(of(gradients), checkpoint_every=3, callback=callback)
         assert tables.steps == last
         if mode == "sync":
             assert_same(tables.optimizer(), one_machine(adam, gradients))
-            assert told == [1, 2, 3, 4, 5, 5]
+            assert told == [1, 2, 3, 4, 4]
 
 
 def test_a_fit_that_fails_again_and_again_ends(fragile, tmp_path):
@@ -872,9 +872,11 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("nonfinite", ["raise", "allow"])
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_an_interrupt_anywhere_finds_all_shards_as_before_or_as_after(call, nonfinite):
+@pytest.mark.parametrize(("name", "nonfinite"), [("fit", "raise"), ("push", "raise"), ("push", "allow"),
+                                                  ("load", "raise")])
+def test_an_interrupt_anywhere_finds_all_shards_as_before_or_as_after(name, nonfinite):
+    call = CALLS[name]
+
     def made():
         tables = sharded.Tables(SMALL, lambda tables: momentum(tables, nonfinite), shards=2)
         tables.push(ONE)
