@@ -742,7 +742,7 @@ def test_in_async_mode_training_goes_on_after_failures(fragile, tmp_path):
         tables.fit(of(gradients), checkpoint_every=5, callback=callback)
         fragile.rate = 0.0
         deaths += tables._engine.deaths
-        assert 36 <= tables.steps < 60
+        assert 20 < tables.steps < 60          # if all shards die at a time, all go back
         opt = tables.optimizer()
         assert all(np.isfinite(table).all() and not np.array_equal(table, ROWS[name].start(range(len(table))))
                    for name, table in opt.params.items())

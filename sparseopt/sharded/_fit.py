@@ -10,7 +10,7 @@ from ._client import Lost, Worker, take_step
 from ._shard import UnloadedError
 
 _MOST_FAILURES = 20             # in a row, without one step between them
-FAILURES = Lost, UnloadedError
+_FAILURES = Lost, UnloadedError
 
 
 class Fit:
@@ -20,14 +20,33 @@ class Fit:
         self.tables, self.gradients_of, self.callback = tables, gradients_of, callback
         self.checkpoint_every = checkpoint_every
         self.engine, self.every = tables._engine, range(tables.workers)
-        self.first = tables.steps               # the step that the fit begins with
+        self.first = tables._first_step
         self.last = None if steps is None else self.first + steps
-        self.failures = 0
-        self.begin()
+        self.failures, self.running = 0, set()
+
+    def run(self):
+        """Take all steps, and then begin a run without workers."""
+        error = None
+        while True:
+            try:
+                if error is not None:
+                    self.tables._recover(error)
+                self.begin()
+                self.take_steps()
+                self.engine.end()
+                self.tables._begin_run()        # after a failure here, lost steps are taken again
+                return
+            except _FAILURES as failure:
+                error = failure
+                self.failures += 1
+                if self.failures > _MOST_FAILURES:
+                    raise
+            while self.running:
+                self.next()
 
     def begin(self):
         """Give every worker a new client."""
-        self.active, self.running = set(self.every), set()
+        self.active = set(self.every)
         self.engine.begin({worker: Worker(self.tables._new_client(worker, in_fit=True), self.gradients_of)
                            for worker in self.every})
 
@@ -41,35 +60,6 @@ class Fit:
         self.running.discard(worker)
         return worker, result, error
 
-    def recover(self, errors):
-        """Raise the first error, unless all are failures of shards or workers; then replace those."""
-        for error in errors:
-            if not isinstance(error, FAILURES):
-                raise error
-        while True:
-            self.failures += 1
-            if self.failures > _MOST_FAILURES:
-                raise errors[0]
-            try:
-                self.tables._recover(errors)
-                self.begin()
-            except FAILURES as error:
-                errors = [error]
-            else:
-                return
-
-    def run(self):
-        """Take all steps, and then begin a run without workers."""
-        while True:
-            self.take_steps()
-            self.engine.end()
-            try:
-                self.tables._begin_run()
-            except FAILURES as error:           # steps may be lost, and are taken again
-                self.recover([error])
-            else:
-                return
-
     def told(self, steps, reports):
         """Tell the callback about a step, and return whether it ends the fit."""
         self.failures = 0
@@ -82,33 +72,22 @@ class Fit:
 
 class SyncFit(Fit):
     def take_steps(self):
-        step = self.tables.steps
-        while self.active and (self.last is None or step < self.last):
-            try:
-                results, errors = self.round(step)
-                if errors:
-                    failures = [error for error in errors if isinstance(error, FAILURES)]
-                    self.recover(failures or errors)
-                    step = self.tables.steps
-                    continue
-                self.active = {worker for worker, (pushed, _) in results.items() if pushed}
-                if not self.active:
-                    return
-                step = self.take_step(tuple(sorted(self.active)))
-                if self.is_due(step):
-                    self.tables._save()
-                if self.told(step, [results.get(worker, (False, None))[1] for worker in self.every]):
-                    return
-            except FAILURES as error:
-                self.recover([error])
-                step = self.tables.steps
-
-    def begin(self):
-        super().begin()
-        self.turn = 0
+        tables, turn, step = self.tables, 0, self.tables._first_step
+        while self.last is None or step < self.last:
+            results = self.round(step)
+            self.active = {worker for worker, (pushed, _) in results.items() if pushed}
+            if not self.active:
+                return
+            taken = take_step(self.engine.link, tables._about, tables.shards, tables._run, turn,
+                              tuple(sorted(self.active)))
+            turn, step = turn + 1, taken[0][0]
+            if self.is_due(step):
+                tables._save()
+            if self.told(step, [results.get(worker, (False, None))[1] for worker in self.every]):
+                return
 
     def round(self, step):
-        """Let every worker send its gradients. Return the results by worker, and the errors in the workers' order."""
+        """Let every worker send its gradients. Return the results by worker."""
         for worker in sorted(self.active):
             self.start(worker, step)
         results, errors = {}, {}
@@ -118,13 +97,9 @@ class SyncFit(Fit):
                 results[worker] = result
             else:
                 errors[worker] = error
-        return results, [errors[worker] for worker in sorted(errors)]
-
-    def take_step(self, workers):
-        tables = self.tables
-        taken = take_step(self.engine.link, tables._about, tables.shards, tables._run, self.turn, workers)
-        self.turn += 1
-        return taken[0][0]
+        if errors:
+            raise first_of([errors[worker] for worker in sorted(errors)])
+        return results
 
 
 class AsyncFit(Fit):
@@ -138,32 +113,29 @@ class AsyncFit(Fit):
         self.tables._each("leave", self.tables._run, tuple(self.every))
 
     def take_steps(self):
-        self.ends = self.due = False
-        errors = []
+        ends, due, errors = False, False, []
         while True:
-            if not (errors or self.ends or self.due):
+            if not (errors or ends or due):
                 for worker in self.ready():
                     self.start(worker, self.next_step[worker])
-            try:
-                if self.running:
-                    worker, result, error = self.next()
-                    if error is not None:
-                        errors.append(error)
-                    elif result[0]:
-                        self.count(worker, result[1])
-                    else:
-                        self.active.discard(worker)
-                elif errors:
-                    failures = [error for error in errors if isinstance(error, FAILURES)]
-                    self.recover(failures or errors)
-                    errors = []
-                elif self.due:
-                    self.due = False
-                    self.tables._save()
+            if self.running:
+                worker, result, error = self.next()
+                if error is not None:
+                    errors.append(error)
+                elif result[0]:
+                    self.next_step[worker] += 1
+                    self.pushes += 1
+                    due = due or self.is_due(self.pushes)
+                    ends = self.told(self.pushes, [result[1] if one == worker else None for one in self.every]) or ends
                 else:
-                    return
-            except FAILURES as error:
-                errors.append(error)
+                    self.active.discard(worker)
+            elif errors:
+                raise first_of(errors)
+            elif due:
+                due = False
+                self.tables._save()
+            else:
+                return
 
     def ready(self):
         """Return the workers that may begin their next step."""
@@ -173,8 +145,11 @@ class AsyncFit(Fit):
                 if steps[worker] - slowest <= self.tables._layout.staleness
                 and (self.last is None or steps[worker] < self.last)]
 
-    def count(self, worker, report):
-        self.next_step[worker] += 1
-        self.pushes += 1
-        self.due = self.due or self.is_due(self.pushes)
-        self.ends = self.told(self.pushes, [report if one == worker else None for one in self.every]) or self.ends
+
+def first_of(errors):
+    """Return the error that counts. If shards or workers have died, other errors may come of that."""
+    failures = [error for error in errors if isinstance(error, _FAILURES)]
+    if not failures:
+        return errors[0]
+    lost = [error for error in failures if isinstance(error, Lost)]
+    return Lost(set().union(*(error.shards for error in lost)), set().union(*(error.workers for error in lost)))

@@ -106,7 +106,7 @@ class Tables:
         most = max(one["steps"] for one in about)
         if any(one["steps"] < most for one in about):           # in async mode alone, after a failure
             self._each("idle", run, most)
-        self._run, self._about, self._own = run, about[0], None
+        self._run, self._about, self._own, self._first_step = run, about[0], None, most
         self._to_fill, self._taking, self._unsettled = set(), None, False
 
     def _settle(self):
@@ -122,23 +122,22 @@ class Tables:
     def restore(self) -> int:
         if self._engine is None:
             raise RuntimeError("these tables are closed")
-        lost = set()
         try:
             self._each("is_loaded")
         except Lost as error:
-            lost = error.shards
-        self._recover([Lost(shards=lost)])
+            self._recover(error)
+        else:
+            self._recover(None)
         return self.steps
 
-    def _recover(self, errors):
+    def _recover(self, error):
         """Replace dead shards, and load what the mode says."""
-        lost = {number for error in errors if isinstance(error, Lost) for number in error.shards}
-        if lost:
-            self._engine.replace(lost)
+        if isinstance(error, Lost) and error.shards:
+            self._engine.replace(error.shards)
         empty = {shard for shard, loaded in enumerate(self._each("is_loaded")) if not loaded}
         if empty and self._folder is None:
             raise RuntimeError(f"shards {listed(sorted(empty))} died, and their rows are lost: there is no folder with "
-                               "checkpoints") from errors[0]
+                               "checkpoints") from error
         self._begin_run(fill=range(self.shards) if empty and self._layout.mode == "sync" else empty)
 
     # Clients.
