@@ -8,6 +8,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from ._checks import one_of
+from ._ids import IdMap
 from ._text import shown
 
 Duplicates = Literal["last", "first", "mean", "sum", "max"]
@@ -271,19 +272,18 @@ def numbered(ids):
     return (np.flatnonzero(there) + least).astype(ids.dtype), numbers[ids - least]
 
 
+def id_map(known):
+    """Return a map with rows 1, 2, 3, ... for ids. The ids differ from each other."""
+    ids = IdMap("str" if known.dtype.kind == "O" else "int64")
+    ids.rows(known)
+    return ids
+
+
 def places(known, ids):
     """Return the position of each id among known ids, or -1."""
-    if known.dtype.kind != ids.dtype.kind or not len(known):
+    if known.dtype.kind != ids.dtype.kind:
         return np.full(len(ids), -1)
-    if known.dtype.kind == "O":
-        found = dict.fromkeys(ids.tolist(), -1)         # smaller than a dict of all known ids
-        for place, one in enumerate(known.tolist()):
-            if one in found:
-                found[one] = place
-        return np.fromiter(map(found.__getitem__, ids.tolist()), np.int64, len(ids))
-    order = np.argsort(known, kind="stable")
-    place = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)]
-    return np.where(known[place] == ids, place, -1)
+    return id_map(known).rows(ids, add=False) - 1
 
 
 def renumbered(ratings, user_ids, item_ids):
@@ -308,10 +308,9 @@ def known_pairs(ratings, user_ids, item_ids):
 def _joined(known, ids):
     """Return the known ids and then the new ones, and the place of each given id among all of these."""
     known, ids = _alike(known, ids)
-    place = places(known, ids)
-    new = place < 0
-    place[new] = len(known) + np.arange(new.sum())
-    return np.concatenate([known, ids[new]]), place
+    all_ids = id_map(known)
+    place = all_ids.rows(ids) - 1
+    return all_ids.keys(np.arange(1, all_ids.n_rows)), place
 
 
 def _alike(known, ids):

@@ -18,10 +18,11 @@ LAYERS = [
     {"_files", "_text", "_tokens", "_typing", "_version"},
     {"_checks", "_memory", "_tensors"},
     {"_kernels", "_reserve"},
-    {"_config", "_ratings", "_workspace", "gradients"},
+    {"_config", "_workspace", "gradients"},
     {"init", "optimizers"},
     {"_ids", "_rows", "_samples", "embedding", "schedules"},
-    {"checkpoint", "evaluation", "losses", "training"},
+    {"_ratings", "checkpoint", "losses", "training"},
+    {"evaluation"},
     {"_bench", "datasets", "disk", "models", "sharded", "torch"},
     {"cli", "sparseopt"},
 ]
