@@ -4,6 +4,7 @@ Every method checks first, in Python, where it may fail or be interrupted. All c
 `adopt` or `Sweep.apply`. No signal handler runs within it. `self._counts.alone` refuses a second call at the same time.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
