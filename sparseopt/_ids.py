@@ -157,7 +157,8 @@ class IdMap:
         opt : None or Optimizer
             The rows are made new by `opt.reset`, in the same moment in which the keys lose them.
         tables : None or sequence of str or int
-            The tables of opt that have these rows: keys in `opt.params`. None stands for all tables.
+            The tables of opt that have these rows: keys in `opt.params`. None stands for all tables, which must then
+            have the same number of rows.
         by : "last" or "count"
             The keys to evict: those whose last use is longest ago, or those that came the fewest times. A use is a call
             of `rows` with add=True. Of equal keys, the one with the lower row goes first.
@@ -192,8 +193,7 @@ class IdMap:
         """
         n = _checks.at_least("n", n, 0)
         by = _checks.one_of("by", by, "last", "count")
-        if opt is None and tables is not None:
-            raise ValueError(f"tables is {shown(tables)} and opt is None; tables are those of an opt")
+        names = _table_names(opt, tables)
         version, counts, last = self._map.uses()
         kept = row_numbers(keep, "keep")
         if kept.size and not 0 <= kept.min() <= kept.max() <= len(counts):
@@ -204,12 +204,12 @@ class IdMap:
         rows = np.flatnonzero(may)
         if n > len(rows):
             raise ValueError(f"n is {n}; only {len(rows)} rows have a key and are not kept")
-        rows = rows[_smallest(n, (last if by == "last" else counts)[rows - 1])]
+        rows = rows[_smallest(n, (last if by == "last" else counts)[rows - 1])].astype(np.int64)
         freed = [(self._map, "freed", (rows, version))]
         if opt is None:
             adopt([], [], freed)
         else:
-            reset_with(opt, dict.fromkeys(opt.params if tables is None else tables, rows), None, freed)
+            reset_with(opt, dict.fromkeys(names, rows), None, freed)
         return rows
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -246,6 +246,23 @@ def from_parts(settings: dict[str, Any], arrays: dict[str, Array]) -> IdMap:
     new._map = ids.restored(kind == "str", new.admit, _checks.at_least("clock", clock, 0),
                             _checks.at_least("free_row", free_row, 0), **parts)
     return new
+
+
+def _table_names(opt, tables):
+    """Return the names of the tables in which evicted rows are made new."""
+    if opt is None:
+        if tables is not None:
+            raise ValueError(f"tables is {shown(tables)} and opt is None; tables are those of an opt")
+        return []
+    if not isinstance(opt, Optimizer):
+        raise TypeError(f"opt is a {type(opt).__name__}; it must be None or an Optimizer")
+    if tables is not None:
+        return list(tables)
+    lengths = {name: len(table) for name, table in opt.params.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"tables is None, and the tables of opt have different numbers of rows ({lengths}); tables "
+                         "must say which of these have the rows of this map")
+    return list(lengths)
 
 
 def _smallest(n, values):

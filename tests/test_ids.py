@@ -502,6 +502,18 @@ def test_an_eviction_that_the_optimizer_refuses_changes_nothing(tables, n_rows, 
     assert all(table.all() for table in opt.params.values())
 
 
+def test_tables_of_several_kinds_of_keys_must_be_told_apart():
+    users, opt = so.IdMap(), so.SGD({"user": np.ones((5, 2)), "item": np.ones((9, 2))}, lr=1.0)
+    users.rows([7, 8])
+    with pytest.raises(ValueError, match=r"different numbers of rows .*; tables must say which"):
+        users.evict(1, opt)
+    with pytest.raises(TypeError, match="opt is a dict; it must be None or an Optimizer"):
+        users.evict(1, opt.params | {})
+    assert len(users) == 2
+    users.evict(1, opt, ["user"])
+    assert opt.params["item"].all()
+
+
 def test_an_interrupted_eviction_has_happened_in_map_and_tables_or_in_none():
     class Interrupt(Exception):
         pass

@@ -599,7 +599,7 @@ cdef int64_t run_blocks(Map* m, const Keys* keys, int64_t n, bint add, Scratch* 
 
 cdef bint begin_map(Map* m, bint text, int64_t admit) noexcept nogil:
     m.text, m.admit, m.shift, m.rows.n, m.candidates.n = text, admit, 64 - LEAST_SLOT_BITS, 1, 1
-    return room_for_slots(m, 0)
+    return room_for_slots(m, 0) and room_for_bytes(m, 64)
 
 
 cdef void end_map(Map* m) noexcept nogil:
