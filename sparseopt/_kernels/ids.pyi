@@ -1,8 +1,10 @@
 from numpy import ndarray
+from typing_extensions import Self, disjoint_base
 
+@disjoint_base
 class Ids:
     freed: int
-    def __init__(self, text: bool, admit: int) -> None: ...
+    def __new__(cls, text: bool, admit: int) -> Self: ...
     @property
     def version(self) -> int: ...
     @property
