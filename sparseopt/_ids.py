@@ -9,6 +9,7 @@ import numpy.typing as npt
 from . import _checks
 from ._kernels import ids
 from ._kernels.atomic import adopt
+from ._reserve import Init
 from ._text import shown
 from ._typing import Array
 from .gradients import _unmasked, row_numbers
@@ -143,8 +144,9 @@ class IdMap:
             raise IndexError(f"rows has {numbers[wrong]} at position {wrong}, which is the row of no key")
         return out.reshape(np.shape(rows))
 
-    def evict(self, n: int, opt: Optimizer | None = None, tables: Sequence[str | int] | None = None, *,
-              by: Literal["last", "count"] = "last", keep: npt.ArrayLike = ()) -> npt.NDArray[np.int64]:
+    def evict(self, n: int, opt: Optimizer | None = None, tables: Sequence[str | int] | None = None,
+              init: Init | None = None, *, by: Literal["last", "count"] = "last",
+              keep: npt.ArrayLike = ()) -> npt.NDArray[np.int64]:
         """Take the rows of n keys away, and make these rows new in the tables of an optimizer.
 
         A later new key gets a freed row before it gets a new one. It gets the rows of the latest call first, in the
@@ -159,6 +161,8 @@ class IdMap:
         tables : None or sequence of str or int
             The tables of opt that have these rows: keys in `opt.params`. None stands for all tables, which must then
             have the same number of rows.
+        init : None or callable
+            The values of the rows that are made new, as in `opt.reset`.
         by : "last" or "count"
             The keys to evict: those whose last use is longest ago, or those that came the fewest times. A use is a call
             of `rows` with add=True. Of equal keys, the one with the lower row goes first.
@@ -193,7 +197,7 @@ class IdMap:
         """
         n = _checks.at_least("n", n, 0)
         by = _checks.one_of("by", by, "last", "count")
-        names = _table_names(opt, tables)
+        names = _table_names(opt, tables, init)
         version, counts, last = self._map.uses()
         kept = row_numbers(keep, "keep")
         if kept.size and not 0 <= kept.min() <= kept.max() <= len(counts):
@@ -209,7 +213,7 @@ class IdMap:
         if opt is None:
             adopt([], [], freed)
         else:
-            reset_with(opt, dict.fromkeys(names, rows), None, freed)
+            reset_with(opt, dict.fromkeys(names, rows), init, freed)
         return rows
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -248,11 +252,12 @@ def from_parts(settings: dict[str, Any], arrays: dict[str, Array]) -> IdMap:
     return new
 
 
-def _table_names(opt, tables):
+def _table_names(opt, tables, init):
     """Return the names of the tables in which evicted rows are made new."""
     if opt is None:
-        if tables is not None:
-            raise ValueError(f"tables is {shown(tables)} and opt is None; tables are those of an opt")
+        for name, value in (("tables", tables), ("init", init)):
+            if value is not None:
+                raise ValueError(f"{name} is {shown(value)} and opt is None; {name} is for the tables of an opt")
         return []
     if not isinstance(opt, Optimizer):
         raise TypeError(f"opt is a {type(opt).__name__}; it must be None or an Optimizer")

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _checks, _memory
+from ._reserve import Init
 from ._text import shown
 from ._typing import Floats, Integers, Self
 from .gradients import Gradient
 from .init import Constant
 from .optimizers import Optimizer
-
-Init = Callable[..., Any]
 
 
 @dataclass(frozen=True)

@@ -305,6 +305,7 @@ def test_a_freed_row_has_no_key():
     (dict(n=1, keep=[-1]), IndexError, "keep has -1"),
     (dict(n=1, keep=[1.0]), TypeError, "keep have dtype float64"),
     (dict(n=1, tables=["a"]), ValueError, "tables is .* and opt is None"),
+    (dict(n=1, init=so.init.Constant(1.0)), ValueError, "init is .* and opt is None"),
 ])
 def test_a_bad_eviction_is_refused(arguments, error, message):
     ids = so.IdMap()
@@ -489,6 +490,8 @@ def test_evicted_rows_are_new_in_all_tables():
     assert ids.evict(1, opt, ["user"]).tolist() == [1]
     assert not opt.params["user"][1].any()
     assert opt.params["bias"][1].any()
+    assert ids.evict(1, opt, init=so.init.Constant(0.5)).tolist() == [2]
+    assert_array_equal(opt.params["user"][2], [0.5, 0.5])
 
 
 @pytest.mark.parametrize(("tables", "n_rows", "error"), [(["users"], 9, KeyError), (None, 2, IndexError)])
