@@ -23,6 +23,7 @@ Init = Callable[..., Any]
 _LARGE = 1 << 20                # bytes from which an array has pages of its own
 _HUGE = 21                      # a huge page has 2^21 bytes
 _BLOCK = 1 << 22                # numbers that an init returns at a time
+_AHEAD = 1 << 16                # most numbers that an init returns for rows to come
 _LINUX = sys.platform == "linux"
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if _LINUX else 0)       # Python has the name from 3.13 on
 
@@ -30,13 +31,14 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if _LINUX else 0)       # Py
 class Room:
     """Memory of an array, with room for `capacity` rows.
 
-    `n_rows` rows are in use. An array that has all of these may grow here; a view of fewer rows may not. Rows from
-    `written` on are zeros, and no one has written them.
+    `n_rows` rows are in use. An array that has all of these may grow here; a view of fewer rows may not. No array has
+    ever had rows from `seen` on. Rows from `written` on are zeros. Rows from n_rows to `filled` have the values that
+    the init `last` gives them.
     """
 
     def __init__(self, capacity, tail, dtype, init=None, place=0):
-        self.capacity, self.init = capacity, init
-        self.n_rows = self.written = 0
+        self.capacity, self.init, self.last = capacity, init, init
+        self.n_rows = self.seen = self.written = self.filled = 0
         self.row_bytes = math.prod(tail) * np.dtype(dtype).itemsize
         self.mapping = None
         self.memory = _memory.aligned((capacity, *tail), dtype, self._allocate, place)
@@ -74,6 +76,21 @@ class Room:
             if first < last:
                 self._advise("MADV_HUGEPAGE", first << _HUGE, last << _HUGE)
 
+    def fill(self, name, lo, hi, init=None):
+        """Give rows their first values that no array has yet. None is the room's own init, or zeros."""
+        init = self.init if init is None else init
+        if hi <= self.filled and init is self.last:
+            return
+        top = hi
+        if init is not None and init is self.last and lo >= self.seen:
+            # An init takes about as long for one row as for ten, so rows to come are filled, too.
+            top = min(self.capacity, hi + min(_AHEAD // max(1, math.prod(self.memory.shape[1:])), hi // 16))
+        self.filled, self.last = 0, init                # in case that init raises
+        self.open(lo, top)
+        if init is not None:
+            fill(name, self.memory[:top], lo, init)
+            self.filled = top
+
     def clear(self, lo, hi):
         """Make rows zeros. The memory of many rows goes back to the system."""
         if self.mapping is not None and _LINUX and (hi - lo) * self.row_bytes >= _LARGE:
@@ -110,7 +127,7 @@ def copied(table):
         return table.copy()
     other = Room(room.capacity, table.shape[1:], table.dtype, room.init)
     array = other.array(len(table))
-    other.written = other.n_rows = len(table)
+    other.written = other.seen = other.n_rows = len(table)
     array[...] = table
     return array
 
@@ -131,9 +148,10 @@ def reserve(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, 
     n_rows : int
         The number of rows in use, from 0 to capacity.
     init : None or callable
-        `init(rows, dim, dtype)` returns the first values of rows by their numbers, shape (len(rows), dim). For a table
-        of shape (capacity,), dim is None and the shape is (len(rows),). The rows come in blocks, as ranges. None stands
-        for zeros, which cost no memory before they are written. The table keeps init for rows that are added later.
+        `init(rows, dim, dtype)` returns the first values of rows, shape (len(rows), dim), as those of `so.init` do. For
+        a table of shape (capacity,), dim is None and the shape is (len(rows),). The values must depend on the numbers
+        of the rows alone, because rows may come in blocks and ahead of their use. None stands for zeros, which cost no
+        memory before they are written. The table keeps init for rows that are added later.
 
     Returns
     -------
@@ -169,7 +187,7 @@ def reserve(shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, 
     check_init("init", init)
     room = Room(capacity, tail, dtype, init)
     room.open(0, n_rows, dense=init is not None)
-    room.n_rows = n_rows
+    room.n_rows = room.seen = n_rows
     table = room.array(n_rows)
     if init is not None:
         fill("init", table, 0, init)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import mmap
 import pickle
 import tempfile
@@ -629,6 +630,8 @@ def test_an_interrupt_finds_a_model_with_its_old_rows_or_with_the_new_ones(name,
         assert known(model) in outcomes
         found.add(outcomes.index(known(model)))
     assert found == {0, 1}
+    del model
+    gc.collect()                # files of interrupted calls warn here
 
 
 def test_the_reserve_module_takes_what_reserve_says():
@@ -648,6 +651,33 @@ def test_the_reserve_module_takes_what_reserve_says():
     assert so.reserve((0, 4)).shape == (0, 4)
     assert so.reserve((5, 0), n_rows=2).shape == (2, 0)
     assert so.SGD(so.reserve((0, 4)), lr=1.0).resize(0, 3).shape == (3, 4)
+
+
+def test_an_init_that_is_known_is_asked_for_rows_to_come_and_others_are_not():
+    asked = []
+
+    def init(rows, dim, dtype):
+        asked.append(rows)
+        return by_number(rows, dim, dtype)
+
+    opt = so.SGD(so.reserve((10_000, 3), n_rows=1600, init=init), lr=1.0)
+    for n_rows in range(1601, 1801):
+        opt.resize(0, n_rows)
+    assert [(rows.start, rows.stop) for rows in asked] == [(0, 1600), (1600, 1701), (1701, 1808)]
+    opt.resize(0, 1810, init=lambda rows, dim, dtype: np.full((len(rows), dim), rows.start))
+    opt.resize(0, 1700)
+    expected = np.concatenate([by_number(range(1700), 3, np.float32), by_number(range(1700, 1900), 3, np.float32)])
+    assert_array_equal(opt.resize(0, 1900), expected)
+    assert asked[3:] == [range(1700, 1900)]
+
+    def failing(rows, dim, dtype):
+        opt.params[0].base[rows.start:rows.stop] = 7
+        raise ArithmeticError
+
+    for _ in range(2):
+        with pytest.raises(ArithmeticError):
+            opt.resize(0, 1950, init=failing)
+    assert_array_equal(opt.resize(0, 1910)[1900:], by_number(range(1900, 1910), 3, np.float32))
 
 
 def test_an_init_fills_many_rows_in_blocks_of_their_numbers(monkeypatch):

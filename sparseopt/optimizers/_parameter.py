@@ -41,6 +41,7 @@ class Parameter:
         self.title = title              # the name in error messages
         self.what = f"gradient of {title}" if title else "gradient"
         self.init_of_it = f"init of {title}" if title else "init"
+        self.n_rows_of_it = f"n_rows of {title}" if title else "n_rows"
         self.rows_of_it = f"rows of {title}" if title else "rows"
         self.table = table
         self.shape, self.dtype = table.shape, table.dtype       # copies, because a user can assign table.shape
@@ -104,6 +105,7 @@ class Parameter:
 
         The changes are updates of dicts, and attributes. New rows are written where no array has had rows.
         """
+        self.sweep.check_in_place()
         old, rooms = self.shape[0], self.rooms
         by_row = {"": self.table, **{name: self.state[name] for name in self.by_row}}
         if n_rows <= old:
@@ -111,23 +113,22 @@ class Parameter:
         else:
             if rooms is None or rooms[""].n_rows != old or n_rows > rooms[""].capacity:
                 rooms, by_row = self._moved(by_row, n_rows)
-            for room in rooms.values():
-                room.open(old, n_rows)
+            for name in self.by_row:
+                rooms[name].open(old, n_rows)
+            rooms[""].fill(self.init_of_it, old, n_rows, init)
             by_row = {name: array.base[:n_rows] for name, array in by_row.items()}
         table = by_row.pop("")
         state = {**self.state, **by_row}
-        if n_rows > old:
-            init = rooms[""].init if init is None else init
-            if init is not None:
-                _reserve.fill(self.init_of_it, table, old, init)
-            if self.sweep.history is not None or init_state is not None:
-                self._begin(table[old:], {name: array[old:] for name, array in by_row.items()}, init_state)
+        if n_rows > old and (self.sweep.history is not None or init_state is not None):
+            self._begin(table[old:], {name: array[old:] for name, array in by_row.items()}, init_state)
         sweep = self._bound(type(self.sweep), table, state, self.sweep.missed)
         for name in ("count", "history", "missed", "last_hyper"):
             setattr(sweep, name, getattr(self.sweep, name))
         changes = [(self, "table", table), (self, "shape", table.shape), (self, "sweep", sweep), (self, "rooms", rooms)]
-        if rooms is not None and (n_rows > old or rooms[""].n_rows == old):
-            changes.append((rooms[""], "n_rows", n_rows))
+        if n_rows > old:
+            changes += [(rooms[""], "n_rows", n_rows), (rooms[""], "seen", max(n_rows, rooms[""].seen))]
+        elif rooms is not None and rooms[""].n_rows == old:
+            changes += [(rooms[""], "n_rows", n_rows), (rooms[""], "filled", 0)]
         return (table, *state.values()), [(self.state, by_row), (self.tables, {self.name: table})], changes
 
     def _moved(self, by_row, n_rows):

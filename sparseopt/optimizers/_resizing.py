@@ -82,8 +82,7 @@ class Resizable(Resumable):
         return self._counts.alone(self._resize, name, n_rows, init)
 
     def _resize(self, name, n_rows, init, more_updates=(), more_attributes=()):
-        self._check_kept()
-        work = [(parameter, at_least(f"n_rows{of(parameter)}", wanted, 0), one)
+        work = [(parameter, at_least(parameter.n_rows_of_it, wanted, 0), one)
                 for parameter, wanted, one in self._by_name(name, "n_rows", n_rows, init)]
         arrays, updates, attributes = {}, [*more_updates], [*more_attributes]
         for parameter, wanted, one in work:
@@ -94,7 +93,7 @@ class Resizable(Resumable):
         if updates or attributes:
             before = [(parameter, parameter.shape[0], parameter.arrays()) for parameter, _, _ in work]
             written = [array for one in self._parameters.values() for array in arrays.get(one.name) or one.arrays()]
-            self._check_kept()                  # once more after an init, which may be anyone's code
+            self._check_kept()                  # after an init, which may be anyone's code
             adopt([], updates, [*attributes, (self, "_written", tuple(written))])
             for parameter, old, _ in before:    # which has kept all arrays until here: freeing one may run code, too
                 parameter.give_back(old)
@@ -137,7 +136,6 @@ class Resizable(Resumable):
         self._counts.alone(self._reset, name, rows, init)
 
     def _reset(self, name, rows, init, attributes=()):
-        self._check_kept()
         work = []
         for parameter, numbers, one in self._by_name(name, "rows", rows, init):
             numbers = row_numbers(numbers, parameter.rows_of_it).astype("int64")        # a copy of its own
@@ -180,7 +178,3 @@ def reset_with(optimizer: Resizable, rows: Mapping[Any, Any], init: Inits | None
                attributes: Sequence[tuple[Any, str, Any]]) -> None:
     """Make rows new and set attributes, all at once; see `adopt`."""
     optimizer._counts.alone(optimizer._reset, rows, None, init, attributes)
-
-
-def of(parameter):
-    return f" of {parameter.title}" if parameter.title else ""
