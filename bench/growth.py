@@ -47,8 +47,8 @@ def main():
 def grow(first, last, touched, init, options):
     """Return the seconds of the processor that three optimizers take: with all rows, and growing in two ways."""
     shape, seconds = (last, options.dim), [0.0] * 3
-    tables = [so.reserve(shape, n_rows=last, init=init or so.init.Constant()), so.reserve(shape, n_rows=first, init=init),
-              so.zeros((first, options.dim))]
+    tables = [so.reserve(shape, n_rows=last, init=init or so.init.Constant()),
+              so.reserve(shape, n_rows=first, init=init), so.zeros((first, options.dim))]
     if init is not None:
         tables[2][...] = init(range(first), options.dim)
     optimizers = [getattr(so, options.optimizer)({"table": table}, lr=1e-3, missed=options.missed, num_threads=1)
