@@ -28,7 +28,7 @@ from ._rows import Init, Rows
 from ._text import escaped, listed, shown
 from ._typing import FilePath, Floats, Self
 from .gradients import Gradient, MatmulGradient, row_numbers
-from .optimizers import Optimizer, alike, number_rows, while_held
+from .optimizers import Optimizer, alike, load_with, number_rows, while_held
 
 try:
     import fcntl
@@ -385,10 +385,9 @@ class _Disk:
             if "step" in table.keys:
                 new.state[name]["step"][:1] = last      # the count that `load_state_dict` finds
             table.reserved = table.n_bytes
-        new.load_state_dict(state)
-        for table in tables.values():
             table.cache.all_written()
-        self._core = core
+        new.metadata = dict(self.metadata)              # with the maps of ids that are filled anew
+        load_with(new, state, [(self, "_core", core)])
 
 
 class DiskTables(_Disk):

@@ -196,6 +196,20 @@ def test_a_run_goes_on_from_a_checkpoint_and_from_memory(tmp_path, source, step_
         assert saved(tmp_path, tables) == saved(tmp_path, ours, "other")
 
 
+def test_a_map_of_ids_travels_with_a_table_and_is_filled_by_a_load(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    with on_disk(tmp_path, so.Adam, 40, 2, lr=0.1) as table:
+        ids = table.metadata["ids"] = so.IdMap("str")
+        ids.rows(["a", "b"])
+        table.save(path)
+        ids.rows(["c"])
+        in_memory = table.optimizer()
+        table.load(path)
+        assert table.metadata["ids"] is ids
+        assert list(ids) == list(so.load(path).metadata["ids"]) == ["a", "b"]
+        assert list(in_memory.metadata["ids"]) == ["a", "b", "c"]
+
+
 def test_rows_that_nobody_has_changed_start_as_in_memory(tmp_path):
     hyper = dict(lr=0.1, initial_accumulator_value=0.25)
     with on_disk(tmp_path, so.Adagrad, 1000, 3, **hyper) as table:

@@ -1,8 +1,8 @@
 """The registry of optimizers: a new one is its file beside this one, its import and its name in `__all__`.
 
-`CHECKS`, `Gradients`, `OPTIMIZERS`, `STRUCTURES`, `Part`, `Staged`, `alike`, `arranged`, `number_rows`, `reset_with`,
-`resize_with`, `set_parts`, `while_held` and some names of `_options` are for the rest of the package, which touches no
-private attribute of an optimizer.
+`CHECKS`, `Gradients`, `OPTIMIZERS`, `STRUCTURES`, `Part`, `Staged`, `alike`, `arranged`, `load_with`, `number_rows`,
+`reset_with`, `resize_with`, `set_parts`, `while_held` and some names of `_options` are for the rest of the package,
+which touches no private attribute of an optimizer.
 """
 
 from ._base import Optimizer
@@ -16,6 +16,7 @@ from ._parameter import Part as Part
 from ._resizing import reset_with as reset_with
 from ._resizing import resize_with as resize_with
 from ._resuming import alike as alike
+from ._resuming import load_with as load_with
 from ._resuming import number_rows as number_rows
 from ._resuming import while_held as while_held
 from ._staged import Staged as Staged

@@ -114,7 +114,7 @@ class Resumable(UpdateRule, TakesOptions):
         """
         self._counts.alone(self._load_state_dict, state_dict)
 
-    def _load_state_dict(self, state_dict):
+    def _load_state_dict(self, state_dict, attributes=()):
         ours = self._without_history()
         check_form(state_dict, ours)
         copies = matched_arrays(state_dict, ours)
@@ -130,7 +130,7 @@ class Resumable(UpdateRule, TakesOptions):
         for name, parameter in self._parameters.items():
             changes.append((parameter, "made_for", groups[parameter.group_index]))
             changes += parameter.changes_of_count(state_dict["state"][name], histories.get(name))
-        adopt(copies, list(zip(self.param_groups, groups, strict=True)), changes)
+        adopt(copies, list(zip(self.param_groups, groups, strict=True)), [*changes, *attributes])
 
     def _loaded_metadata(self, theirs):
         """Return changes for `adopt`. A map of ids is copied, into our map if we have one under its key."""
@@ -278,6 +278,11 @@ def while_held(optimizer: Resumable, use: Callable[[dict[str, Any], str], _Resul
     `structure` is as `alike` takes it.
     """
     return optimizer._counts.alone(lambda: use(optimizer._state_dict(), optimizer._structure.kind))
+
+
+def load_with(optimizer: Resumable, state_dict: Mapping[str, Any], attributes: Sequence[tuple[Any, str, Any]]) -> None:
+    """Call `load_state_dict` and set attributes, all at once; see `adopt`."""
+    optimizer._counts.alone(optimizer._load_state_dict, state_dict, attributes)
 
 
 def number_rows(optimizer: Resumable, name: str | int, numbers: Sequence[int] | Array) -> None:
