@@ -421,6 +421,18 @@ def test_async_pushes_are_steps_of_their_own_and_no_worker_runs_far_ahead():
     assert np.isfinite(tables.optimizer().params["user"]).all()
 
 
+def test_nobody_waits_for_a_worker_that_has_left():
+    tables = sharded.Tables(ROWS, adam, shards=3, workers=2, mode="async")
+    one, other = tables.client(0), tables.client(1)
+    other.push({})
+    other.leave()
+    for _ in range(4):
+        one.exchange({"item": so.RowGradient([1], [1.0])}, {"item": [1]})
+    assert tables.steps == 5
+    with pytest.raises(RuntimeError, match=r'leave is for mode="async"; in sync mode push\({}\) takes part'):
+        sharded.Tables(ROWS, adam).client().leave()
+
+
 def test_one_worker_in_async_mode_has_the_bits_of_one_machine():
     gradients = drawn(0, 1)
     for options in ({}, {"missed": "replay"}, {"nonfinite": "allow"}):

@@ -199,6 +199,27 @@ def tables_on_disk(folder: Path) -> None:
     tables.close()
 
 
+def shards(folder: Path) -> None:
+    rows = {"item": so.sharded.Rows(10, 2), "bias": so.Rows(10, None)}
+    with so.sharded.Tables(rows, lambda tables: so.Adam(tables, lr=0.1), shards=2, workers=2, folder=folder) as tables:
+        clients: list[so.sharded.Client] = [tables.client(worker) for worker in range(tables.workers)]
+        clients[0].push({"item": so.RowGradient([1], np.ones((1, 2))), "bias": None})
+        found: dict[str, npt.NDArray[np.float32 | np.float64]] = clients[1].exchange({}, {"item": [1, 1]})
+        print(found["item"].mean(), clients[1].worker, clients[1].pull({"bias": np.array([3])})["bias"])
+
+        def gradients_of(client: so.sharded.Client, step: int, worker: int) -> tuple[dict[str, so.RowGradient], int]:
+            return {"item": so.RowGradient([step], client.pull({"item": [step]})["item"])}, worker
+
+        tables.fit(gradients_of, steps=2, checkpoint_every=2, callback=lambda steps, reports: reports[0] == 5)
+        print(tables.save().name, tables.rows["item"].dim, tables.metadata, tables)
+        opt: so.Optimizer = tables.optimizer()
+    again = so.sharded.load(folder, so.Adam, shards=3, workers=1)
+    again.load(opt)
+    again.push({"item": so.RowGradient([1], np.ones((1, 2)))})
+    print(again.steps, again.shards, again.restore(), again.pull({"item": range(10)})["item"].shape)
+    again.close()
+
+
 def pairs(seed: np.random.Generator) -> float:
     P, Q, b = so.normal((4, 8), seed=seed), so.normal((6, 8), seed=seed), so.zeros(6)
     opt, seen = so.Adagrad([P, Q, b], lr=0.1), sp.csr_array(np.eye(4, 6))
@@ -400,6 +421,7 @@ def main(folder: Path) -> None:
     made_by_number()
     keys_and_rows()
     tables_on_disk(folder)
+    shards(folder / "shards")
     pairs(seed)
     samples(seed)
     loops(folder)

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._kernels import rowplan
 from .._text import listed, shown
-from .._typing import Array
+from .._typing import Floats
 from ..embedding import gather
 from ..gradients import Gradient, entries, row_numbers
 
 _OTHERS = "the gradients of other workers"
 
 
-class Lost(Exception):
+class Lost(RuntimeError):
     """Shards or workers have died: their numbers."""
 
     def __init__(self, shards=(), workers=()):
@@ -135,34 +136,123 @@ def take_step(link, about, n_shards, run, turn, workers, first=None, last=None, 
 
 
 class Client:
-    """One worker's access to sharded tables: see `Tables.client`.
+    """One worker's access to sharded tables; `Tables.client` and `fit` make it.
 
-    It can be pickled. A copy in another process counts as another client.
+    It can be pickled. A pickled copy is another client, and a worker has one client. So only one of them may push.
+
+    In sync mode, a push waits on the shards until all workers have pushed. The last of these calls takes the step. A
+    pull after a push waits for that step. If no other thread or process could push, it raises RuntimeError.
+
+    Attributes
+    ----------
+    worker : int
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> tables = so.sharded.Tables({"item": so.Rows(10, None)}, lambda tables: so.SGD(tables, lr=0.5), shards=2)
+    >>> client = tables.client()
+    >>> client.pull({"item": [7]})["item"]
+    array([0.], dtype=float32)
+    >>> client.exchange({"item": so.RowGradient([7], [1.0])}, {"item": [7, 2]})["item"]
+    array([-0.5,  0. ], dtype=float32)
     """
 
-    def __init__(self, link, layout, about, run, worker, in_fit=False):
+    def __init__(self, link: Any, layout: Any, about: Mapping[str, Any], run: str, worker: int,
+                 in_fit: bool = False) -> None:
         self.worker: int = worker
         self._link, self._layout, self._about, self._run, self._in_fit = link, layout, about, run, in_fit
         self._what = {name: (f"rows of {shown(name)}", f"gradient of {shown(name)}") for name in layout.rows}
         self._turn = None
         self._token, self._sent = secrets.token_hex(8), 0
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Client, (self._link, self._layout, self._about, self._run, self.worker, self._in_fit)
 
-    def pull(self, rows: Mapping[str, Any]) -> dict[str, Array]:
+    def pull(self, rows: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
+        """Return copies of rows, after the steps of all gradients that this worker has pushed.
+
+        Parameters
+        ----------
+        rows : mapping from str to array of integers
+            Rows may repeat, in any order. Under missed="replay" they are caught up first.
+
+        Returns
+        -------
+        dict of str to array
+            Of shape (k, dim), or (k,) for a table of one dimension.
+
+        Raises
+        ------
+        TypeError, KeyError, IndexError
+            If the rows are not those of the tables.
+        RuntimeError
+            If a shard has died, if the tables have begun another run since this client was made, or if the call would
+            wait for ever.
+        """
         parts, back = self._split_rows(rows)
         return self._assembled(self._link.wait(self._pulls(parts, self._now()), _OTHERS), back)
 
-    def read(self, rows: Mapping[str, Any]) -> dict[str, Array]:
+    def leave(self) -> None:
+        """Say that this worker takes no more steps, so that others do not wait for it in async mode.
+
+        In sync mode every worker takes part in every step: push an empty mapping instead.
+
+        Raises
+        ------
+        RuntimeError
+            In sync mode.
+        """
+        if self._layout.mode == "sync":
+            raise RuntimeError('leave is for mode="async"; in sync mode push({}) takes part with nothing')
+        every = range(self._layout.shards)
+        self._link.call({shard: [("leave", (self._run, (self.worker,)))] for shard in every})
+
+    def _read(self, rows):
         """Return rows as they are now, whatever waits."""
         parts, back = self._split_rows(rows)
         return self._assembled(self._link.call(per_shard([("read", (self._run, part)) for part in parts])), back)
 
     def push(self, gradients: Mapping[str, Gradient | None]) -> None:
+        """Send gradients for the next step. An empty mapping takes part with nothing.
+
+        Parameters
+        ----------
+        gradients : mapping from str to gradient
+            As in `Optimizer.step`.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError, IndexError
+            If a gradient does not fit its table. Nothing has been sent then.
+        ValueError
+            By the call that takes the step, as `Optimizer.step`. The gradients of all workers for this step are then
+            dropped, and all shards are as before.
+        RuntimeError
+            As `pull`; also within `fit`, which pushes what `gradients_of` returns.
+        """
         self._push(gradients, None)
 
-    def exchange(self, gradients: Mapping[str, Gradient | None], next_rows: Mapping[str, Any]) -> dict[str, Array]:
+    def exchange(self, gradients: Mapping[str, Gradient | None],
+                 next_rows: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
+        """Push gradients, and pull the rows for the next step, in as few round trips as possible.
+
+        Parameters
+        ----------
+        gradients
+            As in `push`.
+        next_rows
+            As in `pull`.
+
+        Returns
+        -------
+        dict of str to array
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError, IndexError, RuntimeError
+            As `push` and `pull`.
+        """
         parts, back = self._split_rows(next_rows)
         found = self._push(gradients, parts)
         if found is None:
@@ -183,7 +273,7 @@ class Client:
         return take_step(self._link, self._about, layout.shards, self._run, turn, tuple(range(layout.workers)),
                          last=last, certain=False)
 
-    def send(self, gradients):
+    def _send_all(self, gradients):
         """Send gradients to all shards. In async mode also take the step."""
         turn, pushes = self._now(), self._pushes(gradients)
         if self._layout.mode == "async":
@@ -361,5 +451,5 @@ class Worker:
         if not isinstance(gradients, Mapping):
             raise TypeError(f"gradients_of returned {shown(made)} for worker {worker} at step {step}; it must return a "
                             "mapping of gradients, a pair of such a mapping and a report, or None")
-        self.client.send(gradients)
+        self.client._send_all(gradients)
         return True, report

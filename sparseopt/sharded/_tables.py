@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy.typing as npt
+
 from .._checks import at_least, one_of
 from .._kernels.atomic import adopt
 from .._rows import Rows
 from .._text import escaped, listed, shown
-from .._typing import Array, FilePath, Self
+from .._typing import FilePath, Floats, Self
 from ..gradients import Gradient
 from ..optimizers import Optimizer, Part, while_held
 from . import _checkpoints
@@ -31,6 +33,89 @@ ENGINES = {"local": LocalEngine, "ray": _ray}
 
 
 class Tables:
+    r"""Tables by name whose rows are spread over shards, with one optimizer. It is a store, as `so.DiskTables` is.
+
+    Row r stands on shard ``r % shards``. Each worker reads rows with `Client.pull`, and sends gradients with
+    `Client.push`; `fit` does this for workers of its own. With more shards there is room for more rows. A step is not
+    faster, because rows and gradients travel.
+
+    Parameters
+    ----------
+    rows : mapping from str to Rows
+        How the tables are made. The same starting values stand on any number of shards.
+    optimizer : callable
+        From a mapping of arrays by name to an `Optimizer` of these arrays. Each shard calls it for its own rows.
+    shards, workers : int
+        1 or more.
+    engine : "local" or "ray"
+        "local" has all shards and workers in this process. "ray" has each one in a process of its own, on the machines
+        of a Ray cluster, or on this machine (extra `sharded`).
+    mode : "sync" or "async"
+        In "sync", a step has the gradients of all workers, in the order of the workers. In "async", each push is a step
+        of its own, and each shard takes it when it arrives.
+    staleness : int
+        How many steps a worker may be ahead of the slowest one in "async", 0 or more.
+    combine : "worker" or "none"
+        "worker" sends the sum of each worker's repeated rows. "none" sends all of them, in "sync" for the bits of one
+        machine with any number of workers. The Notes say more.
+    folder : None, str or path
+        Where checkpoints are written, for `save`, and to go on after a shard has died. Every shard must reach it. It
+        must not hold checkpoints of other tables.
+    keep : int
+        How many checkpoints stay there, 1 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not as described above, or `folder` has a checkpoint: see `so.sharded.load`.
+    ImportError
+        If engine is "ray", and the package ray is missing.
+
+    Attributes
+    ----------
+    rows : dict of str to Rows
+    metadata : dict
+        Anything that JSON can hold and that should travel with a checkpoint.
+
+    Notes
+    -----
+    Let a machine take each step with the gradients of all workers, one after the other.
+
+    ==========================  =================================================================
+    setting                     weights, state and counts
+    ==========================  =================================================================
+    combine="none"              the bits of that machine
+    combine="worker"            the bits depend on the number of workers, not on that of shards;
+                                with one worker they are those of that machine
+    max_grad_norm               as above, but the norm's last bits depend on the number of shards
+    mode="async"                no promise of bits
+    ==========================  =================================================================
+
+    After an error or a signal, all shards are as before the step or as after.
+
+    ==============  ================================================  ==========================================
+    what dies       sync                                              async
+    ==============  ================================================  ==========================================
+    a worker        a new one does the step again                     a new one goes on with its next step
+    a shard         all shards go back to the last checkpoint, and    this shard goes back to the last checkpoint,
+                    the workers do the steps since then again         and the others go on
+    a shard,        `fit` raises RuntimeError                         `fit` raises RuntimeError
+    no `folder`
+    ==============  ================================================  ==========================================
+
+    Examples
+    --------
+    >>> import numpy as np, sparseopt as so
+    >>> rows = {"item": so.Rows(1000, 2)}
+    >>> with so.sharded.Tables(rows, lambda tables: so.Adam(tables, lr=0.1), shards=4, workers=2) as tables:
+    ...     def gradients_of(client, step, worker):
+    ...         values = client.pull({"item": [step, 999]})["item"]
+    ...         return {"item": so.RowGradient([step, 999], values - [[1.0, -1.0]] * 2)}
+    ...     tables.fit(gradients_of, steps=3)
+    ...     tables.steps, tables.pull({"item": [999]})["item"].round(2)
+    (3, array([[ 0.3, -0.3]], dtype=float32))
+    """
+
     def __init__(self, rows: Mapping[str, Rows], optimizer: Callable[[Mapping[str, Any]], Optimizer], *,
                  shards: int = 1, workers: int = 1, engine: str = "local", mode: Literal["sync", "async"] = "sync",
                  staleness: int = 0, combine: Literal["none", "worker"] = "worker", folder: FilePath | None = None,
@@ -67,14 +152,17 @@ class Tables:
 
     @property
     def workers(self) -> int:
+        """The number of workers."""
         return self._layout.workers
 
     @property
     def shards(self) -> int:
+        """The number of shards."""
         return self._layout.shards
 
     @property
     def steps(self) -> int:
+        """The number of steps taken; in async mode that of the shard that took most."""
         self._settle()
         return max(about["steps"] for about in self._each("about", self._run))
 
@@ -120,6 +208,27 @@ class Tables:
             self._begin_run()
 
     def restore(self) -> int:
+        """Replace shards that died outside a fit, and go back to the last checkpoint, as `fit` does by itself.
+
+        If all shards are alive, the rows stay as they are. Clients must be made anew.
+
+        Returns
+        -------
+        int
+            The number of steps taken.
+
+        Raises
+        ------
+        RuntimeError
+            If shards died, and there is no `folder`.
+
+        Examples
+        --------
+        >>> import sparseopt as so
+        >>> tables = so.sharded.Tables({"item": so.Rows(10, 2)}, so.SGD, shards=2)
+        >>> tables.restore()
+        0
+        """
         if self._engine is None:
             raise RuntimeError("these tables are closed")
         try:
@@ -143,6 +252,32 @@ class Tables:
     # Clients.
 
     def client(self, worker: int = 0) -> Client:
+        """Return a worker's access to the shards, for loops of one's own. It can be pickled.
+
+        With engine "ray" it works in any process of the cluster. A later `fit`, `load` or `restore` ends it.
+
+        Parameters
+        ----------
+        worker : int
+            From 0 to `workers` - 1. Each worker has one client.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such worker.
+
+        Examples
+        --------
+        >>> import numpy as np, sparseopt as so
+        >>> tables = so.sharded.Tables({"item": so.Rows(10, 2)}, so.SGD, shards=2, workers=2)
+        >>> one, other = tables.client(0), tables.client(1)
+        >>> one.push({"item": so.RowGradient([3], np.ones((1, 2)))})
+        >>> tables.steps                                     # it waits for the other worker
+        0
+        >>> other.push({})
+        >>> tables.steps
+        1
+        """
         self._settle()
         if at_least("worker", worker, 0) >= self.workers:
             raise ValueError(f"worker is {worker}; it must be from 0 to {self.workers - 1}")
@@ -151,10 +286,58 @@ class Tables:
     def _new_client(self, worker, in_fit=False):
         return Client(self._engine.link, self._layout, self._about, self._run, worker, in_fit)
 
-    def pull(self, rows: Mapping[str, Any]) -> dict[str, Array]:
-        return self._own_client().read(rows)
+    def pull(self, rows: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
+        """Return copies of rows as they are now, whatever workers have sent for the next step.
+
+        Parameters
+        ----------
+        rows : mapping from str to array of integers
+            Rows may repeat, in any order. Under missed="replay" they are caught up first.
+
+        Returns
+        -------
+        dict of str to array
+            Of shape (k, dim), or (k,) for a table of one dimension.
+
+        Raises
+        ------
+        TypeError, KeyError, IndexError
+            If the rows are not those of the tables.
+        RuntimeError
+            If a shard has died, or the tables are closed.
+
+        Examples
+        --------
+        >>> import sparseopt as so
+        >>> tables = so.sharded.Tables({"item": so.Rows(10, 2, init=so.init.Constant(1.0))}, so.SGD, shards=2)
+        >>> tables.pull({"item": [9, 0]})["item"].shape
+        (2, 2)
+        """
+        return self._own_client()._read(rows)
 
     def push(self, gradients: Mapping[str, Gradient | None]) -> None:
+        """Take a step, as the one worker of these tables.
+
+        Parameters
+        ----------
+        gradients : mapping from str to gradient
+            As in `Optimizer.step`.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError, IndexError
+            As `Optimizer.step`. All shards are then as before.
+        RuntimeError
+            If there are several workers: each pushes through its client. Also if a shard has died.
+
+        Examples
+        --------
+        >>> import sparseopt as so
+        >>> tables = so.sharded.Tables({"item": so.Rows(10, None)}, lambda tables: so.SGD(tables, lr=0.5), shards=2)
+        >>> tables.push({"item": so.RowGradient([3, 3], [1.0, 1.0])})
+        >>> tables.pull({"item": [3]})["item"]
+        array([-1.], dtype=float32)
+        """
         if self.workers > 1:
             raise RuntimeError(f"push is for tables with one worker, and these have {self.workers}; each worker pushes "
                                "through its client")
@@ -170,6 +353,45 @@ class Tables:
 
     def fit(self, gradients_of: Callable[..., Any], steps: int | None = None, *, checkpoint_every: int | None = None,
             callback: Callable[[int, list[Any]], Any] | None = None) -> None:
+        """Take steps with the gradients that `gradients_of(client, step, worker)` returns for each worker.
+
+        Parameters
+        ----------
+        gradients_of : callable
+            It reads rows by `client.pull`. It returns a mapping of gradients, or a pair of these and a small report, or
+            None if the worker has no more steps. `step` is the number of steps taken before; in async mode, the number
+            before this fit plus the worker's own steps in it. After a failure it may be called again for an earlier
+            step, and must be able to do that step again. With engine "ray" it is pickled, by cloudpickle.
+        steps : None or int
+            How many steps to take at most, in async mode each worker. None goes on until every worker returns None.
+        checkpoint_every : None or int
+            Save whenever `tables.steps` is a multiple of this number.
+        callback : None or callable
+            Called in this process after each step, as ``callback(steps, reports)``, with a list of one report for each
+            worker. In async mode a step has the report of one worker, and None for the others. A true result ends the
+            fit. After a failure, steps that are done again are told again.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter or a result is not as described above.
+        RuntimeError
+            If a shard has died, and there is no `folder`.
+        Exception
+            What `gradients_of`, `callback` or a step raises. The step is then dropped on all shards.
+
+        Examples
+        --------
+        >>> import numpy as np, sparseopt as so
+        >>> tables = so.sharded.Tables({"item": so.Rows(10, None)}, lambda tables: so.SGD(tables, lr=0.5), workers=2)
+        >>> def gradients_of(client, step, worker):
+        ...     return ({"item": so.RowGradient([worker], [1.0])}, worker) if step < 2 else None
+        >>> tables.fit(gradients_of, callback=lambda steps, reports: print(steps, reports))
+        1 [0, 1]
+        2 [0, 1]
+        >>> tables.pull({"item": [0, 1, 2]})["item"]
+        array([-1., -1.,  0.], dtype=float32)
+        """
         if not callable(gradients_of):
             raise TypeError(f"gradients_of is {shown(gradients_of)}; it must be a callable")
         if callback is not None and not callable(callback):
@@ -194,6 +416,28 @@ class Tables:
     # Checkpoints.
 
     def save(self) -> Path:
+        """Write a checkpoint into `folder`, and return its path. `so.sharded.load` reads the newest.
+
+        It has a file for each shard, which `so.load` reads too, and a manifest. The manifest is written last. So after
+        a kill at any moment the last complete checkpoint is there. Older ones than the newest `keep` are removed.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no folder; or as `so.save`.
+        OSError
+            If a file cannot be written.
+        RuntimeError
+            If a shard has died.
+
+        Examples
+        --------
+        >>> import os, tempfile, sparseopt as so
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tables = so.sharded.Tables({"item": so.Rows(10, 2)}, so.SGD, shards=2, folder=folder)
+        ...     sorted(os.listdir(tables.save()))
+        ['manifest.json', 'shard-0-of-2.safetensors', 'shard-1-of-2.safetensors']
+        """
         self._need_folder("save")
         self._settle()
         return self._save()
@@ -217,6 +461,17 @@ class Tables:
             raise ValueError(f"{what} needs a folder; hand one in when the tables are made")
 
     def optimizer(self) -> Optimizer:
+        """Return an optimizer in memory with copies of all rows and of all state, for `so.save` or to train on.
+
+        Examples
+        --------
+        >>> import numpy as np, sparseopt as so
+        >>> tables = so.sharded.Tables({"item": so.Rows(10, 2)}, so.Adam, shards=3)
+        >>> tables.push({"item": so.RowGradient([7], np.ones((1, 2)))})
+        >>> opt = tables.optimizer()
+        >>> opt.params["item"].shape, opt.state["item"]["step"]
+        ((10, 2), array([0, 0, 0, 0, 0, 0, 0, 1, 0, 0], dtype=int32))
+        """
         self._settle()
         parts = {name: Part(0, 1, rows.n_rows) for name, rows in self.rows.items()}
         pieces = ((shard, self.shards, *self._each("state", self._run, shards=[shard])[0])
@@ -226,6 +481,29 @@ class Tables:
         return whole
 
     def load(self, optimizer: Optimizer) -> None:
+        """Take over the rows, the state and the whole run of an optimizer in memory that has the same tables.
+
+        Clients must be made anew. While this goes on, shards take twice their memory.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            Of any class. Its hyper-parameters, counts and metadata are taken over too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no optimizer, or its tables have other names, shapes or dtypes. All shards are then as before.
+
+        Examples
+        --------
+        >>> import sparseopt as so
+        >>> opt = so.Adam({"item": so.normal((10, 2), seed=0)}, lr=0.1)
+        >>> tables = so.sharded.Tables({"item": so.Rows(10, 2)}, so.Adam, shards=3)
+        >>> tables.load(opt)
+        >>> bool((tables.pull({"item": range(10)})["item"] == opt.params["item"]).all())
+        True
+        """
         self._settle()
         self._check_alike(optimizer)
         while_held(optimizer, lambda state, structure: self._offer(type(optimizer), state, structure))
@@ -262,6 +540,7 @@ class Tables:
         return (f"Tables({tables}; {self._about['optimizer']}; {said}" + ("; closed)" if self._engine is None else ")"))
 
     def close(self) -> None:
+        """End shards and workers. Rows that no checkpoint has are lost."""
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
@@ -277,6 +556,44 @@ def load(folder: FilePath, optimizer: Callable[[Mapping[str, Any]], Optimizer] |
          shards: int | None = None, workers: int | None = None, engine: str = "local",
          mode: Literal["sync", "async"] | None = None, staleness: int | None = None,
          combine: Literal["none", "worker"] | None = None, keep: int = 2) -> Tables:
+    """Return tables with the rows of the newest complete checkpoint of a folder, on any number of shards.
+
+    Parameters
+    ----------
+    folder : str or path
+        Where `Tables.save` or `Tables.fit` wrote. Further checkpoints go there too.
+    optimizer : None or callable
+        As in `Tables`. It is needed for what no file holds: a learning rate that is a callable from outside
+        `sparseopt.schedules`, or an optimizer of one's own class.
+    shards, workers, mode, staleness, combine
+        As in `Tables`; None stands for what the checkpoint says.
+    engine, keep
+        As in `Tables`.
+
+    Returns
+    -------
+    Tables
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or no complete checkpoint in it.
+    ValueError, OSError
+        If a file of the checkpoint is damaged, missing, or of another checkpoint; or as `so.load`.
+    TypeError, ValueError
+        If a parameter is not as described above.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, sparseopt as so
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tables = so.sharded.Tables({"item": so.Rows(10, 2)}, so.Adam, shards=2, folder=folder)
+    ...     tables.push({"item": so.RowGradient([3], np.ones((1, 2)))})
+    ...     path = tables.save()
+    ...     again = so.sharded.load(folder, shards=5)
+    >>> again.shards, again.steps, again.pull({"item": [3]})["item"].round(3)
+    (5, 1, array([[-0.001, -0.001]], dtype=float32))
+    """
     found = _checkpoints.latest(folder)
     manifest = found.manifest
     chosen = {"shards": shards, "workers": workers, "mode": mode, "staleness": staleness, "combine": combine}
