@@ -14,7 +14,8 @@ import pytest
 
 from sparseopt import checkpoint, cli
 
-SETTINGS = {"ratings": ["--dim", "4", "--batch-size", "200"], "words": ["--dim", "4", "--batch-size", "500"]}
+SETTINGS = {"ratings": ["--dim", "4", "--batch-size", "200"],
+            "words": ["--dim", "4", "--batch-size", "500", "--tokens", "whitespace"]}
 PLACES = [["--shards", "3"], ["--engine", "local"], ["--disk", "."], ["--disk", ".", "--cache-rows", "300"]]
 
 
@@ -112,7 +113,7 @@ def test_a_cache_too_small_for_a_step_ends_with_status_1(capsys):
 
 
 ENGINES = [["--shards", "3", "--workers", "2"], ["--disk", "."],
-           pytest.param(["--engine", "ray", "--shards", "2"], marks=pytest.mark.skipif(
+           pytest.param(["--shards", "2", "--engine", "ray"], marks=pytest.mark.skipif(
                not importlib.util.find_spec("ray"), reason="engine ray needs the package ray"))]
 
 
