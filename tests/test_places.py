@@ -296,3 +296,8 @@ def taken(rows, optimizer):
     store = Store(rows, optimizer)
     store.opt.step({"users": so.RowGradient([0], np.ones((1, 64)))})
     return store
+
+
+def test_vectors_that_shrink_in_a_store_give_the_warning_too():
+    with pytest.warns(UserWarning, match="the vectors have shrunk to almost zero"):
+        ImplicitFactorization(dim=6, epochs=10, regularization=20.0, tables=Store).fit(pairs())

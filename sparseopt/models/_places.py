@@ -21,6 +21,8 @@ from ..gradients import RowGradient
 from ..optimizers import Optimizer, resize_with
 from ._base import Model, Progress
 
+_LOOKED_AT = 1000           # rows of a store that are enough to see how large its vectors are
+
 MakeTables = Callable[[Mapping[str, Rows], Callable[[Mapping[str, np.ndarray]], Optimizer]], Store]
 
 
@@ -246,10 +248,14 @@ class Placed(Model):
                     {name: one.init for name, one in rows.items()}, updates,
                     [(self, name, value) for name, value in known.items()])
 
-    def _pulled(self, name, rows):
-        """Return rows of a table, as they are now."""
+    def _some_rows(self, name, rows):
+        """Return rows of a table as they are now; of a store, about a thousand of these rows."""
         store = vars(self).get("store_")
-        return self.optimizer_.params[name][rows] if store is None else store.pull({name: rows})[name]
+        if store is None:
+            return self.optimizer_.params[name][rows]
+        rows = rows[::max(1, len(rows) // _LOOKED_AT)]
+        # A store on a disk can pull as many rows together as a step reads, which is not known here.
+        return np.concatenate([store.pull({name: some})[name] for some in np.split(rows, range(8, len(rows), 8))])
 
     def _n_rows(self, name):
         store = vars(self).get("store_")

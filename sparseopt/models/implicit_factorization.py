@@ -20,7 +20,6 @@ _ALL = 1 << 14              # up to this number of items, softmax uses all items
 _BATCH = 1 << 12
 # Scores of users that differ less, by their standard deviation, say nothing of the user.
 _COLLAPSED = {"softmax": 0.02, "square": 1e-3}
-_LOOKED_AT = 1 << 16        # vectors that are enough to see whether they have shrunk
 _LEAST_STEPS = 8            # of an epoch of softmax and square: with fewer, a small data set trains too little
 # The values of parameters that are None, and the standard deviation of the product of two new vectors.
 _DEFAULTS = {
@@ -406,7 +405,7 @@ class ImplicitFactorization(Recommender):
 
     def _warn_if_useless(self, X):
         with_pairs = {"users": np.diff(X.indptr) > 0, "items": np.bincount(X.indices, minlength=X.shape[1]) > 0}
-        squares = [np.mean(self._pulled(name, np.flatnonzero(rows)[:_LOOKED_AT])**2, dtype=np.float64)
+        squares = [np.mean(self._some_rows(name, np.flatnonzero(rows))**2, dtype=np.float64)
                    for name, rows in with_pairs.items()]
         if len(self.loss_curve_) >= 5 and np.sqrt(self.dim * np.prod(squares)) < _COLLAPSED.get(self.loss, 0):
             warnings.warn("the vectors have shrunk to almost zero, so all users get the same recommendations. "
