@@ -222,6 +222,67 @@ def test_a_history_restarts_by_the_size_of_the_whole_table(monkeypatch):
     assert_same(tables.optimizer(), opt)
 
 
+# On a disk.
+
+@pytest.mark.parametrize("options", [{}, {"step_count": "global"}, {"nonfinite": "allow"}])
+def test_shards_on_a_disk_have_the_bits_of_one_machine(options, tmp_path):
+    def make(tables):
+        return so.NAdam(tables, lr=0.1, **options)
+
+    gradients = drawn(0, 3, steps=8)
+    expected = one_machine(make, gradients)
+    for shards, cache in ((1, 19), (2, 10), (7, 4)):
+        folder = tmp_path / str(shards)
+        with sharded.Tables(ROWS, make, shards=shards, workers=3, combine="none", disk=tmp_path, folder=folder,
+                            cache_rows={"user": cache, "item": 8}) as tables:
+            tables.metadata["epoch"] = 3
+            tables.fit(of(gradients), steps=5,
+                       callback=lambda step, reports, tables=tables: tables.pull({"user": [step, 20]}) and False)
+            tables.save()
+            tables.fit(of(gradients))
+            assert_same(tables.optimizer(), expected)
+        for then, disk in ((shards, tmp_path), (3, tmp_path), (4, None)):
+            with sharded.load(folder, make, shards=then, disk=disk) as again:
+                assert again.metadata == {"epoch": 3}
+                again.fit(of(gradients))
+                assert_same(again.optimizer(), expected)
+    with sharded.Tables(ROWS, make, shards=3, disk=tmp_path) as tables:
+        tables.load(expected)
+        assert_same(tables.optimizer(), expected)
+
+
+def test_shards_on_a_disk_take_a_step_all_or_none(tmp_path):
+    gradients = drawn(0, 1)
+    bad = so.RowGradient([4, 17], np.array([[1, 1, 1], [1, np.nan, 1]], np.float32))
+    for options in ({}, {"nonfinite": "allow"}):
+        def make(tables, options=options):
+            return so.Adam(tables, lr=0.1, **options)
+
+        with sharded.Tables(ROWS, make, shards=3, combine="none", disk=tmp_path, cache_rows=7) as tables:
+            tables.fit(of(gradients), steps=2)
+            before = tables.optimizer()
+            assert_same(before, one_machine(make, gradients[:2]))
+            with pytest.raises(ValueError, match="rows come together; cache_rows has room for 7"):
+                tables.push({"item": so.RowGradient([1], [1.0]), "user": np.ones((23, 3), np.float32)})
+            if not options:
+                with pytest.raises(FloatingPointError, match="row 17, column 1"):
+                    tables.push({"user": bad})
+            assert_same(tables.optimizer(), before)
+            tables.fit(of(gradients))
+            assert_same(tables.optimizer(), one_machine(make, gradients))
+
+
+def test_a_read_between_the_check_and_the_step_moves_no_gradient_to_other_rows(tmp_path):
+    tables = sharded.Tables({"a": so.Rows(40, 1)}, lambda tables: so.SGD(tables, lr=1.0), disk=tmp_path, cache_rows=2)
+    shard, run = tables._engine.shards[0], tables._run
+    part = {"a": (np.array([3]), np.ones((1, 1), np.float32))}
+    shard.do([message(tables, 0, 0, 1, part), ("prepare", (run, 0, (0,)))])
+    shard.do([("read", (run, {"a": np.array([7, 8])}))])
+    shard.do([("commit", (run, 0, (0,)))])
+    np.testing.assert_array_equal(np.flatnonzero(tables.optimizer().params["a"]), [3])
+    tables.close()
+
+
 # Two phases.
 
 def test_a_gradient_that_is_not_finite_leaves_all_shards_as_before_and_names_the_row_of_the_whole_table():
@@ -841,6 +902,34 @@ def test_restore_replaces_dead_shards_outside_a_fit(fragile, tmp_path):
     assert_same(tables.optimizer(), one_machine(adam, gradients))
 
 
+def test_a_callback_may_read_and_save_and_no_more(tmp_path):
+    gradients = drawn(0, 2)
+    for mode in ("sync", "async"):
+        tables = sharded.Tables(ROWS, adam, shards=3, workers=2, combine="none", mode=mode, folder=tmp_path / mode)
+        told = []
+
+        def callback(step, reports, tables=tables, told=told):
+            told.append(tables.steps)
+            opt = tables.optimizer()
+            np.testing.assert_array_equal(tables.pull({"user": range(23)})["user"], opt.params["user"])
+            tables.metadata["step"] = step
+            tables.save()
+            assert tables.steps == step
+            for call, name in ((lambda: tables.fit(of(gradients)), "fit"), (tables.client, "client"),
+                               (lambda: tables.load(opt), "load"), (tables.restore, "restore"),
+                               (tables.close, "close")):
+                with pytest.raises(RuntimeError, match=f"{name} was called within fit; a callback may read and save"):
+                    call()
+
+        tables.fit(of(gradients), callback=callback)
+        assert told == list(range(1, len(told) + 1))
+        if mode == "sync":
+            assert_same(tables.optimizer(), one_machine(adam, gradients))
+            again = sharded.load(tmp_path / mode)
+            assert again.metadata == {"step": STEPS}
+            assert_same(again.optimizer(), tables.optimizer())
+
+
 def test_an_error_of_the_users_ends_a_fit_and_drops_the_step():
     gradients = drawn(0, 3)
 
@@ -896,7 +985,7 @@ def test_an_interrupt_anywhere_finds_all_shards_as_before_or_as_after(name, nonf
 
     def numbers(tables):
         rows = tables.pull({"a": range(3)})["a"].tolist()
-        state = [shard.optimizer.state["a"]["momentum_buffer"].tolist() for shard in tables._engine.shards]
+        state = [shard.place.opt.state["a"]["momentum_buffer"].tolist() for shard in tables._engine.shards]
         return rows, state, tables.steps
 
     before, after = made(), made()
@@ -938,6 +1027,8 @@ LAYOUTS = [
     (dict(staleness=1), ValueError, 'staleness is 1 with mode="sync"; it is for mode="async"'),
     (dict(staleness=-1, mode="async"), ValueError, "staleness is -1; it must be an integer of at least 0"),
     (dict(combine="all"), ValueError, "combine is 'all'; it must be 'none' or 'worker'"),
+    (dict(cache_rows=5), ValueError, "cache_rows is 5 without disk"),
+    (dict(disk="/none/such"), OSError, "folder must be an existing folder"),
     (dict(keep=0), ValueError, "keep is 0; it must be an integer of at least 1"),
 ]
 

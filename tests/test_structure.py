@@ -22,8 +22,8 @@ LAYERS = [
     {"init", "optimizers"},
     {"_ids", "_rows", "_samples", "embedding", "schedules"},
     {"_ratings", "checkpoint", "losses", "training"},
-    {"evaluation"},
-    {"_bench", "datasets", "disk", "models", "sharded", "torch"},
+    {"disk", "evaluation"},
+    {"_bench", "datasets", "models", "sharded", "torch"},
     {"cli", "sparseopt"},
 ]
 MOST_COLUMNS = 120

@@ -224,8 +224,6 @@ class Parameter:
         number = int(plan.rows[first])
         if self.numbers is not None:
             number = self.numbers[number]
-        elif self.part is not None:
-            number = self.part.first + self.part.every * number
         raise NonfiniteError(f"{self.what} has {row[column]} at row {number}, column {column}; it must be "
                              'finite (nonfinite="skip" leaves such rows out, "allow" does not look)')
 

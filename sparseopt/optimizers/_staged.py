@@ -17,6 +17,11 @@ class Staged:
         self._optimizer, self._grads, self._steps = optimizer, grads, optimizer.steps
         self._prepared = optimizer._counts.alone(optimizer._prepared, grads)
 
+    @property
+    def taken(self) -> bool:
+        """Whether the step was taken."""
+        return self._optimizer.steps > self._steps
+
     def square_sum(self) -> float:
         """Return the sum of squares of the gradients, repeats summed and rows clipped."""
         updates, _ = self._prepared
@@ -31,7 +36,7 @@ class Staged:
 
     def _commit(self, square_sum):
         optimizer = self._optimizer
-        if optimizer.steps > self._steps:       # a signal came after the step, and before `commit` returned
+        if self.taken:                          # a signal came after the step, and before `commit` returned
             return
         prepared, self._prepared = self._prepared, None
         if prepared is None:                    # a signal came after the updates were scaled
@@ -47,8 +52,7 @@ class Staged:
 def set_parts(optimizer: Optimizer, parts: Mapping[str, Part]) -> None:
     """Say which rows of larger tables the tables of an optimizer hold.
 
-    Errors then have the row numbers of the larger tables. A history under missed="replay" restarts when that of the
-    larger table would, so its rows have the same bits.
+    A history under missed="replay" then restarts when that of the larger table would, so its rows have the same bits.
     """
     for name, part in parts.items():
         optimizer._parameters[name].part = part

@@ -125,6 +125,12 @@ def read(path, number, layout):
     return filled(into, parts, pieces)
 
 
+def own_file(path, number, layout):
+    """Return the file of a shard's own rows, or None if the checkpoint has another number of shards."""
+    found = Saved(Path(path), _checked(Path(path), (Path(path) / "manifest.json").read_text(encoding="utf-8")))
+    return _file(found, number) if found.manifest["shards"] == layout.shards else None
+
+
 def _piece(found, shard, layout):
     optimizer = _opened(found, shard, layout)
     state, structure = while_held(optimizer, lambda *both: both)

@@ -113,7 +113,7 @@ def take_step(link, about, n_shards, run, turn, workers, first=None, last=None, 
     message, square_sum = (run, turn, workers), None
     drop = per_shard([("drop", message)] * n_shards)
     # A single shard itself finds what is wrong before it writes, and knows the whole norm.
-    if not certain or (n_shards > 1 and (about["nonfinite"] == "raise" or about["max_grad_norm"] is not None)):
+    if not certain or (n_shards > 1 and about["asks"]):
         prepare = per_shard([("prepare", message)] * n_shards)
         try:
             sums = link.wait(together(first, prepare), _OTHERS)

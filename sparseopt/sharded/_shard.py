@@ -4,41 +4,17 @@ a) Row r of a table is row r // S of shard r % S.
 b) A turn is one push of a worker. In sync mode, all workers' pushes of a turn make one step. In async mode, each push
    makes a step. `turns` has the next turn of each worker.
 c) A step takes `prepare` and `commit`. `prepare` raises what is wrong, and writes nothing. So all shards can be asked
-   before the first one writes. Without max_grad_norm and nonfinite="raise", `commit` alone does.
+   before the first one writes. In memory without max_grad_norm and nonfinite="raise", `commit` alone does.
 d) Every message says which run it belongs to. A message that comes twice changes nothing. One of another run is
-   refused. A new shard, which replaces a dead one, has no run and refuses all until `make`, `load` or `take`.
+   refused. A new shard, which replaces a dead one, has no run and refuses all until `make` or `load`.
 e) A method that has to wait for another worker returns None, and its caller asks again. A shard has no threads.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import numpy as np
 
-from .. import _memory, checkpoint
 from .._kernels.atomic import adopt
-from .._rows import Rows
-from .._text import listed, shown
-from ..embedding import gather
-from ..gradients import RowGradient, trusted
-from ..optimizers import Optimizer, Part, Staged, alike, set_parts, while_held
-from . import _checkpoints
-
-_BLOCK = 1 << 16                # rows that get starting values together
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What every shard and worker knows."""
-
-    rows: Mapping[str, Rows]
-    optimizer: Callable[[Mapping[str, Any]], Optimizer]
-    shards: int
-    workers: int
-    mode: Literal["sync", "async"] = "sync"
-    staleness: int = 0
-    combine: Literal["none", "worker"] = "worker"
+from ..gradients import trusted
+from . import _checkpoints, _places
 
 
 class UnloadedError(RuntimeError):
@@ -48,9 +24,9 @@ class UnloadedError(RuntimeError):
 class Shard:
     """The rows number, number + S, number + 2 S, ... of all tables. All arguments and results can be pickled."""
 
-    def __init__(self, number: int, layout: Layout) -> None:
+    def __init__(self, number, layout):
         self.number, self.layout = number, layout
-        self.run = self.optimizer = None
+        self.run = self.place = None
 
     def do(self, calls):
         """Call several methods: pairs (name, arguments). Return the results, up to the first None."""
@@ -65,12 +41,11 @@ class Shard:
 
     def make(self, run):
         """Begin a run with first values. Return what the shard says about its optimizer."""
-        optimizer = self._new()
-        return self._begin(run, optimizer)
+        return self._begin(run, _places.new(self.number, self.layout))
 
     def load(self, run, path):
         """Begin a run with the rows of a checkpoint, whatever its number of shards."""
-        return self._begin(run, self._parted(_checkpoints.read(path, self.number, self.layout)))
+        return self._begin(run, _places.loaded(path, self.number, self.layout))
 
     def is_loaded(self):
         return self.run is not None
@@ -78,48 +53,36 @@ class Shard:
     def idle(self, run, steps):
         """Take steps without gradients until `steps` were taken."""
         self._check(run)
-        while self.optimizer.steps < steps:
-            nothing = {name: RowGradient([], rows.start([])) for name, rows in self.layout.rows.items()}
-            self.optimizer.step(nothing)
+        while self.place.opt.steps < steps:
+            self.place.stage({name: _places.nothing(rows) for name, rows in self.layout.rows.items()}).commit()
         return True
 
     def reset(self, run):
         """Begin a run with the rows as they are. Gradients that wait are dropped."""
         if self.run is None:
             raise UnloadedError(f"shard {self.number} was started again and holds no rows")
-        return self._begin(run, self.optimizer)
+        return self._begin(run, self.place)
 
-    def _begin(self, run, optimizer):
+    def _begin(self, run, place):
+        before = self.place
         new = {
-            "run": run, "optimizer": optimizer, "offered": None, "staged": None,
+            "run": run, "place": place, "offered": None, "staged": None,
             "turns": [0] * self.layout.workers,
             "waiting": {},              # by worker: its gradients by table
             "messages": {},             # by worker: the client whose push came last, and the push's number
             "left": set(),              # workers that take no more steps
         }
         adopt([], [], [(self, name, value) for name, value in new.items()])
+        if before is not None and before is not place:
+            before.close()
         return self.about(run)
 
     def about(self, run):
         self._check(run)
-        return {"optimizer": type(self.optimizer).__name__, "steps": self.optimizer.steps,
-                "max_grad_norm": self.optimizer.max_grad_norm, "nonfinite": self.optimizer.nonfinite}
-
-    def _new(self):
-        layout, tables = self.layout, {}
-        for name, rows in layout.rows.items():
-            numbers = range(self.number, rows.n_rows, layout.shards)
-            table = tables[name] = _memory.zeros(rows.shape(len(numbers)), rows.dtype)
-            if rows.init is not None:
-                for start in range(0, len(numbers), _BLOCK):
-                    table[start:start + _BLOCK] = rows.start(numbers[start:start + _BLOCK])
-        return self._parted(made(layout.optimizer, tables))
-
-    def _parted(self, optimizer):
-        layout = self.layout
-        set_parts(optimizer, {name: Part(self.number, layout.shards, rows.n_rows)
-                              for name, rows in layout.rows.items()})
-        return optimizer
+        opt = self.place.opt
+        # Whether all shards must be asked before one of them may take a step.
+        asks = opt.nonfinite == "raise" or opt.max_grad_norm is not None or self.place.moves
+        return {"optimizer": type(opt).__name__, "steps": opt.steps, "nonfinite": opt.nonfinite, "asks": asks}
 
     def _check(self, run):
         if self.run is None:
@@ -139,8 +102,9 @@ class Shard:
     def read(self, run, rows):
         """Return rows by local number, as they are now."""
         self._check(run)
-        opt, params = self.optimizer, self.optimizer.params
-        return {name: gather(params[name], numbers, opt=opt) for name, numbers in rows.items()}
+        if self.place.moves and self.staged is not None and not self.staged[2].taken:
+            self.staged = None
+        return self.place.read(rows)
 
     def pull(self, run, turn, worker, rows):
         """Return rows by local number, for a turn of a worker; None before all steps that they wait for."""
@@ -195,7 +159,7 @@ class Shard:
         if not self.waiting.keys() >= set(workers):
             return None
         self.staged = turn, workers, self._staged(workers)
-        return 0.0 if self.optimizer.max_grad_norm is None else self.staged[2].square_sum()
+        return 0.0 if self.place.opt.max_grad_norm is None else self.staged[2].square_sum()
 
     def commit(self, run, turn, workers, square_sum=None):
         """Take the step of these workers' gradients, in this order. Return how many steps were taken so far.
@@ -210,7 +174,7 @@ class Shard:
                 self.staged = turn, workers, self._staged(workers)
             self.staged[2].commit(square_sum)           # again after a signal, it does nothing
             self.drop(run, turn, workers)
-        return self.optimizer.steps
+        return self.place.opt.steps
 
     def drop(self, run, turn, workers):
         """End the turn of these workers, without a step if there was no `commit`. Return True."""
@@ -232,32 +196,30 @@ class Shard:
                 parts.setdefault(name, []).append(gradient)
         # Optimizers take tables in the order of the gradients, so each worker's order must not count.
         gradients = {name: trusted(*joined(parts[name])) for name in self.layout.rows if name in parts}
-        return Staged(self.optimizer, gradients)
+        return self.place.stage(gradients)
 
     # The whole shard.
 
     def save(self, run, path, metadata):
         """Save a checkpoint of the shard, and return what the manifest says about the file."""
         self._check(run)
-        self.optimizer.metadata = metadata
-        checkpoint.save(path, self.optimizer)
+        self.place.opt.metadata = metadata
+        self.place.save(path)
         return _checkpoints.sum_of(path)
 
     def kept_metadata(self, run):
         self._check(run)
-        return self.optimizer.metadata
+        return self.place.opt.metadata
 
     def state(self, run):
-        """Return the class, the state_dict and the structure of the optimizer."""
+        """Return the class, the state_dict and the structure of an optimizer with all rows of the shard."""
         self._check(run)
-        return while_held(self.optimizer, lambda state, structure: (type(self.optimizer), state, structure))
+        return _places.state_of(self.place)
 
     def offer(self, run, kind, state, structure):
-        """Make an optimizer of these rows from a state_dict, for `accept`. Until then all stays as it is."""
+        """Make rows with the numbers of a state_dict, for `accept`. Until then all stays as it is."""
         self._check(run)
-        optimizer = alike(kind, state, structure)
-        optimizer.load_state_dict(state)
-        self.offered = self._parted(optimizer)
+        self.offered = _places.taken(self.number, self.layout, kind, state, structure)
         return True
 
     def accept(self, run, new_run):
@@ -274,15 +236,3 @@ def joined(parts):
         return parts[0]
     rows, values = zip(*parts, strict=True)
     return np.concatenate(rows), np.concatenate(values)
-
-
-def made(make, tables):
-    """Return the optimizer that `make` makes of tables, checked."""
-    optimizer = make(tables)
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer returned {shown(optimizer)}; it must return an Optimizer")
-    params = optimizer.params
-    if params.keys() != tables.keys() or any(params[name] is not table for name, table in tables.items()):
-        raise ValueError(f"optimizer returned an optimizer of {listed(params)}; it must be of the tables that it was "
-                         f"given, {listed(tables)}")
-    return optimizer

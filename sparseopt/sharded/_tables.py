@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import importlib
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,9 +21,9 @@ from ..optimizers import Optimizer, Part, while_held
 from . import _checkpoints
 from ._client import Client, Lost
 from ._fit import AsyncFit, SyncFit
+from ._layout import Layout, made
 from ._local import LocalEngine
 from ._pieces import cut, filled
-from ._shard import Layout, made
 
 
 def _ray(layout):
@@ -63,6 +64,11 @@ class Tables:
         must not hold checkpoints of other tables.
     keep : int
         How many checkpoints stay there, 1 or more.
+    disk : None, str or path
+        An existing folder of every shard's machine, where each shard keeps its rows as `so.DiskTables` does. None keeps
+        them in memory. On a disk missed must be "skip", and another number of shards in `load` takes their memory.
+    cache_rows : None, int or mapping from str to int
+        With disk, how many rows of each table a shard has in memory at most; None is 1,000,000.
 
     Raises
     ------
@@ -119,11 +125,12 @@ class Tables:
     def __init__(self, rows: Mapping[str, Rows], optimizer: Callable[[Mapping[str, Any]], Optimizer], *,
                  shards: int = 1, workers: int = 1, engine: str = "local", mode: Literal["sync", "async"] = "sync",
                  staleness: int = 0, combine: Literal["none", "worker"] = "worker", folder: FilePath | None = None,
-                 keep: int = 2) -> None:
+                 keep: int = 2, disk: FilePath | None = None,
+                 cache_rows: int | Mapping[str, int] | None = None) -> None:
         if optimizer is None:
             raise TypeError("optimizer is None; it must be a callable from tables by name to an Optimizer, such as "
                             "lambda tables: so.Adam(tables)")
-        layout = _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine)
+        layout = _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine, disk, cache_rows)
         self._set_folder(folder, keep)
         if self._folder is not None and self._folder.exists() and (old := _checkpoints.saved(self._folder)):
             raise ValueError(f"folder is {shown(str(self._folder))}, which has a checkpoint of step {old[-1].steps}; "
@@ -141,7 +148,8 @@ class Tables:
         self._layout, self._engine_name = layout, one_of("engine", engine, *ENGINES)
         self.rows: dict[str, Rows] = dict(layout.rows)
         self.metadata: dict[str, Any] = {}
-        self._engine, self._to_fill, self._taking = ENGINES[engine](layout), set(), None
+        self._fitting, self._to_fill, self._taking = False, set(), None
+        self._engine = ENGINES[engine](layout)
         try:
             self._begin_run(fill=range(layout.shards))
         except BaseException:
@@ -197,11 +205,17 @@ class Tables:
         self._run, self._about, self._own, self._first_step = run, about[0], None, most
         self._to_fill, self._taking, self._unsettled = set(), None, False
 
-    def _settle(self):
-        """Begin a new run if a signal interrupted a fit, or the loading of shards. Nothing of the old one waits then.
+    def _settle(self, what=None):
+        """End what a signal interrupted, so that nothing of an earlier fit or load waits. Within a fit, do nothing.
+
+        With `what`, a call that changes rows or makes clients, raise RuntimeError within a fit.
         """
         if self._engine is None:
             raise RuntimeError("these tables are closed")
+        if self._fitting:
+            if what is not None:
+                raise RuntimeError(f"{what} was called within fit; a callback may read and save, and no more")
+            return
         if self._taking is not None:
             self._accept()
         if self._unsettled:
@@ -229,8 +243,8 @@ class Tables:
         >>> tables.restore()
         0
         """
-        if self._engine is None:
-            raise RuntimeError("these tables are closed")
+        if self._engine is None or self._fitting:
+            self._settle("restore")
         try:
             self._each("is_loaded")
         except Lost as error:
@@ -278,7 +292,7 @@ class Tables:
         >>> tables.steps
         1
         """
-        self._settle()
+        self._settle("client")
         if at_least("worker", worker, 0) >= self.workers:
             raise ValueError(f"worker is {worker}; it must be from 0 to {self.workers - 1}")
         return self._new_client(worker)
@@ -341,12 +355,12 @@ class Tables:
         if self.workers > 1:
             raise RuntimeError(f"push is for tables with one worker, and these have {self.workers}; each worker pushes "
                                "through its client")
-        self._own_client().push(gradients)
+        self._own_client("push").push(gradients)
 
-    def _own_client(self):
-        self._settle()
+    def _own_client(self, what=None):
+        self._settle(what)
         if self._own is None:
-            self._own = self.client(0)
+            self._own = self._new_client(0)
         return self._own
 
     # Training.
@@ -401,17 +415,20 @@ class Tables:
         if checkpoint_every is not None:
             at_least("checkpoint_every", checkpoint_every, 1)
             self._need_folder("checkpoint_every")
-        self._settle()
+        self._settle("fit")
         self._begin_run()
-        self._unsettled = True
+        kind = SyncFit if self._layout.mode == "sync" else AsyncFit
+        fit = kind(self, gradients_of, steps, checkpoint_every, callback)
+        self._unsettled = self._fitting = True
         try:
-            kind = SyncFit if self._layout.mode == "sync" else AsyncFit
-            kind(self, gradients_of, steps, checkpoint_every, callback).run()
+            fit.run()
         except BaseException:
+            self._fitting = False
             with contextlib.suppress(Exception):        # if this fails too, the next call does it
                 self._engine.end()
                 self._begin_run()
             raise
+        self._fitting = False
 
     # Checkpoints.
 
@@ -504,7 +521,7 @@ class Tables:
         >>> bool((tables.pull({"item": range(10)})["item"] == opt.params["item"]).all())
         True
         """
-        self._settle()
+        self._settle("load")
         self._check_alike(optimizer)
         while_held(optimizer, lambda state, structure: self._offer(type(optimizer), state, structure))
         self._taking = secrets.token_hex(8), copy.deepcopy(optimizer.metadata)
@@ -541,6 +558,8 @@ class Tables:
 
     def close(self) -> None:
         """End shards and workers. Rows that no checkpoint has are lost."""
+        if self._fitting:
+            self._settle("close")
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
@@ -555,7 +574,8 @@ class Tables:
 def load(folder: FilePath, optimizer: Callable[[Mapping[str, Any]], Optimizer] | None = None, *,
          shards: int | None = None, workers: int | None = None, engine: str = "local",
          mode: Literal["sync", "async"] | None = None, staleness: int | None = None,
-         combine: Literal["none", "worker"] | None = None, keep: int = 2) -> Tables:
+         combine: Literal["none", "worker"] | None = None, keep: int = 2, disk: FilePath | None = None,
+         cache_rows: int | Mapping[str, int] | None = None) -> Tables:
     """Return tables with the rows of the newest complete checkpoint of a folder, on any number of shards.
 
     Parameters
@@ -567,8 +587,8 @@ def load(folder: FilePath, optimizer: Callable[[Mapping[str, Any]], Optimizer] |
         `sparseopt.schedules`, or an optimizer of one's own class.
     shards, workers, mode, staleness, combine
         As in `Tables`; None stands for what the checkpoint says.
-    engine, keep
-        As in `Tables`.
+    engine, keep, disk, cache_rows
+        As in `Tables`. With disk, `optimizer` is needed.
 
     Returns
     -------
@@ -601,7 +621,7 @@ def load(folder: FilePath, optimizer: Callable[[Mapping[str, Any]], Optimizer] |
         chosen["staleness"] = 0
     chosen = {name: manifest[name] if value is None else value for name, value in chosen.items()}
     rows = {name: Rows(*one) for name, one in manifest["tables"].items()}
-    layout = _checked_layout(rows, optimizer, **chosen)
+    layout = _checked_layout(rows, optimizer, **chosen, disk=disk, cache_rows=cache_rows)
     tables = Tables.__new__(Tables)
     tables._set_folder(folder, keep)
     tables._origin = found.path
@@ -614,7 +634,7 @@ def _shapes(tables):
     return listed([f"{name} {shape} {dtype}" for name, (shape, dtype) in tables.items()], show=escaped)
 
 
-def _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine):
+def _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine, disk, cache_rows):
     if not isinstance(rows, Mapping) or not rows:
         raise TypeError(f"rows is {shown(rows)}; it must be a mapping from names to so.Rows, with one table or more")
     for name, one in rows.items():
@@ -629,5 +649,11 @@ def _checked_layout(rows, optimizer, shards, workers, mode, staleness, combine):
     if at_least("staleness", staleness, 0) and mode == "sync":
         raise ValueError(f'staleness is {staleness} with mode="sync"; it is for mode="async"')
     one_of("combine", combine, "none", "worker")
+    if disk is None and cache_rows is not None:
+        raise ValueError(f"cache_rows is {shown(cache_rows)} without disk; it says how many rows of a shard on a disk "
+                         "stand in memory")
+    if disk is not None and optimizer is None:
+        raise TypeError("optimizer is None; with disk it must be a callable from tables by name to an Optimizer")
     return Layout(dict(rows), optimizer, at_least("shards", shards, 1), at_least("workers", workers, 1), mode,
-                  staleness, combine)
+                  staleness, combine, None if disk is None else os.path.abspath(os.fsdecode(disk)),
+                  1_000_000 if cache_rows is None else cache_rows)
