@@ -236,18 +236,17 @@ def estimate(options):
     print(f"  a  an empty call of an actor                            {empty * 1e6:8.0f} µs")
     print(f"  b  one of 200 empty calls sent together                 {many * 1e6:8.0f} µs")
     print(f"  c  a megabyte more in a call, within a machine          {megabyte * 1e6:8.0f} µs")
-    print(f"  d  a row pulled from a table of {local:,}            {pulled * 1e9:8.0f} ns")
-    print(f"  e  a row's step of Adam in that table                   {stepped * 1e9:8.0f} ns")
-    print(f"\n{n_rows:.0e} rows × {dim} with Adam, {machines} machines with a shard and a worker each, "
+    print(f"  d  a row pulled from a table of {local:,}                {pulled * 1e9:8.0f} ns")
+    print(f"  e  a row's step of Adam in that table                  {stepped * 1e9:8.0f} ns")
+    print(f"\n{n_rows:,} rows × {dim} with Adam, {machines} machines with a shard and a worker each, "
           f"{batch:,} unique rows a step and worker:")
     row, own = 4 * dim + 8, n_rows / machines
     state = sum(each.itemsize * each[0].size for each in arrays(optimizer))
     moved = 2 * batch * row
     parts = {
-        "calls that a worker makes": (2 * machines * many, f"2 × {machines} × b"),
-        "calls that a shard answers": (2 * machines * many, f"2 × {machines} × b"),
+        "calls of a worker, answers of a shard": (2 * machines * many, f"2 × {machines} × b"),
         "calls of the process of the tables": (2 * machines * many, f"2 × {machines} × b"),
-        "bytes into and out of Ray": (2 * moved / 1e6 * megabyte, "2 × megabytes × c"),
+        "bytes into and out of Ray": (moved / 1e6 * megabyte, f"{moved / 1e6:.1f} × c"),
         "rows that a shard pulls": (batch * pulled, f"{batch:,} × d"),
         "rows of a shard's step": (batch * stepped, f"{batch:,} × e"),
     }

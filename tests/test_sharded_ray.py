@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import sparseopt as so
+from sparseopt.sharded import _ray
 
 N_ROWS = 301
 
@@ -272,6 +273,6 @@ def of_session(number):
 
 def test_the_error_of_a_missing_ray_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "sparseopt.sharded._ray", raising=False)
+    monkeypatch.setattr(_ray, "ray", _ray.imported())
     with pytest.raises(ImportError, match=r'engine "ray" needs the package ray: pip install "sparseopt\[sharded\]"'):
         made()

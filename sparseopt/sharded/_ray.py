@@ -13,17 +13,27 @@ import numpy as np
 from ._client import Link, Lost, Worker
 from ._shard import Shard
 
-try:
-    import ray
-    from ray.exceptions import ActorUnavailableError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
-except ImportError as error:
-    raise ImportError('engine "ray" needs the package ray: pip install "sparseopt[sharded]"') from error
 
-_DEAD = RayActorError, ObjectLostError, OutOfMemoryError
+def imported():
+    """Return the package ray, or None if it is missing."""
+    try:
+        import ray
+    except ImportError:
+        return None
+    return ray
+
+
+ray = imported()
 # Ray sends a result of up to so many bytes together with the answer; it puts a larger one into shared memory.
 _IN_ANSWER = 1 << 20
 _PATIENCE = 180         # seconds in which a cluster must find room for actors
 _TRIES = 5              # for a worker that dies before its first step
+
+
+def _dead():
+    """The errors of a call that say that the actor is dead, or that its machine is."""
+    errors = ray.exceptions
+    return errors.RayActorError, errors.ObjectLostError, errors.OutOfMemoryError
 
 
 class RayLink(Link):
@@ -42,9 +52,9 @@ class RayLink(Link):
         for shard, answer in answers.items():
             try:
                 results[shard] = self._get(answer, shard, calls[shard])
-            except _DEAD as error:
+            except _dead() as error:
                 dead[shard] = error
-            except RayTaskError as error:
+            except ray.exceptions.RayTaskError as error:
                 errors.append(error)
         if dead:
             raise Lost(shards=dead) from next(iter(dead.values()))
@@ -56,7 +66,7 @@ class RayLink(Link):
         while True:
             try:
                 return ray.get(answer)
-            except ActorUnavailableError:       # Ray does not know yet whether it is dead
+            except ray.exceptions.ActorUnavailableError:       # Ray does not know yet whether it is dead
                 time.sleep(0.1)
                 answer = self.actors[shard].do.remote(calls)
 
@@ -99,6 +109,8 @@ class RayEngine:
     """See `LocalEngine` for the methods."""
 
     def __init__(self, layout):
+        if ray is None:
+            raise ImportError('engine "ray" needs the package ray: pip install "sparseopt[sharded]"')
         self.bytes = _bytes(layout)
         self.pickled = ray.cloudpickle.dumps(layout)
         self.workers, self.started = {}, {}
@@ -154,10 +166,10 @@ class RayEngine:
         worker = self.started.pop(done)
         try:
             return worker, ray.get(done), None
-        except _DEAD:
+        except _dead():
             self._kill({worker})
             return worker, None, Lost(workers={worker})
-        except RayTaskError as error:
+        except ray.exceptions.RayTaskError as error:
             return worker, None, cause(error)
 
     def end(self):
@@ -178,9 +190,9 @@ class RayEngine:
         for number, answer in answers.items():
             try:
                 ray.get(answer)
-            except _DEAD as error:
+            except _dead() as error:
                 dead[number] = error
-            except RayTaskError as error:
+            except ray.exceptions.RayTaskError as error:
                 raise cause(error) from None
         return dead
 
