@@ -116,7 +116,7 @@ def sent_bytes(gradients, options):
         link._call = counted
         rows = gradients.rows[0, 0]
         client.pull({"item": rows})
-        client.send({"item": so.RowGradient(rows, gradients.values)})
+        client.push({"item": so.RowGradient(rows, gradients.values)})
     return sum(sent) / (2 * len(np.unique(rows)) * (4 * options.dim + 8))
 
 

@@ -207,7 +207,7 @@ def test_messages_have_the_bytes_of_unique_rows_and_their_numbers(session):
         call, client._link._call = client._link._call, counted
         numbers = np.random.default_rng(0).integers(5000, size=9000)
         client.pull({"item": numbers})
-        client.send({"item": so.RowGradient(numbers, np.ones((9000, 64), "f"))})
+        client.push({"item": so.RowGradient(numbers, np.ones((9000, 64), "f"))})
     bound = len(np.unique(numbers)) * (64 * 4 + 8)
     assert len(sent) == 2
     assert bound < sent[0] < 1.1 * bound
@@ -219,7 +219,7 @@ def test_closed_tables_leave_others_at_work(session):
         actors = dict(tables._engine.link.actors)
     ray = needs_ray()
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(actors[0].do.remote([("is_loaded", ())]))
+        ray.get(actors[0].do.remote(("me", 0), [("is_loaded", ())]))
     assert session.pull({"bias": [1]})["bias"].shape == (1,)
 
 
