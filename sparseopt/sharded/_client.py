@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._kernels import rowplan
-from .._text import listed, shown
+from .._text import escaped, listed, shown
 from .._typing import Floats
 from ..embedding import gather
 from ..gradients import Gradient, entries, row_numbers
@@ -111,7 +111,6 @@ def take_step(link, about, n_shards, run, turn, workers, first=None, last=None, 
     many steps were taken.
     """
     message, square_sum = (run, turn, workers), None
-    drop = per_shard([("drop", message)] * n_shards)
     # A single shard itself finds what is wrong before it writes, and knows the whole norm.
     if not certain or (n_shards > 1 and about["asks"]):
         prepare = per_shard([("prepare", message)] * n_shards)
@@ -123,7 +122,7 @@ def take_step(link, about, n_shards, run, turn, workers, first=None, last=None, 
         except Lost:
             raise
         except Exception:
-            link.call_whole(drop, None)
+            link.call_whole(per_shard([("drop", message)] * n_shards), None)
             raise
         first = None
     try:
@@ -131,7 +130,7 @@ def take_step(link, about, n_shards, run, turn, workers, first=None, last=None, 
     except Lost:
         raise
     except Exception:
-        link.call_whole(drop, None)
+        link.call_whole(per_shard([("drop", message)] * n_shards), None)
         raise
 
 
@@ -162,7 +161,8 @@ class Client:
                  in_fit: bool = False) -> None:
         self.worker: int = worker
         self._link, self._layout, self._about, self._run, self._in_fit = link, layout, about, run, in_fit
-        self._what = {name: (f"rows of {shown(name)}", f"gradient of {shown(name)}") for name in layout.rows}
+        titles = {name: f'"{escaped(name, 80)}"' for name in layout.rows}
+        self._what = {name: (f"rows of {title}", f"gradient of {title}") for name, title in titles.items()}
         self._turn = None
         self._token, self._sent = secrets.token_hex(8), 0
 

@@ -5,9 +5,8 @@ Both kinds have the same methods. `stage` checks and prepares a step, which its 
 
 import numpy as np
 
-from .. import _memory, checkpoint
+from .. import _config, _kernels, _memory, checkpoint
 from ..disk import DiskTables
-from ..embedding import gather
 from ..gradients import RowGradient
 from ..optimizers import Part, Staged, alike, number_rows, set_parts, while_held
 from . import _checkpoints
@@ -22,13 +21,22 @@ class Memory:
     moves = False               # whether a read moves rows, which a staged step must not see
 
     def __init__(self, number, layout, optimizer):
-        self.opt = optimizer
+        self.opt, self.tables = optimizer, optimizer.params
+        self.replays = optimizer if optimizer.missed == "replay" else None
         set_parts(optimizer, {name: Part(number, layout.shards, rows.n_rows) for name, rows in layout.rows.items()})
         for name, rows in layout.rows.items():
             number_rows(optimizer, name, range(number, rows.n_rows, layout.shards))
 
     def read(self, rows):
-        return {name: gather(self.opt.params[name], numbers, opt=self.opt) for name, numbers in rows.items()}
+        """Return rows by local number. Clients have checked the numbers."""
+        if self.replays is not None:
+            self.replays.catch_up(rows)
+        found, threads = {}, _config.threads_for(self.opt.num_threads)
+        for name, numbers in rows.items():
+            table = self.tables[name]
+            found[name] = _memory.empty((len(numbers), *table.shape[1:]), table.dtype)
+            _kernels.take(table, numbers, found[name], threads)
+        return found
 
     def stage(self, gradients):
         return Staged(self.opt, gradients)

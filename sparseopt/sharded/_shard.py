@@ -112,6 +112,8 @@ class Shard:
         return self.read(run, rows) if self._may_begin(turn, worker) else None
 
     def _may_begin(self, turn, worker):
+        if self.layout.mode == "sync":
+            return turn <= self.turns[worker]
         behind = [self.turns[other] for other in range(self.layout.workers) if other not in self.left]
         return turn <= self.turns[worker] and turn - min(behind, default=turn) <= self.layout.staleness
 

@@ -494,7 +494,7 @@ class Tables:
         pieces = ((shard, self.shards, *self._each("state", self._run, shards=[shard])[0])
                   for shard in range(self.shards))
         whole = filled(None, parts, pieces)
-        whole.metadata = dict(self.metadata)
+        whole.metadata = copy.deepcopy(self.metadata)
         return whole
 
     def load(self, optimizer: Optimizer) -> None:
