@@ -158,7 +158,7 @@ class Shard:
         self._check(run)
         if self._taken(turn, workers):
             return 0.0
-        if not self.waiting.keys() >= set(workers):
+        if not all(map(self.waiting.__contains__, workers)):
             return None
         self.staged = turn, workers, self._staged(workers)
         return 0.0 if self.place.opt.max_grad_norm is None else self.staged[2].square_sum()
@@ -170,7 +170,7 @@ class Shard:
         """
         self._check(run)
         if not self._taken(turn, workers):
-            if not self.waiting.keys() >= set(workers):
+            if not all(map(self.waiting.__contains__, workers)):
                 return None
             if self.staged is None or self.staged[:2] != (turn, workers):
                 self.staged = turn, workers, self._staged(workers)
@@ -182,14 +182,15 @@ class Shard:
         """End the turn of these workers, without a step if there was no `commit`. Return True."""
         self._check(run)
         if not self._taken(turn, workers):
-            ended = range(self.layout.workers) if self.layout.mode == "sync" else workers
-            turns = [turn + 1 if worker in ended else one for worker, one in enumerate(self.turns)]
-            waiting = {worker: one for worker, one in self.waiting.items() if worker not in ended}
+            turns, waiting = [turn + 1] * self.layout.workers, {}
+            if self.layout.mode == "async":
+                turns = [turn + 1 if worker in workers else one for worker, one in enumerate(self.turns)]
+                waiting = {worker: one for worker, one in self.waiting.items() if worker not in workers}
             adopt([], [], [(self, "turns", turns), (self, "waiting", waiting), (self, "staged", None)])
         return True
 
     def _taken(self, turn, workers):
-        return all(self.turns[worker] > turn for worker in workers)
+        return self.turns[workers[0]] > turn        # in sync mode the turns of all workers end together
 
     def _staged(self, workers):
         parts = {}
