@@ -181,6 +181,12 @@ def test_a_rate_changed_during_the_run_is_the_one_that_is_stored(path):
     assert [group["lr"] for group in so.load(path).param_groups] == [0.03, 0.25]
 
 
+@pytest.mark.parametrize("shape", [(0, 3000), (0, 0), (0,), (3, 0)])
+def test_a_table_without_rows_or_columns_travels(shape, path):
+    so.save(path, so.Adam(np.zeros(shape, np.float32)))
+    assert so.load(path).params[0].shape == shape
+
+
 def test_tables_of_a_loaded_optimizer_start_on_a_cache_line(path):
     so.save(path, build(CASES["mapping"]))
     again = so.load(path)
