@@ -644,6 +644,21 @@ def test_checkpoints_come_every_so_many_steps_and_old_ones_go(tmp_path):
     assert sorted(os.listdir(tmp_path / "async")) == ["000004", "000008"]
 
 
+def test_the_newest_checkpoint_is_the_one_written_last(tmp_path):
+    tables = sharded.Tables(ROWS, adam, shards=2, folder=tmp_path)
+    start, gradients = tables.optimizer(), drawn(0, 1)
+    for number in range(6):                     # all at the same step
+        tables.metadata["number"] = number
+        assert tables.save().is_dir()
+        assert sharded.load(tmp_path).metadata == {"number": number}
+    tables.fit(of(gradients), steps=3)
+    tables.save()
+    tables.load(start)                          # a run with fewer steps
+    tables.fit(of(gradients), steps=1, checkpoint_every=1)
+    assert sharded.load(tmp_path).steps == 1
+    assert sorted(os.listdir(tmp_path)) == ["000001", "000003"]
+
+
 def test_what_a_kill_at_any_moment_leaves_loads_at_the_last_complete_checkpoint(tmp_path, monkeypatch):
     folder, copies, copying = tmp_path / "folder", [], False
 
@@ -695,8 +710,10 @@ def test_files_that_are_not_those_of_the_manifest_are_refused(tmp_path):
     with pytest.raises(OSError, match="shard-1-of-2"):
         sharded.load(tmp_path)
     manifest = json.loads((path / "manifest.json").read_text())
-    for change in ({"format": 9}, {"files": manifest["files"][:1]}, {"shards": "two"}, None):
-        text = "[1" if change is None else json.dumps({**manifest, **change})
+    fewer = {"tables": {**manifest["tables"], "user": [3, 3, "float64"]}}
+    for change in ({"format": 9}, {"files": manifest["files"][:1]}, {"shards": "two"}, {"number": "3"}, fewer,
+                   {"crc32": None}, "[1", "[]", '{"format": 1}'):
+        text = change if isinstance(change, str) else json.dumps({**manifest, **change})
         (path / "manifest.json").write_text(text)
         with pytest.raises(ValueError, match=r"manifest.json: no manifest of sharded tables"):
             sharded.load(tmp_path)

@@ -5,13 +5,15 @@
     000120/manifest.json
 
 The manifest is written last. A folder without one is what a killed process left. Each file is a checkpoint of its own,
-as `so.save` writes it.
+as `so.save` writes it. Folders have the number of steps as their names. The manifest numbers checkpoints in the order
+in which they were written: after `load`, a newer one may have fewer steps.
 """
 
 import json
 import os
 import re
 import shutil
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,12 +52,12 @@ def saved(folder):
         except FileNotFoundError:
             continue
         found.append(Saved(path, _checked(path, text)))
-    return found
+    return sorted(found, key=lambda one: one.manifest["number"])
 
 
 def latest(folder):
     """Return the newest complete checkpoint, or raise FileNotFoundError."""
-    found = saved(folder)
+    found = saved(Path(folder))
     if not found:
         raise FileNotFoundError(f"{folder} has no complete checkpoint of sharded tables")
     return found[-1]
@@ -72,11 +74,16 @@ def _checked(path, text):
         manifest = parsed(text)
         if manifest["format"] != _FORMAT:
             raise ValueError(f"it has format {shown(manifest['format'])}; this version of sparseopt reads {_FORMAT}")
-        if len(manifest["files"]) != manifest["shards"]:
-            raise ValueError("it does not have one file for each shard")
-    except (ValueError, KeyError, TypeError) as error:
+        said, is_ = manifest.pop("crc32"), _sum(manifest)
+        if said != is_:
+            raise ValueError(f"its checksum is {is_}, not {shown(said)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / 'manifest.json'}: no manifest of sharded tables ({error})") from error
     return manifest
+
+
+def _sum(manifest):
+    return f"{zlib.crc32(json.dumps(manifest).encode()):08x}"
 
 
 def new_folder(folder, steps):
@@ -97,8 +104,10 @@ def new_folder(folder, steps):
 
 def finish(path, manifest, keep):
     """Write the manifest, which makes a checkpoint complete, and remove all but the newest `keep`."""
+    number = 1 + max((one.manifest["number"] for one in saved(path.parent)), default=0)
+    manifest = {"format": _FORMAT, "number": number, **manifest}
     with replacing(path / "manifest.json") as file:
-        file.write(json.dumps({"format": _FORMAT, **manifest}, indent=1).encode())
+        file.write(json.dumps({**manifest, "crc32": _sum(manifest)}, indent=1).encode())
     for old in saved(path.parent)[:-keep]:
         # Without its manifest, what is left of it counts as nothing, whenever a kill comes.
         os.unlink(old.path / "manifest.json")
