@@ -556,6 +556,7 @@ def test_threads_share_a_map(kind):
     def run(number):
         try:
             results[number] = np.concatenate([ids.rows(part) for part in np.array_split(work[number], 50)])
+            assert len(copy.copy(ids)) >= len(np.unique(work[number]))
             ids.rows(work[number], add=False)
             ids.keys(results[number][:10])
         except BaseException as error:

@@ -615,11 +615,10 @@ cdef inline bint has_key(const List* x, int64_t i) noexcept nogil:
     return 0 < i < x.n and x.entries[i].count > 0
 
 
-cdef dict empty_arrays(const Map* m, const List* x):
-    numbers = ("counts", "last", "ends") if m.text else ("counts", "last", "keys")
-    arrays = {name: np.empty(x.n - 1, np.int64) for name in numbers}
-    if m.text:
-        arrays["texts"] = np.empty(used_bytes(x), np.uint8)
+cdef dict empty_arrays(bint text, int64_t n, int64_t n_bytes):
+    arrays = {name: np.empty(n, np.int64) for name in ("counts", "last", "ends" if text else "keys")}
+    if text:
+        arrays["texts"] = np.empty(n_bytes, np.uint8)
     return arrays
 
 
@@ -899,11 +898,15 @@ cdef class Ids:
         The arrays are "counts", "last" for rows, and "keys", or "texts" with "ends". They begin with row 1. For a free
         row, "last" has the next free row.
         """
-        cdef int64_t version = -1, clock = 0, free_row = 0
+        cdef int64_t version = -1, clock = 0, free_row = 0, n = 0, n_bytes = 0, n_candidates = 0, candidate_bytes = 0
         cdef Map* m = &self.map
         while version != self.version:      # nothing is allocated while the lock is held
-            version = self.version
-            rows, candidates = empty_arrays(m, &m.rows), empty_arrays(m, &m.candidates)
+            self.acquire()
+            version, n, n_candidates = self.version, m.rows.n - 1, m.candidates.n - 1
+            if m.text:
+                n_bytes, candidate_bytes = used_bytes(&m.rows), used_bytes(&m.candidates)
+            self.release()
+            rows, candidates = empty_arrays(m.text, n, n_bytes), empty_arrays(m.text, n_candidates, candidate_bytes)
             del candidates["last"]
             self.acquire()
             if version == self.version:
