@@ -237,7 +237,7 @@ class Parameter:
             self._raise_nonfinite(plan, bad)
         n_bad = int(bad.sum())
         warnings.warn(f"{self.what}: {n_bad} of {plan.n} touched rows have a NaN or an infinity and were left out",
-                      RuntimeWarning, stacklevel=4)
+                      RuntimeWarning, stacklevel=5)
         update.plan = plan.without(bad)
         return n_bad
 
