@@ -274,7 +274,9 @@ class _Disk:
             self._begin(table, missing, table.cache.calls)
         for table, _ in late:
             table.settle()
-            table.cache.find(wanted[table.name], slots[table.name], False)
+            _, missing = table.cache.find(wanted[table.name], slots[table.name], False)
+            if len(missing):            # no slot is -1 from here on, whatever a later change of this file does
+                raise RuntimeError(f"{table.title}: {len(missing)} rows did not come")
         return slots
 
     def _begin(self, table, missing, since):
@@ -430,7 +432,8 @@ class DiskTables(_Disk):
 
     Notes
     -----
-    A record has a multiple of 512 bytes. So a table of narrow rows takes more room on the disk than in memory.
+    A record has a multiple of 512 bytes. So a table of narrow rows takes more room on the disk than in memory. The
+    first call that needs room in memory fills the file with zeros, which takes as long as a copy of that size.
     Two threads cannot call a table at once, and a forked process cannot use it. Both raise RuntimeError.
     If the disk fails, a call raises OSError, and all rows are as before. Rows that could not be written back stay in
     memory, and the next call tries again.
