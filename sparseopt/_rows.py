@@ -82,8 +82,13 @@ class Rows:
 class Store(Protocol):
     """A place that holds tables by name, with one optimizer: memory, a disk, or shards on several machines."""
 
-    rows: dict[str, Rows]
-    metadata: dict[str, Any]
+    @property
+    def rows(self) -> dict[str, Rows]:
+        """How each table is made, by name."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What travels with a checkpoint."""
 
     @property
     def steps(self) -> int:
@@ -93,13 +98,13 @@ class Store(Protocol):
     def workers(self) -> int:
         """The number of workers for which `fit` asks for gradients."""
 
-    def pull(self, rows: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
+    def pull(self, rows: Mapping[str, npt.ArrayLike], /) -> dict[str, Floats]:
         """Return copies of rows of some tables. Rows may repeat. Under missed="replay" they are caught up first."""
 
-    def push(self, gradient: Mapping[str, Gradient | None]) -> None:
+    def push(self, gradient: Mapping[str, Gradient | None], /) -> None:
         """Take one step of the optimizer on all tables."""
 
-    def fit(self, gradients_of: Callable[..., Any], steps: int | None = None,
+    def fit(self, gradients_of: Callable[..., Any], steps: int | None = None, *,
             callback: Callable[[int, list[Any]], Any] | None = None) -> None:
         """Take steps with the gradients that `gradients_of(client, step, worker)` returns for each worker.
 
@@ -113,7 +118,7 @@ class Store(Protocol):
     def optimizer(self) -> Optimizer:
         """Return an optimizer in memory with copies of all rows and of all state."""
 
-    def load(self, optimizer: Optimizer) -> None:
+    def load(self, optimizer: Optimizer, /) -> None:
         """Take over the rows and the run of an optimizer in memory that has the same tables."""
 
     def close(self) -> None:

@@ -360,7 +360,7 @@ class EarlyStopping:
         TypeError
             If this object has no `score`, or the score of the model is not a number.
         ValueError
-            If `every` is None and the model does not know the length of an epoch.
+            If `every` is None and the model does not know the length of an epoch. If the model trains in a store.
         """
         if self.score is None:
             raise TypeError("this EarlyStopping has no score, so it cannot be a callback; make it with score= instead "
@@ -368,6 +368,9 @@ class EarlyStopping:
         if progress.total is None and self.every is None:
             raise ValueError("every is None, and the length of an epoch is unknown; every must be the number of "
                              "batches between scores")
+        if getattr(progress.model, "store_", None) is not None:
+            raise ValueError("the model trains in a store, where EarlyStopping cannot restore the best score; tables "
+                             "of the model must be None")
         opt = progress.model.optimizer_
         if opt is not self.opt:
             self._begin(opt)

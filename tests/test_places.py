@@ -301,3 +301,9 @@ def taken(rows, optimizer):
 def test_vectors_that_shrink_in_a_store_give_the_warning_too():
     with pytest.warns(UserWarning, match="the vectors have shrunk to almost zero"):
         ImplicitFactorization(dim=6, epochs=10, regularization=20.0, tables=Store).fit(pairs())
+
+
+def test_early_stopping_refuses_a_store_that_it_cannot_restore():
+    stopping = so.training.EarlyStopping(patience=1, score=lambda model: 1.0)
+    with pytest.raises(ValueError, match="the model trains in a store, where EarlyStopping cannot restore the best sc"):
+        ImplicitFactorization(**SMALL, tables=Store).fit(pairs(), callback=stopping)

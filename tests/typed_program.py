@@ -3,6 +3,7 @@
 `python tests/typecheck.py` checks it. It has no `Any` and no comment that silences a checker.
 """
 
+import functools
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -313,6 +314,13 @@ def recommenders(folder: Path, seed: np.random.Generator) -> None:
     for before, after in evaluation.TimeSplit(n_splits=1, test_size=1).split(plays):
         print(before.tolist(), after.tolist())
     print(ImplicitFactorization(dim=2, epochs=1).fit(plays).recommend("bob", n=1)[0])
+    shards = functools.partial(so.sharded.Tables, shards=2)
+    spread = ImplicitFactorization(dim=4, epochs=1, tables=shards).fit(X)
+    rated = MatrixFactorization(dim=4, epochs=1, tables=lambda rows, make: so.DiskTables(folder, rows, make)).fit(X)
+    for model in (spread, rated):
+        if model.store_ is not None:
+            print(model.store_.steps, model.store_.pull({"users": [0]})["users"].shape, model.optimizer_.steps)
+            model.store_.close()
     print(evaluation.ranking_metrics([[1, 2], [2, 3]], sp.csr_array(np.eye(2, 5)))["recall"])
 
 

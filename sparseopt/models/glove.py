@@ -144,8 +144,8 @@ class GloVe(WordVectors, Placed):
         Holds the tables: `optimizer_.params` has "words" and "contexts" (n_words, dim), "word_bias" and "context_bias"
         (n_words,).
     store_ : None or Store
-        What `tables` returned. The store stays open for more training, until `store_.close()`. Each look at
-        `optimizer_` after a step reads all tables of the store into memory.
+        What `tables` returned. The store stays open for more training, until `store_.close()`. `optimizer_`
+        is then a copy of all tables in memory, made anew after each step, and changes of the copy are lost.
     vectors_ : array, shape (n_words, dim)
         The sums of the two vectors of each word, as in the paper.
     words_ : list of str

@@ -125,8 +125,8 @@ class ImplicitFactorization(Recommender):
         Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim) and "item_bias"
         (n_items,).
     store_ : None or Store
-        What `tables` returned. The store stays open for more training, until `store_.close()`. Each look at
-        `optimizer_` after a step reads all tables of the store into memory.
+        What `tables` returned. The store stays open for more training, until `store_.close()`. `optimizer_`
+        is then a copy of all tables in memory, made anew after each step, and changes of the copy are lost.
     user_ids_, item_ids_ : arrays of int64 or of str (dtype object)
         The ids of the rows, if the model was fitted to Ratings.
     loss_curve_ : list of float

@@ -67,8 +67,8 @@ class MatrixFactorization(Recommender):
         Holds the tables: `optimizer_.params` has "users" (n_users, dim), "items" (n_items, dim), "user_bias" (n_users,)
         and "item_bias" (n_items,).
     store_ : None or Store
-        What `tables` returned. The store stays open for more training, until `store_.close()`. Each look at
-        `optimizer_` after a step reads all tables of the store into memory.
+        What `tables` returned. The store stays open for more training, until `store_.close()`. `optimizer_`
+        is then a copy of all tables in memory, made anew after each step, and changes of the copy are lost.
     user_ids_, item_ids_ : arrays of int64 or of str (dtype object)
         The ids of the rows, if the model was fitted to Ratings.
     mean_, std_ : float

@@ -59,8 +59,8 @@ class SkipGram(NegativeSampling):
     optimizer_ : Optimizer
         Holds the tables: `optimizer_.params` has "words" and "contexts" (n_words, dim).
     store_ : None or Store
-        What `tables` returned. The store stays open for more training, until `store_.close()`. Each look at
-        `optimizer_` after a step reads all tables of the store into memory.
+        What `tables` returned. The store stays open for more training, until `store_.close()`. `optimizer_`
+        is then a copy of all tables in memory, made anew after each step, and changes of the copy are lost.
     vectors_ : array, shape (n_words, dim)
         The vectors w.
     words_ : list of str
