@@ -177,7 +177,7 @@ class Reader:
             dtype, shape, (start, end) = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
             if len(shape) > 2 or not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
                 raise ValueError(f"damaged: {shown(name)} has the shape {str(shape)[:80]}")
-            # An array of shape (n, 0) has no bytes, but its n rows need memory elsewhere. One of shape (0, dim) does not.
+            # An array of shape (n, 0) has no bytes, but its n rows need memory elsewhere. No rows need no memory.
             if shape[:1] != [0] and math.prod(filter(None, shape)) * dtype.itemsize > self._size:
                 raise ValueError(f"damaged: {shown(name)} has the shape {str(shape)[:80]}, larger than the file")
             if start != stop or end - start != math.prod(shape) * dtype.itemsize:
