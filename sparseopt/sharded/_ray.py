@@ -133,6 +133,8 @@ class ShardProcess(Process):
 class WorkerProcess(Process):
     """A worker of fits."""
 
+    run = worker = None
+
     def take(self, run, client, gradients_of):
         with self.lock:
             self.run, self.worker = run, Worker(client, gradients_of)
