@@ -76,20 +76,23 @@ class Room:
             if first < last:
                 self._advise("MADV_HUGEPAGE", first << _HUGE, last << _HUGE)
 
-    def fill(self, name, lo, hi, init=None):
+    def fill(self, lo, hi, init=None, name="init"):
         """Give rows their first values that no array has yet. None is the room's own init, or zeros."""
         init = self.init if init is None else init
-        if hi <= self.filled and init is self.last:
+        unseen, ready = lo >= self.seen, hi <= self.filled and init is self.last
+        if hi > self.seen:
+            self.seen = hi
+        if ready:
             return
         top = hi
-        if init is not None and init is self.last and lo >= self.seen:
-            # An init takes about as long for one row as for ten, so rows to come are filled, too.
+        if unseen and init is self.last:
+            # This takes about as long for one row as for ten, so rows to come are filled, too.
             top = min(self.capacity, hi + min(_AHEAD // max(1, math.prod(self.memory.shape[1:])), hi // 16))
         self.filled, self.last = 0, init                # in case that init raises
         self.open(lo, top)
         if init is not None:
             fill(name, self.memory[:top], lo, init)
-            self.filled = top
+        self.filled = top
 
     def clear(self, lo, hi):
         """Make rows zeros. The memory of many rows goes back to the system."""

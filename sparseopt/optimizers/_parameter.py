@@ -113,22 +113,26 @@ class Parameter:
         else:
             if rooms is None or rooms[""].n_rows != old or n_rows > rooms[""].capacity:
                 rooms, by_row = self._moved(by_row, n_rows)
+            begins = self.sweep.history is not None or init_state is not None
             for name in self.by_row:
-                rooms[name].open(old, n_rows)
-            rooms[""].fill(self.init_of_it, old, n_rows, init)
+                if begins:              # and writes, so a later call may find no more zeros there
+                    rooms[name].open(old, n_rows)
+                else:
+                    rooms[name].fill(old, n_rows)
+            rooms[""].fill(old, n_rows, init, self.init_of_it)
             by_row = {name: array.base[:n_rows] for name, array in by_row.items()}
         table = by_row.pop("")
         state = {**self.state, **by_row}
-        if n_rows > old and (self.sweep.history is not None or init_state is not None):
+        if n_rows > old and begins:
             self._begin(table[old:], {name: array[old:] for name, array in by_row.items()}, init_state)
         sweep = self._bound(type(self.sweep), table, state, self.sweep.missed)
         for name in ("count", "history", "missed", "last_hyper"):
             setattr(sweep, name, getattr(self.sweep, name))
         changes = [(self, "table", table), (self, "shape", table.shape), (self, "sweep", sweep), (self, "rooms", rooms)]
-        if n_rows > old:
-            changes += [(rooms[""], "n_rows", n_rows), (rooms[""], "seen", max(n_rows, rooms[""].seen))]
-        elif rooms is not None and rooms[""].n_rows == old:
-            changes += [(rooms[""], "n_rows", n_rows), (rooms[""], "filled", 0)]
+        if n_rows > old or (rooms is not None and rooms[""].n_rows == old):
+            changes.append((rooms[""], "n_rows", n_rows))
+        if n_rows < old and rooms is not None:
+            changes += [(room, "filled", 0) for room in rooms.values()]     # the rows given up are as they are
         return (table, *state.values()), [(self.state, by_row), (self.tables, {self.name: table})], changes
 
     def _moved(self, by_row, n_rows):
