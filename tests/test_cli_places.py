@@ -16,7 +16,8 @@ from sparseopt import checkpoint, cli
 
 SETTINGS = {"ratings": ["--dim", "4", "--batch-size", "200"],
             "words": ["--dim", "4", "--batch-size", "500", "--tokens", "whitespace"]}
-PLACES = [["--shards", "3"], ["--engine", "local"], ["--disk", "."], ["--disk", ".", "--cache-rows", "300"]]
+PLACES = [["--shards", "3"], ["--engine", "local"], ["--disk", "."], ["--disk", ".", "--cache-rows", "300"],
+          ["--disk", ".", "--shards", "2", "--cache-rows", "300"]]
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +90,6 @@ def test_workers_resume_with_the_numbers_of_a_training_without_a_stop(what, caps
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--cache-rows", "10"], "--cache-rows says how many rows of a table on disk are in memory; it needs --disk"),
-    (["--disk", ".", "--workers", "2"], "--workers does not go with --disk"),
     (["--shards", "2", "--loss", "square"], "--shards does not go with --loss square"),
     (["--disk", ".", "--loss", "square"], "--disk does not go with --loss square"),
     (["--disk", ".", "--missed", "replay"], "--disk does not go with --missed replay"),

@@ -28,9 +28,11 @@ def add_places(parser: argparse.ArgumentParser) -> None:
                        help="local: shards and workers are parts of this process; ray: they are processes of Ray, on "
                             "the machines of the environment variable RAY_ADDRESS or on this machine (default: local)")
     group.add_argument("--disk", type=Path, metavar="FOLDER",
-                       help="keep the rows in a file in this folder, which vanishes at the end of the training")
+                       help="keep the rows in a file in this folder, which vanishes at the end of the training; with "
+                            "shards, a file for each shard")
     group.add_argument("--cache-rows", type=count, metavar="N",
-                       help="with --disk: how many rows of each table memory holds (default: 1,000,000)")
+                       help="with --disk: how many rows of each table are in memory, on each shard (default: "
+                            "1,000,000)")
 
 
 def place(options: argparse.Namespace, model: Model) -> dict[str, Any] | None:
@@ -47,8 +49,6 @@ def place(options: argparse.Namespace, model: Model) -> dict[str, Any] | None:
     first = flag(next(iter(found)))
     if options.cache_rows and not options.disk:
         raise UsageError("--cache-rows says how many rows of a table on disk are in memory; it needs --disk")
-    if options.disk and (others := [flag(name) for name in _OF_SHARDS if name in found]):
-        raise UsageError(f"{others[0]} does not go with --disk")
     if getattr(model, "loss", None) == "square":
         raise UsageError(f"{first} does not go with --loss square, whose steps need whole tables")
     if options.disk:
@@ -57,17 +57,19 @@ def place(options: argparse.Namespace, model: Model) -> dict[str, Any] | None:
         if not options.disk.is_dir():
             raise UsageError(f"--disk: {options.disk} is no folder; it must be an existing folder")
         check_folder("--disk", options.disk)
+        found["disk"] = str(options.disk)
+    if found.keys() & set(_OF_SHARDS):
+        found = {"shards": 1, "workers": 1, "engine": "local", **found}
+        if found["engine"] == "ray" and not importlib.util.find_spec("ray"):
+            raise UsageError("--engine ray needs the package ray: pip install 'sparseopt[sharded]'")
+        from .. import sharded
+
+        model.tables = functools.partial(sharded.Tables, **found)
+    else:
         from .. import disk
 
-        more = {"cache_rows": options.cache_rows} if options.cache_rows else {}
-        model.tables = functools.partial(disk.DiskTables, options.disk, **more)
-        return {**found, "disk": str(options.disk)}
-    found = {"shards": 1, "workers": 1, "engine": "local", **found}
-    if found["engine"] == "ray" and not importlib.util.find_spec("ray"):
-        raise UsageError("--engine ray needs the package ray: pip install 'sparseopt[sharded]'")
-    from .. import sharded
-
-    model.tables = functools.partial(sharded.Tables, **found)
+        model.tables = functools.partial(disk.DiskTables, options.disk,
+                                         **{name: found[name] for name in found if name != "disk"})
     return found
 
 
