@@ -261,6 +261,8 @@ def _table_names(opt, tables, init):
         return []
     if not isinstance(opt, Optimizer):
         raise TypeError(f"opt is a {type(opt).__name__}; it must be None or an Optimizer")
+    if isinstance(tables, str | int):
+        raise TypeError(f"tables is {shown(tables)}; it must be None or a sequence of names, such as [{shown(tables)}]")
     if tables is not None:
         return list(tables)
     lengths = {name: len(table) for name, table in opt.params.items()}

@@ -113,6 +113,9 @@ class _Disk:
             raise ValueError(f"threads is {threads}; it must be at most {_MOST_THREADS}")
         if not os.path.isdir(self._folder):
             raise NotADirectoryError(errno.ENOTDIR, "folder must be an existing folder", self._folder)
+        if not callable(make):
+            raise TypeError(f"optimizer is {shown(make)}; it must be a callable from tables to an Optimizer, such as "
+                            "lambda tables: so.Adam(tables)")
         slots = {name: max(1, min(cache_rows[name], each.n_rows)) for name, each in rows.items()}
         arrays = {name: _memory.zeros(each.shape(slots[name]), each.dtype) for name, each in rows.items()}
         optimizer = make(arrays)
@@ -206,6 +209,13 @@ class _Disk:
         if self._process == os.getpid() and self._core is not None:
             self._alone(self._close)
 
+    def __repr__(self) -> str:
+        if self._core is None:
+            return f"{type(self).__name__}(closed)"
+        tables = listed([f"{_title(name)}{rows.shape(rows.n_rows)} {np.dtype(rows.dtype)}, cache_rows="
+                         f"{self._tables[name].cache.n_slots}" for name, rows in self._rows.items()], show=str)
+        return f"{type(self).__name__}({tables}; {type(self._optimizer).__name__})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -268,7 +278,7 @@ class _Disk:
                 missing = np.unique(missing)
                 if n_found + len(missing) > cache.n_slots:
                     raise ValueError(f"{table.title}: {n_found + len(missing)} different rows come together; "
-                                     f"cache_rows has room for {cache.n_slots}")
+                                     f"cache_rows is {cache.n_slots}: take a larger cache, or smaller batches")
                 late.append((table, missing))
         for table, missing in late:
             self._begin(table, missing, table.cache.calls)
@@ -655,6 +665,10 @@ def _arrays_of_rows(optimizer, name):
     return [optimizer.params[name], *(state[key] for key in _keys_of_rows(optimizer, name))]
 
 
+def _title(name):
+    return f'"{escaped(name, 80)}" ' if isinstance(name, str) else ""
+
+
 def _check_made(optimizer, arrays):
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer returned a {type(optimizer).__name__}; it must return an Optimizer")
@@ -676,6 +690,8 @@ def _check_fits(table, state):
     for key, ours in zip(["params", *table.keys], table.arrays, strict=True):
         theirs, shape = arrays.get(key), (n_rows, *ours.shape[1:])
         if theirs is None:
+            if arrays["params"] is not None:
+                raise ValueError(f"it is of another optimizer: the state of {shown(name)} has no {shown(key)}")
             raise ValueError(f"it has no {shown(key)} of {shown(name)}; its tables are {listed(state['params'])}")
         if tuple(theirs.shape) != shape or theirs.dtype != ours.dtype:
             raise ValueError(f"it has {shown(key)} of {shown(name)} of shape {tuple(theirs.shape)} and dtype "

@@ -278,7 +278,7 @@ def numbers(table):
     (lambda t: t.pull([-1]), IndexError, "rows has row -1 at position 0"),
     (lambda t: t.pull([0.5]), TypeError, "rows have dtype float64; they must be integers"),
     (lambda t: t.prefetch([40]), IndexError, "rows has row 40"),
-    (lambda t: t.pull(range(13)), ValueError, "rows: 13 different rows come together; cache_rows has room for 12"),
+    (lambda t: t.pull(range(13)), ValueError, "rows: 13 different rows come together; cache_rows is 12: take a larger"),
     (lambda t: t.push(so.RowGradient(range(13), np.ones((13, 2)))), ValueError, "13 different rows come together"),
     (lambda t: t.push(so.RowGradient([1, 40], np.ones((2, 2)))), IndexError,
      "gradient has row 40 at position 1; the table has 40 rows"),
@@ -289,7 +289,8 @@ def numbers(table):
     (lambda t: t.save("/no/such/folder/file"), OSError, "No such file"),
     (lambda t: t.load("/no/such/file"), OSError, "No such file"),
     (lambda t: t.load(so.Adam(so.zeros((41, 2)))), ValueError, r"of shape \(41, 2\) and dtype float32; this table has"),
-    (lambda t: t.load(so.SGD(so.zeros((40, 2)), lr=1.0)), ValueError, "it has no 'step' of 0"),
+    (lambda t: t.load(so.SGD(so.zeros((40, 2)), lr=1.0)), ValueError,
+     "it is of another optimizer: the state of 0 has no 'step'"),
     (lambda t: t.load(so.AdamW(so.zeros((40, 2)))), ValueError, "state_dict is of AdamW; this optimizer is Adam"),
 ], ids=str)
 def test_a_wrong_call_changes_nothing(tmp_path, call, error, message):
@@ -300,6 +301,16 @@ def test_a_wrong_call_changes_nothing(tmp_path, call, error, message):
         with pytest.raises(error, match=message):
             call(table)
         assert numbers(table) == before
+
+
+def test_a_table_says_what_it_is(tmp_path):
+    rows = {"item": so.Rows(30, 4), "bias": so.Rows(30, None, np.float64)}
+    with so.DiskTables(tmp_path, rows, so.Adam, cache_rows={"item": 7, "bias": 50}) as tables:
+        assert repr(tables) == ('DiskTables("item" (30, 4) float32, cache_rows=7, '
+                                '"bias" (30,) float64, cache_rows=30; Adam)')
+    assert repr(tables) == "DiskTables(closed)"
+    with so.DiskTable(tmp_path, 5, 2, so.SGD, cache_rows=3) as table:
+        assert repr(table) == "DiskTable((5, 2) float32, cache_rows=3; SGD)"
 
 
 @pytest.mark.parametrize(("make", "error", "message"), [
@@ -318,6 +329,7 @@ def test_an_optimizer_that_does_not_fit_is_refused(tmp_path, make, error, messag
     (dict(rows={"a": 3}), TypeError, "rows has 'a': 3; it must be a mapping from names to so.Rows"),
     (dict(rows={}), TypeError, "it must be a mapping from names to so.Rows"),
     (dict(cache_rows=0), ValueError, "cache_rows is 0"),
+    (dict(optimizer=3), TypeError, "optimizer is 3; it must be a callable from tables to an Optimizer"),
     (dict(cache_rows={"b": 3}), ValueError, "cache_rows has the names 'b'; the tables are 'a'"),
     (dict(threads=0), ValueError, "threads is 0"),
     (dict(threads=1000), ValueError, "threads is 1000; it must be at most 256"),

@@ -512,6 +512,8 @@ def test_tables_of_several_kinds_of_keys_must_be_told_apart():
         users.evict(1, opt)
     with pytest.raises(TypeError, match="opt is a dict; it must be None or an Optimizer"):
         users.evict(1, opt.params | {})
+    with pytest.raises(TypeError, match=r"tables is 'user'; .* a sequence of names, such as \['user'\]"):
+        users.evict(1, opt, "user")
     assert len(users) == 2
     users.evict(1, opt, ["user"])
     assert opt.params["item"].all()

@@ -278,6 +278,7 @@ def test_a_step_can_be_asked_for_again(name):
 @pytest.mark.parametrize(("make", "error", "message"), [
     (lambda: ImplicitFactorization(tables=3), TypeError, r"tables is 3; it must be None or a callable"),
     (lambda: ImplicitFactorization("square", tables=Store), ValueError, r"loss is 'square', which .* tables must be N"),
+    (lambda: ImplicitFactorization(tables=lambda rows, make: None), TypeError, r"tables returned None; it must return"),
     (lambda: ImplicitFactorization(tables=taken), ValueError, r"tables returned a store that has taken 1 steps"),
 ])
 def test_bad_tables_are_refused(make, error, message):

@@ -262,7 +262,7 @@ def test_shards_on_a_disk_take_a_step_all_or_none(tmp_path):
             tables.fit(of(gradients), steps=2)
             before = tables.optimizer()
             assert_same(before, one_machine(make, gradients[:2]))
-            with pytest.raises(ValueError, match="rows come together; cache_rows has room for 7"):
+            with pytest.raises(ValueError, match="rows come together; cache_rows is 7"):
                 tables.push({"item": so.RowGradient([1], [1.0]), "user": np.ones((23, 3), np.float32)})
             if not options:
                 with pytest.raises(FloatingPointError, match="row 17, column 1"):

@@ -204,6 +204,9 @@ class Placed(Model):
 
     def _new_store(self, rows, make):
         store = self.tables(rows, make)
+        if not callable(getattr(store, "fit", None)):
+            raise TypeError(f"tables returned {shown(store)}; it must return a store, such as a "
+                            "sparseopt.sharded.Tables")
         if store.steps:
             raise ValueError(f"tables returned a store that has taken {store.steps} steps; it must return a new one, "
                              "for instance in an empty folder")
