@@ -28,11 +28,11 @@ def add_places(parser: argparse.ArgumentParser) -> None:
                        help="local: shards and workers are parts of this process; ray: they are processes of Ray, on "
                             "the machines of the environment variable RAY_ADDRESS or on this machine (default: local)")
     group.add_argument("--disk", type=Path, metavar="FOLDER",
-                       help="keep the rows in a file in this folder, which vanishes at the end of the training; with "
-                            "shards, a file for each shard")
+                       help="keep the rows in a file in this folder; with shards, in a file for each shard; the files "
+                            "vanish at the end of the training")
     group.add_argument("--cache-rows", type=count, metavar="N",
-                       help="with --disk: how many rows of each table are in memory, on each shard (default: "
-                            "1,000,000)")
+                       help="with --disk: how many rows of each table are in memory, on each shard; at least all "
+                            "different rows of a step (default: 1,000,000)")
 
 
 def place(options: argparse.Namespace, model: Model) -> dict[str, Any] | None:
