@@ -142,6 +142,21 @@ def test_async_goes_on_after_kills(session, tmp_path):
         assert np.isfinite(tables.pull({"item": range(N_ROWS)})["item"]).all()
 
 
+def test_a_call_that_is_repeated_is_done_once(session, monkeypatch):
+    monkeypatch.setattr(_ray, "_SILENCE", 0.01)         # each call of this process seems lost
+
+    def slow(client, step, worker):
+        slow.calls = getattr(slow, "calls", 0) + 1
+        time.sleep(0.1)
+        return gradients_of(client, step, worker)[0], slow.calls
+
+    reports = []
+    with made() as tables:
+        tables.fit(slow, 3, callback=lambda step, each: reports.append(each))
+        assert reports == [[1, 1], [2, 2], [3, 3]]
+        assert_same(tables, undisturbed(3))
+
+
 def test_an_error_of_gradients_of_comes_as_it_is(session):
     def fails(client, step, worker):
         if step == 1 and worker == 1:
