@@ -55,7 +55,10 @@ class IdMap:
     __slots__ = ("_map",)
 
     def __init__(self, kind: Literal["int64", "str"] = "int64", admit: int = 1) -> None:
-        self._map = ids.Ids(_checks.one_of("kind", kind, "int64", "str") == "str", _checks.at_least("admit", admit, 1))
+        text = _checks.one_of("kind", kind, "int64", "str") == "str"
+        if _checks.at_least("admit", admit, 1) > np.iinfo(np.int64).max:
+            raise ValueError(f"admit is {shown(admit)}; it must be at most 2**63 - 1")
+        self._map = ids.Ids(text, admit)
 
     @property
     def kind(self) -> str:

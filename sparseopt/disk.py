@@ -137,11 +137,17 @@ class _Disk:
 
     @property
     def _optimizer(self):
-        return self._core[0]
+        return self._open()[0]
 
     @property
     def _tables(self):
-        return self._core[1]
+        return self._open()[1]
+
+    def _open(self):
+        core = self._core
+        if core is None:
+            raise ValueError("this table is closed")
+        return core
 
     # What both classes offer.
 
@@ -228,8 +234,7 @@ class _Disk:
         return self._alone(self._checked, function, arguments)
 
     def _checked(self, function, arguments):
-        if self._core is None:
-            raise ValueError("this table is closed")
+        self._open()
         if self._process != os.getpid():
             raise RuntimeError(f"this table belongs to process {self._process}; a forked process cannot use it")
         return function(*arguments)

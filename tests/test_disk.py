@@ -231,8 +231,10 @@ def test_the_file_has_no_name_and_closes_with_its_table(tmp_path):
     if before:
         assert set(os.listdir("/proc/self/fd")) == before
     table.close()
-    with pytest.raises(ValueError, match="this table is closed"):
-        table.pull([1])
+    for use in (lambda: table.pull([1]), lambda: table.steps, lambda: table.param_groups, lambda: table.metadata,
+                lambda: setattr(table, "metadata", {})):
+        with pytest.raises(ValueError, match="this table is closed"):
+            use()
 
 
 # A random walk through all calls.

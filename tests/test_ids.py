@@ -320,6 +320,7 @@ def test_a_bad_eviction_is_refused(arguments, error, message):
     (dict(kind="int32"), ValueError, "kind is 'int32'; it must be 'int64' or 'str'"),
     (dict(kind=str), ValueError, "kind is <class 'str'>"),
     (dict(admit=0), ValueError, "admit is 0"),
+    (dict(admit=2**63), ValueError, "admit is 9223372036854775808"),
     (dict(admit=1.5), TypeError, "admit is 1.5"),
 ])
 def test_a_bad_map_is_refused(arguments, error, message):

@@ -644,6 +644,14 @@ def test_checkpoints_come_every_so_many_steps_and_old_ones_go(tmp_path):
     assert sorted(os.listdir(tmp_path / "async")) == ["000004", "000008"]
 
 
+def test_an_optimizer_in_memory_has_metadata_of_its_own():
+    tables, ids = sharded.Tables(ROWS, adam, shards=2), so.IdMap()
+    tables.metadata["ids"] = ids
+    opt = tables.optimizer()
+    ids.rows([7])
+    assert len(opt.metadata["ids"]) == 0
+
+
 def test_the_newest_checkpoint_is_the_one_written_last(tmp_path):
     tables = sharded.Tables(ROWS, adam, shards=2, folder=tmp_path)
     start, gradients = tables.optimizer(), drawn(0, 1)

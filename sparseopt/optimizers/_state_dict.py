@@ -20,7 +20,7 @@ def check_form(state_dict, ours):
     """Raise if a state_dict has not the entries of ours, or is of another class or other fixed options."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict is a {type(state_dict).__name__}; it must be a mapping, as state_dict() returns")
-    for key in (*ours, *(["history"] if ours["options"]["missed"] == "replay" else [])):
+    for key in ours:
         if key not in state_dict and key != "defaults":             # older files have none
             raise KeyError(f"state_dict has no {shown(key)}")
     if state_dict["optimizer"] != ours["optimizer"]:
@@ -30,6 +30,8 @@ def check_form(state_dict, ours):
         if state_dict["options"][name] != ours["options"][name]:
             raise ValueError(f"state_dict has {name}={shown(state_dict['options'][name])}; this optimizer has "
                              f"{shown(ours['options'][name])}")
+    if ours["options"]["missed"] == "replay" and "history" not in state_dict:
+        raise KeyError("state_dict has no 'history'")
     if not isinstance(state_dict["metadata"], Mapping):
         raise TypeError(f"metadata is {shown(state_dict['metadata'])}; it must be a mapping")
 
