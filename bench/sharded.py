@@ -1,10 +1,11 @@
 """Sharded tables beside one process: the time of a step, the bytes that are sent, and runs whose processes are killed.
 
-    python bench/sharded.py [--engines local ray] [--rows N] [--dim D] [--batches N ...] [--steps N] [--rounds N]
+    python bench/sharded.py [--engines local ray] [--shards N] [--workers N] [--rows N] [--dim D] [--batches N ...]
+                            [--steps N] [--rounds N]
     python bench/sharded.py --kills N [--modes sync async]
     python bench/sharded.py --estimate
 
-A step: two workers pull the rows of a batch from two shards and push gradients of them, and Adam takes the step. One
+A step: workers pull the rows of a batch from the shards and push gradients of them, and Adam takes the step. One
 process gathers the same rows and takes the same step. Each engine takes its turn in each round, and a time is the least
 of all rounds.
 
@@ -26,7 +27,7 @@ import numpy as np
 
 import sparseopt as so
 
-SHARDS = WORKERS = 2
+SHARDS = WORKERS = 2            # unless --shards and --workers say another number
 
 
 class Gradients:
@@ -263,14 +264,17 @@ def estimate(options):
 
 
 def main():
+    global SHARDS, WORKERS
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", nargs="+", default=["local", "ray"], choices=["local", "ray"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1_000, 10_000, 100_000])
-    for name, default in (("rows", 1_000_000), ("dim", 64), ("steps", 20), ("rounds", 7), ("kills", 0)):
+    for name, default in (("shards", 2), ("workers", 2), ("rows", 1_000_000), ("dim", 64),
+                          ("steps", 20), ("rounds", 7), ("kills", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--modes", nargs="+", default=["sync", "async"], choices=["sync", "async"])
     parser.add_argument("--estimate", action="store_true")
     options = parser.parse_args()
+    SHARDS, WORKERS = options.shards, options.workers
     so.set_num_threads(1)
     if options.kills:
         kills(options)
