@@ -565,12 +565,19 @@ class DiskTables(_Disk):
             Called as ``callback(step, [report])`` after each step, with the number of steps taken. A true result ends
             the fit.
         """
+        if not callable(gradients_of):
+            raise TypeError(f"gradients_of is {shown(gradients_of)}; it must be a callable")
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is {shown(callback)}; it must be None or a callable")
         left = None if steps is None else at_least("steps", steps, 0)
         while left is None or left > 0:
             found = gradients_of(self, self.steps, 0)
             if found is None:
                 return
-            gradient, report = found if isinstance(found, tuple) else (found, None)
+            gradient, report = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+            if not isinstance(gradient, Mapping):
+                raise TypeError(f"gradients_of returned {shown(found)} at step {self.steps}; it must return a mapping "
+                                "of gradients, a pair of such a mapping and a report, or None")
             self.push(gradient)
             left = None if left is None else left - 1
             if callback is not None and callback(self.steps, [report]):
