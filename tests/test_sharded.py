@@ -1,5 +1,6 @@
 """Sharded tables: the bits of one machine for any number of shards, and what holds when shards and workers die."""
 
+import concurrent.futures
 import copy
 import json
 import os
@@ -642,6 +643,24 @@ def test_checkpoints_come_every_so_many_steps_and_old_ones_go(tmp_path):
     waits = sharded.Tables(ROWS, adam, shards=2, workers=2, mode="async", folder=tmp_path / "async")
     waits.fit(of(drawn(0, 2)), checkpoint_every=4)
     assert sorted(os.listdir(tmp_path / "async")) == ["000004", "000008"]
+
+
+def test_no_gradient_of_threads_that_push_at_once_is_lost():
+    tables, refused = sharded.Tables(ROWS, adam, shards=3), []
+
+    def push(thread):
+        for _ in range(40):
+            try:
+                tables.push({"user": so.RowGradient([thread], np.ones((1, 3)))})
+            except RuntimeError as error:
+                refused.append((thread, str(error)))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(push, range(4)))
+    assert tables.steps == 4 * 40 - len(refused)
+    assert all(said.startswith("this client is at work in another call") for _, said in refused)
+    counts = [40 - sum(one == thread for one, _ in refused) for thread in range(4)]
+    assert tables.optimizer().state["user"]["step"][:4].tolist() == counts
 
 
 def test_an_optimizer_in_memory_has_metadata_of_its_own():

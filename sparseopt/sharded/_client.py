@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._kernels import rowplan
+from .._kernels.atomic import Counts
 from .._text import escaped, listed, shown
 from .._typing import Floats
 from ..embedding import gather
@@ -134,6 +135,10 @@ def take_step(link, about, n_shards, run, turn, workers, first=None, last=None, 
         raise
 
 
+class _Calls(Counts):
+    what = "client"             # in the error of a second call at the same time
+
+
 class Client:
     """One worker's access to sharded tables; `Tables.client` and `fit` make it.
 
@@ -141,6 +146,8 @@ class Client:
 
     In sync mode, a push waits on the shards until all workers have pushed. The last of these calls takes the step. A
     pull after a push waits for that step. If no other thread or process could push, it raises RuntimeError.
+
+    Two threads cannot call a client at once. The second call raises RuntimeError.
 
     Attributes
     ----------
@@ -163,7 +170,7 @@ class Client:
         self._link, self._layout, self._about, self._run, self._in_fit = link, layout, about, run, in_fit
         titles = {name: f'"{escaped(name, 80)}"' for name in layout.rows}
         self._what = {name: (f"rows of {title}", f"gradient of {title}") for name, title in titles.items()}
-        self._turn = None
+        self._calls, self._turn = _Calls(), None
         self._token, self._sent = secrets.token_hex(8), 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -190,6 +197,9 @@ class Client:
             If a shard has died, if the tables have begun another run since this client was made, or if the call would
             wait for ever.
         """
+        return self._calls.alone(self._pull, rows)
+
+    def _pull(self, rows):
         parts, back = self._split_rows(rows)
         return self._assembled(self._link.wait(self._pulls(parts, self._now()), _OTHERS), back)
 
@@ -231,7 +241,7 @@ class Client:
         RuntimeError
             As `pull`; also within `fit`, which pushes what `gradients_of` returns.
         """
-        self._push(gradients, None)
+        self._calls.alone(self._push, gradients, None)
 
     def exchange(self, gradients: Mapping[str, Gradient | None],
                  next_rows: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
@@ -253,6 +263,9 @@ class Client:
         TypeError, ValueError, KeyError, IndexError, RuntimeError
             As `push` and `pull`.
         """
+        return self._calls.alone(self._exchange, gradients, next_rows)
+
+    def _exchange(self, gradients, next_rows):
         parts, back = self._split_rows(next_rows)
         found = self._push(gradients, parts)
         if found is None:
