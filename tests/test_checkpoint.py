@@ -181,7 +181,7 @@ def test_a_rate_changed_during_the_run_is_the_one_that_is_stored(path):
     assert [group["lr"] for group in so.load(path).param_groups] == [0.03, 0.25]
 
 
-@pytest.mark.parametrize("theirs, ours", [("skip", "replay"), ("replay", "skip")])
+@pytest.mark.parametrize(("theirs", "ours"), [("skip", "replay"), ("replay", "skip")])
 def test_a_file_with_another_missed_is_refused_by_that_name(theirs, ours, path):
     so.save(path, so.Adam(np.zeros((3, 2)), missed=theirs))
     with pytest.raises(ValueError, match=f"state_dict has missed='{theirs}'; this optimizer has '{ours}'"):

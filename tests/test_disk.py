@@ -240,7 +240,7 @@ def test_the_file_has_no_name_and_closes_with_its_table(tmp_path):
 @pytest.mark.parametrize("made", [3, (1, 2, 3), ({},), [], ((), "report")])
 def test_fit_refuses_what_is_no_mapping_of_gradients(tmp_path, made):
     with so.DiskTables(tmp_path, {"a": so.Rows(9, 2)}, so.SGD) as tables:
-        with pytest.raises(TypeError, match="gradients_of returned .* at step 0; it must return a mapping"):
+        with pytest.raises(TypeError, match=r"gradients_of returned .* at step 0; it must return a mapping"):
             tables.fit(lambda client, step, worker: made, steps=1)
         with pytest.raises(TypeError, match="gradients_of is 3; it must be a callable"):
             tables.fit(3)
