@@ -1131,9 +1131,11 @@ def test_wrong_calls_are_refused_and_change_nothing(tmp_path):
             call()
 
 
-def test_the_repr_says_what_the_tables_are():
+def test_the_repr_says_what_the_tables_are(tmp_path):
     tables = sharded.Tables(ROWS, adam, shards=3, workers=2, mode="async", staleness=4)
     assert repr(tables) == ('Tables("user" (23, 3) float32, "item" (8,) float64; Adam; shards=3, workers=2, '
                             "engine='local', mode='async', staleness=4, combine='worker')")
     tables.close()
     assert repr(tables).endswith("; closed)")
+    with sharded.Tables(ROWS, adam, shards=2, disk=tmp_path, cache_rows=9) as tables:
+        assert repr(tables).endswith(f"combine='worker', disk={str(tmp_path)!r}, cache_rows=9)")

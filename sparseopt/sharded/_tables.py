@@ -553,6 +553,8 @@ class Tables:
                          for name, rows in self.rows.items()], show=str)
         chosen = {name: getattr(layout, name) for name in ("shards", "workers")} | {"engine": self._engine_name}
         chosen |= {name: getattr(layout, name) for name in ("mode", "staleness", "combine")}
+        if layout.disk is not None:
+            chosen |= {"disk": layout.disk, "cache_rows": layout.cache_rows}
         said = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
         return (f"Tables({tables}; {self._about['optimizer']}; {said}" + ("; closed)" if self._engine is None else ")"))
 
@@ -588,7 +590,8 @@ def load(folder: FilePath, optimizer: Callable[[Mapping[str, Any]], Optimizer] |
     shards, workers, mode, staleness, combine
         As in `Tables`; None stands for what the checkpoint says.
     engine, keep, disk, cache_rows
-        As in `Tables`. With disk, `optimizer` is needed.
+        As in `Tables`, whatever the tables had before. Without disk, all rows come to memory. With disk, `optimizer`
+        is needed.
 
     Returns
     -------
