@@ -205,8 +205,9 @@ def _shape_of_table(shape):
 
 
 def check_init(name, init):
-    if init is not None and not callable(init):
-        raise TypeError(f"{name} is {shown(init)}; it must be None, or a callable that takes (rows, dim, dtype)")
+    if init is not None and (not callable(init) or isinstance(init, type)):     # so.init.Normal without its scale
+        raise TypeError(f"{name} is {shown(init)}; it must be None, or a callable that takes (rows, dim, dtype), such "
+                        "as so.init.Normal(0.01)")
 
 
 def fill(name, table, lo, init):

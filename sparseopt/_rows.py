@@ -54,7 +54,7 @@ class Rows:
         if self.dim is not None:
             object.__setattr__(self, "dim", _checks.at_least("dim", self.dim, 0))
         object.__setattr__(self, "dtype", _memory._real(self.dtype))
-        if self.init is not None and not callable(self.init):
+        if self.init is not None and (not callable(self.init) or isinstance(self.init, type)):
             raise TypeError(f"init is {shown(self.init)}; it must be None or a callable such as so.init.Normal(0.01)")
 
     def shape(self, n: int) -> tuple[int, ...]:

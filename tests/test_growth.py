@@ -453,6 +453,7 @@ BAD = {
     "both": (lambda opt: opt.resize({"a": 9}, 9), TypeError, "n_rows is 9; where name is a mapping, it must be None"),
     "too many": (lambda opt: opt.resize("a", 2**62), ValueError, "2..60 elements"),
     "init": (lambda opt: opt.resize("a", 9, init=0.0), TypeError, r"init is 0\.0; it must be None, or a callable"),
+    "class": (lambda opt: opt.resize("a", 9, init=so.init.Normal), TypeError, r"init is <class .*; it must be None"),
     "init of one": (lambda opt: opt.resize({"a": 9}, init={"a": 1}), TypeError, "init of 'a' is 1"),
     "init of another": (lambda opt: opt.resize({"a": 9}, init={"b": None}), KeyError, "init names 'b'; name has 'a'"),
     "shape of init": (lambda opt: opt.resize("a", 9, lambda *_: np.zeros(2)), ValueError,

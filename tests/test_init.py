@@ -277,6 +277,7 @@ def test_rows_describe_a_table():
     (lambda: so.Rows(1, "3"), TypeError, "dim is '3'"),
     (lambda: so.Rows(1, 3, np.int64), TypeError, "dtype is int64"),
     (lambda: so.Rows(1, 3, init=0.1), TypeError, "init is 0.1; it must be None or a callable"),
+    (lambda: so.Rows(1, 3, init=so.init.Normal), TypeError, "init is <class .*; it must be None or a callable"),
     (lambda: so.Rows(1, 3, init=lambda *_: None).start([0]), TypeError, "init returned None; it must return an array"),
     (lambda: so.Rows(1, 3, init=lambda *_: np.zeros((1, 3))).start([0]), TypeError, "init returned dtype float64"),
     (lambda: so.Rows(1, 3, init=lambda *_: so.zeros((1, 2))).start([0]), ValueError,
