@@ -124,11 +124,13 @@ def test_an_interrupt_keeps_the_work_and_leaves_no_process(place, whole_group, t
     command = [sys.executable, "-m", "sparseopt.cli", "train", "ratings", "ratings.csv", "--epochs", "100000",
                "--output", "part", *SETTINGS["ratings"], *place]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
-    until(lambda: process.poll() is not None or os.path.exists("part/run.json"))
-    time.sleep(0.3)                                         # so that it is in the middle of some step
-    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
+                               start_new_session=True, preexec_fn=heed_ctrl_c)
+    try:
+        until(lambda: process.poll() is not None or (os.path.exists("part/run.json") and said("part")["epochs"]))
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert process.returncode == 130, error
     assert "interrupted; the work so far is saved" in error
     assert " ".join(place) in error                         # the command that goes on
@@ -139,6 +141,11 @@ def test_an_interrupt_keeps_the_work_and_leaves_no_process(place, whole_group, t
     assert sorted(os.listdir()) == ["part", "ratings.csv", "text.txt"]
     train("ratings", "--resume", "part/checkpoint.safetensors", "--epochs", str(done + 1))
     assert said("part")["ended"] == "finished"
+
+
+def heed_ctrl_c():
+    """Undo that a shell starts background jobs, and what they start, with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(condition, seconds=60):
