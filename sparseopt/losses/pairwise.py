@@ -23,8 +23,8 @@ def bpr(P: Floats, Q: Floats, b: Floats, users: npt.ArrayLike, items: npt.ArrayL
 
     The score of item i for user u is :math:`s_{ui} = p_u \cdot q_i + b_i`. The loss is the sum over the pairs (u, i)
 
-    .. math:: \frac{w_{ui}}{m} \sum_j \Big(\log\big(1 + e^{s_{uj} - s_{ui}}\big)
-              + \tfrac12 \lambda (\|p_u\|^2 + \|q_i\|^2 + \|q_j\|^2)\Big)
+    .. math:: \frac{w_{ui}}{m} \sum_j \bigl(\log(1 + e^{s_{uj} - s_{ui}})
+              + \tfrac12 \lambda (\|p_u\|^2 + \|q_i\|^2 + \|q_j\|^2)\bigr)
 
     over the negatives j of the pair that the user has not seen. m is the number of negatives that were drawn for the
     pair. The loss that is returned is without λ, and the gradients are with λ.
@@ -87,8 +87,8 @@ def warp(P: Floats, Q: Floats, b: Floats, users: npt.ArrayLike, items: npt.Array
     (u, i) that the user has not seen and that has :math:`s_{uj} > s_{ui} - 1`. Let it be the t-th that was drawn. The
     loss is the sum over the pairs that have such a j
 
-    .. math:: w_{ui} \Big(\log\Big\lfloor\frac{n_{items} - 1}{t}\Big\rfloor (1 - s_{ui} + s_{uj})
-              + \tfrac12 \lambda (\|p_u\|^2 + \|q_i\|^2 + \|q_j\|^2)\Big)
+    .. math:: w_{ui} \bigl(\log\lfloor\frac{n_{items} - 1}{t}\rfloor (1 - s_{ui} + s_{uj})
+              + \tfrac12 \lambda (\|p_u\|^2 + \|q_i\|^2 + \|q_j\|^2)\bigr)
 
     The quotient estimates the rank of item i. It is at least 1. The loss that is returned is without λ, and the
     gradients are with λ.

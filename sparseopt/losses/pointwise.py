@@ -17,7 +17,7 @@ def square(users: Floats, items: Floats, rows: npt.ArrayLike, X: Any, gramians: 
     r"""Square loss of all pairs: 1 is wanted for the pairs of X, and 0 with a low weight for every pair.
 
     .. math:: \tfrac12 \sum_{u, i \in X} w_{ui} (s_{ui} - 1)^2 + \tfrac12 \alpha \sum_u \sum_{\text{all } i} s_{ui}^2
-              + \tfrac12 \lambda \Big(\sum_u (n_u + \alpha |I|) \|p_u\|^2 + \sum_i (n_i + \alpha |U|) \|q_i\|^2\Big),
+              + \tfrac12 \lambda \bigl(\sum_u (n_u + \alpha |I|) \|p_u\|^2 + \sum_i (n_i + \alpha |U|) \|q_i\|^2\bigr),
               \qquad s_{ui} = p_u \cdot q_i
 
     The sum over all i is :math:`p_u^T G p_u`, with the Gramian :math:`G = \sum_i q_i q_i^T`. So a batch costs
