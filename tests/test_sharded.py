@@ -1074,6 +1074,7 @@ LAYOUTS = [
     (dict(cache_rows=5), ValueError, "cache_rows is 5 without disk"),
     (dict(disk="/none/such"), OSError, "folder must be an existing folder"),
     (dict(keep=0), ValueError, "keep is 0; it must be an integer of at least 1"),
+    (dict(keep=3), ValueError, "keep is 3 and folder is None; without a folder"),
 ]
 
 

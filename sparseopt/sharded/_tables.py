@@ -62,8 +62,8 @@ class Tables:
     folder : None, str or path
         Where checkpoints are written, for `save`, and to go on after a shard has died. Every shard must reach it. It
         must not hold checkpoints of other tables.
-    keep : int
-        How many checkpoints stay there, 1 or more.
+    keep : None or int
+        How many checkpoints stay there, 1 or more. None stands for 2. Without a folder it must be None.
     disk : None, str or path
         An existing folder of every shard's machine, where each shard keeps its rows as `so.DiskTables` does. None keeps
         them in memory. On a disk missed must be "skip", and another number of shards in `load` takes their memory.
@@ -125,7 +125,7 @@ class Tables:
     def __init__(self, rows: Mapping[str, Rows], optimizer: Callable[[Mapping[str, Any]], Optimizer], *,
                  shards: int = 1, workers: int = 1, engine: str = "local", mode: Literal["sync", "async"] = "sync",
                  staleness: int = 0, combine: Literal["none", "worker"] = "worker", folder: FilePath | None = None,
-                 keep: int = 2, disk: FilePath | None = None,
+                 keep: int | None = None, disk: FilePath | None = None,
                  cache_rows: int | Mapping[str, int] | None = None) -> None:
         if optimizer is None:
             raise TypeError("optimizer is None; it must be a callable from tables by name to an Optimizer, such as "
@@ -142,7 +142,10 @@ class Tables:
 
     def _set_folder(self, folder, keep):
         self._folder = None if folder is None else Path(folder)
-        self._keep = at_least("keep", keep, 1)
+        self._keep = 2 if keep is None else at_least("keep", keep, 1)
+        if folder is None and keep is not None:
+            raise ValueError(f"keep is {keep} and folder is None; without a folder there are no checkpoints, and keep "
+                             "must be None")
 
     def _start(self, layout, engine):
         self._layout, self._engine_name = layout, one_of("engine", engine, *ENGINES)
@@ -576,7 +579,7 @@ class Tables:
 def load(folder: FilePath, optimizer: Callable[[Mapping[str, Any]], Optimizer] | None = None, *,
          shards: int | None = None, workers: int | None = None, engine: str = "local",
          mode: Literal["sync", "async"] | None = None, staleness: int | None = None,
-         combine: Literal["none", "worker"] | None = None, keep: int = 2, disk: FilePath | None = None,
+         combine: Literal["none", "worker"] | None = None, keep: int | None = None, disk: FilePath | None = None,
          cache_rows: int | Mapping[str, int] | None = None) -> Tables:
     """Return tables with the rows of the newest complete checkpoint of a folder, on any number of shards.
 
